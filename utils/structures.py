@@ -1,0 +1,192 @@
+"""Every named type that crosses a file border.
+
+Letters used in shapes: B images, A anchors, C classes without background, K prototypes, E embedding length, N objects,
+H×W network input, h×w prototype map. Boxes are x1 y1 x2 y2 normalised by the padded network input, unless the name
+says otherwise (`anchors_cxcywh`, `boxes_px`).
+"""
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class InputError(Exception):
+    """Something the person gave cannot be used. The message is one line: which file, what is wrong, what to do.
+
+    The command lines print it and exit with code 2.
+    """
+
+
+@dataclass(frozen=True)
+class FrameMeta:
+    """Where a frame comes from, and its three sizes, each (height, width) in pixels.
+
+    `original_hw` is the video's own size, `resized_hw` the size the frame has inside the network input, `padded_hw`
+    the network input itself (multiples of 32).
+    """
+
+    video_id: int
+    frame_index: int
+    original_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    padded_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class FrameInput:
+    """One frame ready for the network: `image` [3,H,W] float32, normalised RGB; `frame` [h,w,3] uint8 RGB if kept.
+
+    `error` is None, or one line that says why the frame could not be read; then `image` and `frame` are None.
+    `is_last` marks the last frame of its video.
+    """
+
+    meta: FrameMeta
+    image: Tensor | None
+    is_last: bool
+    frame: np.ndarray | None = None
+    error: str | None = None
+
+
+def _map_tensors(value: Any, function) -> Any:
+    """`value` with `function` applied to every tensor in it, through nested dataclasses."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if is_dataclass(value):
+        return replace(value, **{f.name: _map_tensors(getattr(value, f.name), function) for f in fields(value)})
+    return value
+
+
+class TensorFields:
+    """For dataclasses of tensors: the same object with its tensors elsewhere."""
+
+    def to(self, *args, **kwargs) -> Self:
+        """The object with `Tensor.to(*args, **kwargs)` applied to every tensor."""
+        return _map_tensors(self, lambda tensor: tensor.to(*args, **kwargs))
+
+
+class PerObject(TensorFields):
+    """For dataclasses whose fields are tensors with one row per object: length, indexing, concatenation."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def __getitem__(self, index) -> Self:
+        """The selected objects; `index` is anything that indexes the first axis and keeps it."""
+        if isinstance(index, int):
+            index = slice(index, index + 1 or None)
+        return _map_tensors(self, lambda tensor: tensor[index])
+
+    @classmethod
+    def cat(cls, parts: list[Self]) -> Self:
+        """The objects of `parts` one after another; `parts` holds at least one."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class FrameTargets(PerObject):
+    """Ground truth of one frame: `boxes` [N,4], `labels` [N] 1…C, `masks` [N,H,W] 0/1, `instance_ids` [N]."""
+
+    boxes: Tensor
+    labels: Tensor
+    masks: Tensor
+    instance_ids: Tensor
+
+
+@dataclass(frozen=True)
+class FusionFeatures(TensorFields):
+    """What temporal fusion reads of a batch of frames, both at P4 (stride 16).
+
+    `pyramid` [B,256,H/16,W/16] is P4, `shared` of the same shape the head's shared feature U there, after its ReLU.
+    """
+
+    pyramid: Tensor
+    shared: Tensor
+
+    def __getitem__(self, index: slice) -> Self:
+        return _map_tensors(self, lambda tensor: tensor[index])
+
+
+@dataclass(frozen=True)
+class Predictions(TensorFields):
+    """What the network says of B images.
+
+    `box_deltas` [B,A,4] regression values; `class_logits` [B,A,C+1], 0 is background; `centerness` [B,A] in -1…1;
+    `mask_coeffs` [B,A,K] before tanh; `embeddings` [B,A,E] of unit length; `prototypes` [B,h,w,K] ≥ 0; `anchors`
+    [A,4] as cx cy w h. Anchors run over levels P3…P7, rows, columns, kernels (fastest).
+    """
+
+    box_deltas: Tensor
+    class_logits: Tensor
+    centerness: Tensor
+    mask_coeffs: Tensor
+    embeddings: Tensor
+    prototypes: Tensor
+    anchors: Tensor
+    fusion_features: FusionFeatures
+
+
+@dataclass(frozen=True)
+class Detections(PerObject):
+    """Objects found in one frame, in NMS order.
+
+    `boxes` [N,4]; `scores` [N] class probability × centerness; `labels` [N] 1…C; `centerness` [N]; `mask_coeffs`
+    [N,K] before tanh; `embeddings` [N,E] of unit length; `masks` [N,h,w] in 0…1, zero outside the box.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    centerness: Tensor
+    mask_coeffs: Tensor
+    embeddings: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class Tracks(Detections):
+    """Objects of a video as of one frame: `Detections` with `track_ids` [N] int64 from 0 and `ages` [N] int64.
+
+    The age is the number of frames since the object was last matched with a detection.
+    """
+
+    track_ids: Tensor
+    ages: Tensor
+
+
+@dataclass(frozen=True)
+class FrameObjects(PerObject):
+    """Tracks in the video's own pixels: `boxes_px` [N,4] int64 x1 y1 x2 y2, `scores` [N], `labels` [N] 1…C,
+    `track_ids` [N], `masks` [N,height,width] bool."""
+
+    boxes_px: Tensor
+    scores: Tensor
+    labels: Tensor
+    track_ids: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """One frame of a video after tracking: what was found, and the frame's pixels if its source kept them."""
+
+    meta: FrameMeta
+    objects: FrameObjects
+    is_last: bool
+    frame: np.ndarray | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """One track over a whole video, as `results.json` holds it.
+
+    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None.
+    """
+
+    video_id: int
+    category_id: int
+    score: float
+    segmentations: tuple[dict | None, ...]
