@@ -1,0 +1,445 @@
+"""Config dicts: data sets, models, and `get_config(name, overrides)`, which turns them into one immutable object.
+
+    python -m data.config STMask_plus_base_ada_config --set tracking.max_hidden_age=5     # prints a config
+    python -m data.config                                                                  # lists the names
+
+A config is a tree of frozen dataclasses: their fields are all the keys there are, with type and default. `MODELS` says,
+as dicts of dotted keys, how each named model differs from the defaults; `--set key=value` does the same by hand.
+"""
+
+import argparse
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from utils.structures import InputError
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """One split. Each entry may list several candidates, relative to the data set's root; the first that exists counts."""
+
+    ann_file: tuple[str, ...] = ()
+    image_root: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """A YouTube-VIS-format data set: where its files lie, and its classes in label order (label 1 is the first)."""
+
+    name: str = ""
+    root: str = ""
+    class_names: tuple[str, ...] = ()
+    train: SplitConfig = field(default_factory=SplitConfig)
+    valid: SplitConfig = field(default_factory=SplitConfig)
+    test: SplitConfig = field(default_factory=SplitConfig)
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """The network input: every frame is resized to size_hw, normalised (RGB, 0…255) and zero-padded to size_divisor."""
+
+    size_hw: tuple[int, int] = (360, 640)
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    size_divisor: int = 32
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A ResNet of bottlenecks: `blocks` per stage C2…C5; `stem_channels` 64 is the usual width; every
+    `dcn_interval`-th block of C3…C5 is deformable, 0 for none."""
+
+    blocks: tuple[int, int, int, int] = (3, 4, 23, 3)
+    stem_channels: int = 64
+    dcn_interval: int = 3
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Pyramid and prediction head. `kernels` (height, width) are FCA's: the anchor of that many cells has a
+    convolution of its own shape. `calibration` is FCB's kind. `num_prototypes` K, `embedding_dim` E."""
+
+    channels: int = 256
+    kernels: tuple[tuple[int, int], ...] = ((3, 3), (3, 5), (5, 3))
+    calibration: Literal["none", "ali", "ada"] = "none"
+    num_prototypes: int = 32
+    embedding_dim: int = 128
+
+
+@dataclass(frozen=True)
+class TemporalFusionConfig:
+    """The temporal fusion net: correlation window in cells, channels of its three convolutions, RoIAlign's size."""
+
+    enabled: bool = True
+    patch_size: int = 11
+    channels: tuple[int, int, int] = (512, 512, 1024)
+    roi_size: int = 7
+
+
+@dataclass(frozen=True)
+class DetectionConfig:
+    """Detection in one frame: candidates over `conf_threshold`, the `top_k` best through fast NMS at IoU
+    `nms_threshold`; per-class NMS reports at most `max_detections`."""
+
+    conf_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    top_k: int = 200
+    max_detections: int = 100
+    cross_class_nms: bool = True
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Track life. `match_coeff` weighs (score, mask IoU, box IoU, same label) in the affinity beside the embeddings'
+    cosine; `new_object_iou` is the IoU, and `new_object_similarity` the cosine term, of the dummy "new object".
+
+    With temporal fusion an unseen object's score decays by `score_decay` a frame, and it is visible while its age is at
+    most `max_hidden_age`, its mask has `min_mask_pixels` and its score is over `score_threshold`. Without, an object's
+    state stands still where its detection overlaps two objects by more than `ambiguous_mask_iou`."""
+
+    match_coeff: tuple[float, float, float, float] = (0.0, 1.0, 2.0, 0.0)
+    new_object_similarity: float = 0.5
+    new_object_iou: float = 0.3
+    ambiguous_mask_iou: float = 0.3
+    score_decay: float = 0.95
+    score_threshold: float = 0.05
+    max_hidden_age: int = 10
+    min_mask_pixels: int = 2
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """What is reported: tracks with a score over `score_threshold`, at most `top_k` a frame (0: all)."""
+
+    score_threshold: float = 0.05
+    top_k: int = 0
+
+
+@dataclass(frozen=True)
+class QuirksConfig:
+    """Behaviour of the published code that looks unintended, on as the weights were trained; see docs/quirks.md."""
+
+    centerness_kernel_major: bool = True
+    double_tanh_without_fusion: bool = True
+    plain_scores_without_fusion: bool = True
+    hidden_low_scores: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a model and its data are made of. Immutable; `get_config` is the only maker."""
+
+    name: str
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    temporal_fusion: TemporalFusionConfig = field(default_factory=TemporalFusionConfig)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    quirks: QuirksConfig = field(default_factory=QuirksConfig)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes without background."""
+        return len(self.dataset.class_names)
+
+    def flat(self) -> dict[str, Any]:
+        """{dotted key: value} of every key, in order; `get_config(self.name, self.flat())` equals self."""
+        return dict(_leaves(self))
+
+    def __str__(self) -> str:
+        return "\n".join(f"{key} = {value!r}" for key, value in self.flat().items())
+
+
+# ---------------------------------------------------------------------------------------------------- data sets
+
+_YTVIS2019_CLASSES = (
+    "person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit duck cat cow fish train horse "
+    "turtle bear motorbike giraffe leopard fox deer owl surfboard airplane truck zebra tiger elephant snowboard boat "
+    "shark mouse frog eagle earless_seal tennis_racket"
+)
+_YTVIS2021_CLASSES = (
+    "airplane bear bird boat car cat cow deer dog duck earless_seal elephant fish flying_disc fox frog giant_panda "
+    "giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit shark skateboard snake snowboard squirrel "
+    "surfboard tennis_racket tiger train truck turtle whale zebra"
+)
+_OVIS_CLASSES = (
+    "Person Bird Cat Dog Horse Sheep Cow Elephant Bear Zebra Giraffe Poultry Giant_panda Lizard Parrot Monkey Rabbit "
+    "Tiger Fish Turtle Bicycle Motorcycle Airplane Boat Vehicle"
+)
+
+
+def _dataset(name: str, root: str, class_names: str, image_root: Sequence[str]) -> dict[str, Any]:
+    """Dotted keys of a data set in the layouts its publishers' archives unpack to."""
+    keys = {"dataset.name": name, "dataset.root": root, "dataset.class_names": tuple(class_names.split())}
+    for split in ("train", "valid", "test"):
+        keys[f"dataset.{split}.ann_file"] = (
+            f"annotations/{split}.json",
+            f"{split}.json",
+            f"{split}/instances.json",
+            f"annotations/instances_{split}.json",
+            f"annotations_{split}.json",
+        )
+        keys[f"dataset.{split}.image_root"] = tuple(folder.format(split) for folder in image_root)
+    return keys
+
+
+DATASETS: Mapping[str, dict[str, Any]] = types.MappingProxyType(
+    {
+        "YTVIS2019": _dataset("YTVIS2019", "data/YouTube_VIS2019", _YTVIS2019_CLASSES, ("{}/JPEGImages",)),
+        "YTVIS2021": _dataset("YTVIS2021", "data/YouTube_VIS2021", _YTVIS2021_CLASSES, ("{}/JPEGImages",)),
+        "OVIS": _dataset("OVIS", "data/OVIS", _OVIS_CLASSES, ("{}/JPEGImages", "{}")),
+        "ShapesVIS": _dataset(
+            "ShapesVIS",
+            "data/ShapesVIS",
+            "circle ring square bar triangle star cross crescent",
+            ("{}/JPEGImages",),
+        ),
+    }
+)
+
+
+# ---------------------------------------------------------------------------------------------------- models
+
+_RESNET101 = {"backbone.blocks": (3, 4, 23, 3), "backbone.dcn_interval": 3}
+_RESNET50 = {"backbone.blocks": (3, 4, 6, 3), "backbone.dcn_interval": 2}
+
+
+def _published_models() -> dict[str, dict[str, Any]]:
+    """The 20 configs of the published model tables: name → dotted keys that differ from the defaults."""
+    no_dcn = {"backbone.dcn_interval": 0}
+    models = {
+        "STMask_base_config": {**DATASETS["YTVIS2019"], **_RESNET101, **no_dcn},
+        "STMask_resnet50_config": {**DATASETS["YTVIS2019"], **_RESNET50, **no_dcn},
+    }
+    for dataset, suffix in (("YTVIS2019", ""), ("YTVIS2021", "_YTVIS2021"), ("OVIS", "_OVIS")):
+        for backbone, depth in (("base", _RESNET101), ("resnet50", _RESNET50)):
+            for calibration in ("none", "ali", "ada"):
+                part = "" if calibration == "none" else f"_{calibration}"
+                models[f"STMask_plus_{backbone}{part}{suffix}_config"] = {
+                    **DATASETS[dataset],
+                    **depth,
+                    "head.calibration": calibration,
+                }
+    return models
+
+
+MODELS: Mapping[str, dict[str, Any]] = types.MappingProxyType(
+    {
+        **_published_models(),
+        "STMask_demo_config": {
+            **DATASETS["ShapesVIS"],
+            "input.size_hw": (192, 320),
+            "backbone.blocks": (2, 2, 2, 2),
+            "backbone.stem_channels": 16,
+            "backbone.dcn_interval": 2,
+            "head.channels": 64,
+            "head.calibration": "ada",
+            "head.num_prototypes": 16,
+            "head.embedding_dim": 32,
+            "temporal_fusion.channels": (64, 64, 128),
+        },
+    }
+)
+
+# File names of published weights that are not the config's own name.
+WEIGHT_NAMES: Mapping[str, str] = types.MappingProxyType(
+    {
+        "STMask_r101_FCA+TF": "STMask_plus_base_config",
+        "STMask_r101_ali": "STMask_plus_base_ali_config",
+        "STMask_r101_ada": "STMask_plus_base_ada_config",
+        "STMask_r50_FCA+TF": "STMask_plus_resnet50_config",
+        "STMask_r50_ali": "STMask_plus_resnet50_ali_config",
+        "STMask_r50_ada": "STMask_plus_resnet50_ada_config",
+        "yolact_JDT_base": "STMask_base_config",
+        **{name.removesuffix("_config"): name for name in MODELS},
+        **{name: name for name in MODELS},
+    }
+)
+
+
+# ---------------------------------------------------------------------------------------------------- making one
+
+
+def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = None) -> Config:
+    """The config `name`, changed by `overrides`: {dotted key: value} or a list of "key=value" as `--set` takes them.
+
+    Values are checked against the key's type; text is parsed to it ("none" and "null" are None, a comma separates the
+    items of a tuple, a semicolon those of a tuple of tuples).
+
+    Raises:
+        InputError: an unknown name or key (the message gives the nearest valid one), or a value of another type.
+    """
+    if name not in MODELS and f"{name}_config" in MODELS:
+        name = f"{name}_config"
+    if name not in MODELS:
+        raise InputError(f"unknown config {name!r}{_nearest(name, MODELS)}")
+    values = dict(MODELS[name])
+    if overrides is not None and not isinstance(overrides, Mapping):
+        overrides = dict(_split_assignment(text) for text in overrides)
+    overrides = dict(overrides or {})
+    if overrides.pop("name", name) != name:
+        raise InputError("the key 'name' cannot be set: it is the config's own name")
+    valid = dict(_leaf_types(Config))
+    for key, value in {**values, **overrides}.items():
+        if key not in valid:
+            raise InputError(f"unknown config key {key!r}{_nearest(key, valid)}")
+        values[key] = _typed(key, value, valid[key])
+    config = _build(Config, {"name": name, **values}, "")
+    _check(config)
+    return config
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives a command line the options --config, --set and --print_config."""
+    group = parser.add_argument_group("config")
+    group.add_argument("--config", metavar="NAME", help="config name, as `python -m data.config` lists them")
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a config key, e.g. --set tracking.max_hidden_age=5 (repeatable)",
+    )
+    group.add_argument("--print_config", action="store_true", help="print the config and stop")
+
+
+def _split_assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise InputError(f"--set {text!r} is not of the form key=value")
+    return key.strip(), value.strip()
+
+
+def _nearest(word: str, candidates) -> str:
+    """'; did you mean …?' with the closest candidate, or all of a short list."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.0)
+    if not close:
+        return ""
+    ends = [name for lower, name in by_lower.items() if "." in lower and lower.rsplit(".", 1)[1] == word.lower()]
+    return f"; did you mean {(ends or [by_lower[close[0]]])[0]!r}?"
+
+
+def _leaf_types(cls: type, prefix: str = ""):
+    """(dotted key, type) of every leaf of a config dataclass, except the config's own name."""
+    for f in fields(cls):
+        if is_dataclass(f.type):
+            yield from _leaf_types(f.type, f"{prefix}{f.name}.")
+        elif prefix or f.name != "name":
+            yield prefix + f.name, f.type
+
+
+def _leaves(config, prefix: str = ""):
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, value
+
+
+def _build(cls: type, values: Mapping[str, Any], prefix: str):
+    arguments = {}
+    for f in fields(cls):
+        if is_dataclass(f.type):
+            arguments[f.name] = _build(f.type, values, f"{prefix}{f.name}.")
+        elif prefix + f.name in values:
+            arguments[f.name] = values[prefix + f.name]
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise InputError(f"config key {prefix + f.name!r} has no value")
+    return cls(**arguments)
+
+
+def _typed(key: str, value: Any, kind: Any) -> Any:
+    """`value` as the type `kind`, or InputError."""
+    try:
+        return _convert(value, kind)
+    except (ValueError, TypeError):
+        raise InputError(f"config key {key!r} takes {_type_name(kind)}, not {value!r}") from None
+
+
+def _convert(value: Any, kind: Any, separators: str = ";,") -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in arguments:
+            raise ValueError
+        return value
+    if origin is tuple:
+        nested = typing.get_origin(arguments[0]) is tuple
+        if isinstance(value, str):
+            separator = separators[0] if nested else separators[1]
+            value = [item.strip() for item in value.strip("()[]").split(separator) if item.strip()]
+        variable = arguments[-1] is Ellipsis
+        if not variable and len(value) != len(arguments):
+            raise ValueError
+        kinds = [arguments[0]] * len(value) if variable else arguments
+        return tuple(_convert(item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
+    if kind is bool:
+        if isinstance(value, str):
+            value = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(value.lower())
+        if not isinstance(value, bool):
+            raise ValueError
+        return value
+    if kind is int:
+        if isinstance(value, bool) or (not isinstance(value, str) and int(value) != value):
+            raise ValueError
+        return int(value)
+    if kind is float:
+        if isinstance(value, bool):
+            raise ValueError
+        return float(value)
+    if kind is str:
+        if not isinstance(value, str | Path):
+            raise ValueError
+        return str(value)
+    raise TypeError(kind)
+
+
+def _type_name(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(arguments)
+    if origin is tuple:
+        count = "a list of" if arguments[-1] is Ellipsis else str(len(arguments))
+        return f"{count} {_type_name(arguments[0])}, comma-separated"
+    return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[kind]
+
+
+def _check(config: Config) -> None:
+    """Combinations that no network can be built from."""
+    if not config.dataset.class_names:
+        raise InputError("config key 'dataset.class_names' is empty: name at least one class")
+    if config.temporal_fusion.patch_size % 2 == 0:
+        raise InputError("config key 'temporal_fusion.patch_size' must be odd: the window is centred")
+    if any(side % 2 == 0 for kernel in config.head.kernels for side in kernel):
+        raise InputError("config key 'head.kernels' must hold odd sides: the kernels are centred")
+    for key, value in config.flat().items():
+        if "threshold" in key and not 0 <= value <= 1:
+            raise InputError(f"config key {key!r} must lie in 0…1, not {value}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m data.config [NAME]`: prints the names, or one config."""
+    parser = argparse.ArgumentParser(prog="python -m data.config", description="List the configs, or print one.")
+    parser.add_argument("name", nargs="?", help="config to print; without it, all names")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key (repeatable)")
+    options = parser.parse_args(arguments)
+    try:
+        print(get_config(options.name, options.set) if options.name else "\n".join(MODELS))
+    except InputError as error:
+        print(f"data.config: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
