@@ -1,0 +1,75 @@
+"""ResNet-50/101 stages C2…C5 (He et al., CVPR 2016), with deformable blocks as in YOLACT++ (TPAMI 2020)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from layers.deform_conv import ModulatedDeformConv2d
+
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (strided; deformable if asked), 1×1 convolutions around a shortcut: [B,Cin,H,W] → [B,4·width,H',W']."""
+
+    def __init__(self, in_channels: int, width: int, stride: int, deformable: bool):
+        super().__init__()
+        out_channels = EXPANSION * width
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        if deformable:
+            self.conv2 = ModulatedDeformConv2d(width, width, 3, stride)
+        else:
+            self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        return self.relu(self.bn3(self.conv3(x)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """The four stages C2…C5 of a bottleneck ResNet, strides 4, 8, 16, 32.
+
+    `blocks` gives the blocks per stage; in C3…C5 every `dcn_interval`-th block, the first included, is deformable
+    (0: none). `out_channels` lists the channels of the four outputs.
+    """
+
+    def __init__(self, blocks: Sequence[int], stem_channels: int = 64, dcn_interval: int = 0):
+        super().__init__()
+        self.layers = nn.ModuleList()
+        self.out_channels = []
+        channels = stem_channels
+        for stage, count in enumerate(blocks):
+            width = stem_channels * 2**stage
+            stage_blocks = []
+            for block in range(count):
+                deformable = dcn_interval > 0 and stage > 0 and block % dcn_interval == 0
+                stride = 2 if stage > 0 and block == 0 else 1
+                stage_blocks.append(Bottleneck(channels, width, stride, deformable))
+                channels = EXPANSION * width
+            self.layers.append(nn.Sequential(*stage_blocks))
+            self.out_channels.append(channels)
+        self.conv1 = nn.Conv2d(3, stem_channels, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Features C2…C5 of `images` [B,3,H,W], each [B,out_channels[i],H/2^(i+2),W/2^(i+2)] and ≥ 0."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        stages = []
+        for layer in self.layers:
+            x = layer(x)
+            stages.append(x)
+        return stages

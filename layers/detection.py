@@ -1,0 +1,83 @@
+"""Detection in one frame: candidates, and fast NMS (YOLACT, section 3.3)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from layers.box_utils import box_iou, decode
+from layers.mask_utils import assemble_masks
+from utils.structures import Detections, Predictions
+
+
+@dataclass(frozen=True)
+class Detector:
+    """Turns what the network says of one image into detections, in NMS order.
+
+    Anchors whose best foreground probability is over `conf_threshold` are candidates; of their scores (probability ×
+    centerness) the `top_k` best go through fast NMS at IoU `nms_threshold`, with one class per candidate
+    (`cross_class_nms`) or class by class. `score_threshold` and `max_detections` then limit the result; None is no
+    limit. `use_centerness` off leaves the centerness out of the score; `double_tanh` applies tanh to the mask
+    coefficients once more than the formula says.
+    """
+
+    conf_threshold: float
+    nms_threshold: float
+    top_k: int
+    cross_class_nms: bool
+    score_threshold: float | None
+    max_detections: int | None
+    use_centerness: bool = True
+    double_tanh: bool = False
+
+    def __call__(self, predictions: Predictions, index: int = 0) -> Detections:
+        """Detections of image `index` of the batch; none gives tensors with N = 0."""
+        probabilities = F.softmax(predictions.class_logits[index].float(), dim=-1)[:, 1:]  # [A,C]
+        candidates = (probabilities.amax(dim=1) > self.conf_threshold).nonzero().squeeze(1)
+        boxes = decode(predictions.box_deltas[index, candidates].float(), predictions.anchors[candidates])
+        centerness = predictions.centerness[index, candidates].float()
+        picked, labels, scores = self._suppress(boxes, probabilities[candidates], centerness)
+        anchors = candidates[picked]
+        mask_coeffs = predictions.mask_coeffs[index, anchors].float()
+        if self.double_tanh:
+            mask_coeffs = mask_coeffs.tanh()
+        return Detections(
+            boxes=boxes[picked],
+            scores=scores,
+            labels=labels,
+            centerness=centerness[picked],
+            mask_coeffs=mask_coeffs,
+            embeddings=predictions.embeddings[index, anchors].float(),
+            masks=assemble_masks(predictions.prototypes[index].float(), mask_coeffs, boxes[picked]),
+        )
+
+    def _suppress(self, boxes: Tensor, probabilities: Tensor, centerness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(row, label, score) of the survivors by falling score, of `boxes` [N,4] and `probabilities` [N,C]."""
+        scores = probabilities * centerness[:, None] if self.use_centerness else probabilities
+        if self.cross_class_nms:
+            # One pseudo-class: the class is chosen before the centerness, which may be negative, comes in.
+            labels = probabilities.argmax(dim=1)
+            scores = scores.gather(1, labels[:, None])
+        else:
+            labels = torch.arange(probabilities.shape[1], device=boxes.device)
+        scores, order = scores.t().sort(dim=1, descending=True, stable=True)  # [classes,N]
+        scores, order = scores[:, : self.top_k], order[:, : self.top_k]
+        keep = fast_nms(boxes[order], self.nms_threshold)
+        if self.score_threshold is not None:
+            keep &= scores > self.score_threshold
+        labels = labels[order] if self.cross_class_nms else labels[:, None].expand_as(order)
+        scores, rank = scores[keep].sort(descending=True, stable=True)
+        rank = rank[: self.max_detections]
+        return order[keep][rank], labels[keep][rank] + 1, scores[: self.max_detections]
+
+
+def fast_nms(boxes: Tensor, threshold: float) -> Tensor:
+    """Which of `boxes` [...,N,4], sorted by falling score, stay: [...,N] bool.
+
+    A box is dropped when its IoU with any box before it, dropped or not, is over `threshold`.
+    """
+    overlaps = box_iou(boxes, boxes).triu(diagonal=1)
+    if boxes.shape[-2] == 0:
+        return torch.ones(boxes.shape[:-1], dtype=torch.bool, device=boxes.device)
+    return overlaps.amax(dim=-2) <= threshold

@@ -1,0 +1,33 @@
+"""Feature pyramid (Lin et al., CVPR 2017), as in YOLACT++: P3…P7 from C3…C5."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FPN(nn.Module):
+    """Pyramid levels P3…P7 with `channels` channels each, strides 8…128.
+
+    `in_channels` are those of C3, C4, C5. The layers are stored from C5 down to C3, as in the published checkpoints.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int):
+        super().__init__()
+        self.lat_layers = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in reversed(in_channels))
+        self.pred_layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        self.downsample_layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2))
+
+    def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """[P3, P4, P5, P6, P7] of `stages` [C3, C4, C5]; P3…P5 are ≥ 0, P6 and P7 are not."""
+        levels = []
+        top_down = None
+        for stage, lateral, prediction in zip(reversed(stages), self.lat_layers, self.pred_layers, strict=True):
+            merged = lateral(stage)
+            if top_down is not None:
+                merged = merged + F.interpolate(top_down, merged.shape[-2:], mode="bilinear", align_corners=False)
+            top_down = merged
+            levels.insert(0, F.relu(prediction(merged)))
+        for downsample in self.downsample_layers:
+            levels.append(downsample(levels[-1]))
+        return levels

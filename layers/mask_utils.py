@@ -1,0 +1,43 @@
+"""Masks from prototypes and coefficients (YOLACT, section 3.1), and their overlap."""
+
+import torch
+from torch import Tensor
+
+
+def crop_window(boxes: Tensor, height: int, width: int, padding: int = 1) -> Tensor:
+    """Which pixels of an h×w mask lie in each box: [N,h,w] bool.
+
+    `boxes` [N,4] are normalised, corners in any order; their edges in mask pixels are widened by `padding` and
+    clamped to the mask. A pixel belongs by its integer index: x1 ≤ column < x2.
+    """
+    x1, x2 = _clamped_edges(boxes[:, 0], boxes[:, 2], width, padding)
+    y1, y2 = _clamped_edges(boxes[:, 1], boxes[:, 3], height, padding)
+    columns = torch.arange(width, device=boxes.device, dtype=boxes.dtype)
+    rows = torch.arange(height, device=boxes.device, dtype=boxes.dtype)
+    inside_x = (columns >= x1[:, None]) & (columns < x2[:, None])  # [N,w]
+    inside_y = (rows >= y1[:, None]) & (rows < y2[:, None])  # [N,h]
+    return inside_y[:, :, None] & inside_x[:, None, :]
+
+
+def _clamped_edges(first: Tensor, second: Tensor, size: int, padding: int) -> tuple[Tensor, Tensor]:
+    first, second = first * size, second * size
+    low, high = torch.minimum(first, second), torch.maximum(first, second)
+    return (low - padding).clamp(min=0), (high + padding).clamp(max=size)
+
+
+def assemble_masks(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor) -> Tensor:
+    """Soft masks [N,h,w] in 0…1, zero outside their boxes: sigmoid(prototypes · tanh(coefficients)).
+
+    `prototypes` [h,w,K], `mask_coeffs` [N,K] before tanh, `boxes` [N,4] normalised.
+    """
+    height, width, _ = prototypes.shape
+    masks = torch.sigmoid(prototypes @ torch.tanh(mask_coeffs).t()).permute(2, 0, 1)
+    return masks * crop_window(boxes, height, width)
+
+
+def mask_iou(masks: Tensor, others: Tensor) -> Tensor:
+    """IoU [N,M] of binary masks [N,h,w] and [M,h,w]; 0 where both are empty."""
+    flat, other_flat = masks.flatten(1).float(), others.flatten(1).float()
+    intersection = flat @ other_flat.t()
+    union = flat.sum(dim=1)[:, None] + other_flat.sum(dim=1)[None] - intersection
+    return intersection / union.clamp(min=1)

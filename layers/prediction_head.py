@@ -1,0 +1,109 @@
+"""The prediction head, with FCA: each anchor is predicted by a convolution of the anchor's own shape
+(STMask, section 3.1), and FCB in the class branch (section 3.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from layers.feature_calibration import FeatureCalibration
+
+Kernel = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """What the head says of one or several levels with A anchors; fields as in `Predictions`."""
+
+    box_deltas: Tensor
+    class_logits: Tensor
+    centerness: Tensor
+    mask_coeffs: Tensor
+    embeddings: Tensor
+
+
+class PredictionHead(nn.Module):
+    """Outputs for every anchor of the levels given, with one set of weights for all of them.
+
+    `num_outputs` is C+1. `kernels` (height, width) are the anchors' shapes. `calibration` is FCB's kind, "none",
+    "ali" or "ada". With `centerness_kernel_major` the entries of `centerness` are ordered level, kernel, row, column,
+    while everything else has the kernel fastest: so the published weights were trained (docs/quirks.md).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_outputs: int,
+        kernels: Sequence[Kernel],
+        calibration: str,
+        num_prototypes: int,
+        embedding_dim: int,
+        centerness_kernel_major: bool,
+    ):
+        super().__init__()
+        self.centerness_kernel_major = centerness_kernel_major
+
+        def per_kernel(outputs: int) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.Conv2d(channels, outputs, kernel, padding=(kernel[0] // 2, kernel[1] // 2)) for kernel in kernels
+            )
+
+        def tower() -> nn.Sequential:
+            convs = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+            return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU(inplace=True))))
+
+        self.upfeature = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
+        self.bbox_layer = per_kernel(4)
+        self.track_layer = per_kernel(embedding_dim)
+        self.mask_layer = per_kernel(num_prototypes)
+        self.centerness_layer = per_kernel(1)
+        self.calibrated = calibration != "none"
+        if self.calibrated:
+            self.conf_layer = nn.ModuleList(
+                FeatureCalibration(channels, num_outputs, kernel, calibration) for kernel in kernels
+            )
+        else:
+            self.conf_layer = per_kernel(num_outputs)
+        self.track_extra, self.conf_extra, self.bbox_extra, self.mask_extra = (tower() for _ in range(4))
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[HeadOutput, list[Tensor]]:
+        """(outputs for all anchors of `levels` [B,C,h,w] …, the shared feature U of each level, ≥ 0)."""
+        shared = [self.upfeature(level) for level in levels]
+        outputs = [self._predict(features) for features in shared]
+        merged = {
+            name: torch.cat([getattr(output, name) for output in outputs], dim=1)
+            for name in ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings")
+        }
+        return HeadOutput(**merged), shared
+
+    def _predict(self, shared: Tensor) -> HeadOutput:
+        box_features = self.bbox_extra(shared)
+        class_features = self.conf_extra(shared)
+        mask_features = self.mask_extra(shared)
+        track_features = self.track_extra(shared)
+        box_deltas = [layer(box_features) for layer in self.bbox_layer]
+        centerness = [layer(box_features) for layer in self.centerness_layer]
+        if self.calibrated:
+            logits = [
+                layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, box_deltas, strict=True)
+            ]
+        else:
+            logits = [layer(class_features) for layer in self.conf_layer]
+        if self.centerness_kernel_major:
+            centerness = torch.cat([x.flatten(1) for x in centerness], dim=1)
+        else:
+            centerness = _kernel_fastest(centerness).squeeze(-1)
+        return HeadOutput(
+            box_deltas=_kernel_fastest(box_deltas),
+            class_logits=_kernel_fastest(logits),
+            centerness=torch.tanh(centerness),
+            mask_coeffs=_kernel_fastest([layer(mask_features) for layer in self.mask_layer]),
+            embeddings=F.normalize(_kernel_fastest([layer(track_features) for layer in self.track_layer]), dim=-1),
+        )
+
+
+def _kernel_fastest(maps: Sequence[Tensor]) -> Tensor:
+    """[B,h·w·k,D] with rows, columns, kernels (fastest), of k maps [B,D,h,w]."""
+    return torch.stack([x.permute(0, 2, 3, 1) for x in maps], dim=3).flatten(1, 3)  # [B,h,w,k,D] → [B,h·w·k,D]

@@ -1,0 +1,87 @@
+"""Temporal fusion (STMask, section 3.3): how the objects of one frame look in the next."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from layers.box_utils import decode, to_cxcywh
+from layers.mask_utils import assemble_masks
+from utils.structures import FusionFeatures, Tracks
+
+CORRELATION_SLOPE = 0.1  # of the leaky ReLU over the correlation, as in FlowNet
+
+
+def correlate(a: Tensor, b: Tensor, patch_size: int = 11) -> Tensor:
+    """Correlation [B,patch_size²,h,w] of `a` with `b` shifted over a window, both [B,C,h,w].
+
+    Entry (i, j) of the window, rows slowest, is the dot product over channels of a at (y, x) with b at
+    (y + i − r, x + j − r), r = patch_size // 2, zero outside, divided by C; then a leaky ReLU of slope 0.1.
+    """
+    radius = patch_size // 2
+    height, width = a.shape[-2:]
+    padded = F.pad(b, (radius,) * 4)
+    products = [
+        (a * padded[..., i : i + height, j : j + width]).sum(dim=1)
+        for i in range(patch_size)
+        for j in range(patch_size)
+    ]
+    return F.leaky_relu(torch.stack(products, dim=1) / a.shape[1], CORRELATION_SLOPE)
+
+
+def fuse(last: FusionFeatures, current: FusionFeatures, patch_size: int) -> Tensor:
+    """The temporal net's input map [B,patch_size² + 2·C,h,w] ≥ 0 for frames last → current, both at P4."""
+    correlation = correlate(last.pyramid, current.pyramid, patch_size)
+    return F.relu(torch.cat((correlation, last.shared, current.shared), dim=1))
+
+
+class TemporalNet(nn.Module):
+    """What happened to N objects between two frames: box regression [N,4] and coefficient change [N,K]."""
+
+    def __init__(self, in_channels: int, channels: tuple[int, int, int], num_prototypes: int, roi_size: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels[0], 3, padding=1)
+        self.conv2 = nn.Conv2d(channels[0], channels[1], 3, padding=1)
+        self.conv3 = nn.Conv2d(channels[1], channels[2], 3, padding=1)
+        self.fc = nn.Linear(channels[2], 4)
+        self.fc_coeff = nn.Linear(channels[2], num_prototypes)
+        self.roi_size = roi_size
+
+    def crop(self, fused: Tensor, boxes: Tensor) -> Tensor:
+        """Crops [N,D,roi,roi] of the map `fused` [1,D,h,w] at `boxes` [N,4], normalised and clamped to the image."""
+        height, width = fused.shape[-2:]
+        scale = boxes.new_tensor((width, height, width, height))
+        low = torch.minimum(boxes[:, :2], boxes[:, 2:])
+        high = torch.maximum(boxes[:, :2], boxes[:, 2:])
+        clamped = torch.cat((low, high), dim=1).clamp(0, 1) * scale
+        return roi_align(fused, [clamped.to(fused.dtype)], self.roi_size, aligned=True)
+
+    def forward(self, fused: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """(box regression [N,4], coefficient change [N,K]) for `boxes` [N,4] of the earlier frame."""
+        x = self.crop(fused, boxes)
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = F.relu(conv(x))
+        x = x.mean(dim=(2, 3))
+        return self.fc(x), self.fc_coeff(x)
+
+
+def shift_tracks(
+    tracks: Tracks, temporal_net: TemporalNet, fused: Tensor, prototypes: Tensor, score_decay: float
+) -> Tracks:
+    """`tracks` as the temporal net expects them in the current frame: one frame older, with new boxes and masks.
+
+    `fused` [1,D,h,w] is the map of `fuse(last, current)`, `prototypes` [h,w,K] the current frame's.
+    """
+    box_deltas, coeff_changes = temporal_net(fused, tracks.boxes)
+    boxes = decode(box_deltas, to_cxcywh(tracks.boxes))
+    mask_coeffs = tracks.mask_coeffs + coeff_changes
+    return replace(
+        tracks,
+        boxes=boxes,
+        mask_coeffs=mask_coeffs,
+        masks=assemble_masks(prototypes, mask_coeffs, boxes),
+        scores=tracks.scores * score_decay,
+        ages=tracks.ages + 1,
+    )
