@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from utils.timer import StageStats, StageTimer, format_summary
+
+
+class Clock:
+    """Seconds that pass only when `wait` says so."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def wait(self, milliseconds):
+        self.now += milliseconds / 1000
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def timer(clock):
+    return StageTimer(torch.device("cpu"), clock)
+
+
+def spend(timer, clock, stage, milliseconds):
+    with timer(stage):
+        clock.wait(milliseconds)
+
+
+def test_no_frame_gives_an_empty_summary(timer):
+    timer.frame_done()
+    assert timer.summary() == {}
+    assert format_summary({}).splitlines() == ["stage  median ms    p95 ms       FPS    frames"]
+
+
+def test_statistics_of_five_frames(timer, clock):
+    for milliseconds in (10, 20, 30, 40, 100):
+        spend(timer, clock, "network", milliseconds)
+        clock.wait(1000)  # outside every stage
+        spend(timer, clock, "track", 5)
+        timer.frame_done()
+    summary = timer.summary()
+    assert list(summary) == ["network", "track", "total"]
+    network, total = summary["network"], summary["total"]
+    assert network.median_ms == pytest.approx(30, abs=1e-3)
+    assert network.p95_ms == pytest.approx(88, abs=1e-3)  # 0.8 of the way from 40 to 100
+    assert network.total_s == pytest.approx(0.2, abs=1e-6)
+    assert network.count == 5
+    assert total.median_ms == pytest.approx(35, abs=1e-3)
+    assert total.total_s == pytest.approx(0.225, abs=1e-6)
+
+
+def test_blocks_of_one_stage_add_up_within_a_frame_only(timer, clock):
+    spend(timer, clock, "read", 4)
+    spend(timer, clock, "read", 6)
+    timer.frame_done()
+    spend(timer, clock, "read", 30)
+    timer.frame_done()
+    read = timer.summary()["read"]
+    assert read.count == 2
+    assert read.median_ms == pytest.approx(20, abs=1e-3)
+
+
+def test_stage_of_some_frames_counts_those(timer, clock):
+    spend(timer, clock, "read", 10)
+    timer.frame_done()
+    spend(timer, clock, "read", 10)
+    spend(timer, clock, "write", 50)
+    timer.frame_done()
+    summary = timer.summary()
+    assert (summary["read"].count, summary["write"].count, summary["total"].count) == (2, 1, 2)
+    assert list(summary) == ["read", "write", "total"]
+    assert summary["write"].median_ms == pytest.approx(50, abs=1e-3)
+
+
+def test_open_frame_and_a_block_that_raises_are_not_counted(timer, clock):
+    spend(timer, clock, "read", 10)
+    timer.frame_done()
+    spend(timer, clock, "read", 10)
+    assert timer.summary()["read"].count == 1
+    with pytest.raises(RuntimeError), timer("network"):
+        raise RuntimeError
+    timer.frame_done()
+    assert "network" not in timer.summary()
+
+
+def test_a_gpu_is_waited_for_before_and_after_a_block_and_a_cpu_never(monkeypatch, clock):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device))
+    spend(StageTimer(torch.device("cpu"), clock), clock, "network", 1)
+    assert waited == []
+    device = torch.device("cuda", 1)
+    with StageTimer(device, clock)("network"):
+        assert waited == [device]
+    assert waited == [device, device]
+
+
+def test_table_has_a_line_a_stage_with_milliseconds_and_frames_per_second():
+    table = format_summary({"network": StageStats(40.0, 55.5, 2.0, 50), "none": StageStats(0.0, 0.0, 0.0, 3)})
+    head, network, none = table.splitlines()
+    assert head.split() == ["stage", "median", "ms", "p95", "ms", "FPS", "frames"]
+    assert network.split() == ["network", "40.00", "55.50", "25.0", "50"]
+    assert none.split() == ["none", "0.00", "0.00", "-", "3"]
+    assert len({len(line) for line in (head, network, none)}) == 1

@@ -1,0 +1,133 @@
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from utils.structures import FrameObjects
+from utils.visualization import draw_objects, track_colour
+
+CLASS_NAMES = ("circle", "giant_panda")
+
+
+def make_objects(size_hw, boxes_px, track_ids=None, label=1):
+    """Objects whose masks fill their boxes."""
+    masks = torch.zeros(len(boxes_px), *size_hw, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes_px, strict=True):
+        mask[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] = True
+    count = len(boxes_px)
+    return FrameObjects(
+        boxes_px=torch.tensor(boxes_px, dtype=torch.int64).reshape(-1, 4),
+        scores=torch.full((count,), 0.87),
+        labels=torch.full((count,), label),
+        track_ids=torch.tensor(range(count) if track_ids is None else track_ids, dtype=torch.int64),
+        masks=masks,
+    )
+
+
+def grey(height, width):
+    return np.full((height, width, 3), 100, np.uint8)
+
+
+def changed(before, after):
+    """[h,w] bool: where two pictures differ."""
+    return (before != after).any(axis=2)
+
+
+def test_first_twenty_colours_are_far_apart():
+    colours = [track_colour(track_id) for track_id in range(20)]
+    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2Lab)[0]
+    distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)]
+    assert min(distances) > 18  # 2.3 is just noticeable
+    assert min(np.linalg.norm(lab[i] - lab[i + 1]) for i in range(19)) > 60
+
+
+def test_colour_of_a_large_id_is_a_colour():
+    assert all(0 <= value <= 255 for track_id in (999, 10**6) for value in track_colour(track_id))
+
+
+def test_no_objects_give_an_equal_copy():
+    frame = grey(180, 320)
+    picture = draw_objects(frame, make_objects((180, 320), []), CLASS_NAMES)
+    assert np.array_equal(picture, frame)
+    assert not np.shares_memory(picture, frame)
+
+
+def test_frame_is_left_alone_and_drawing_is_deterministic():
+    frame = np.random.default_rng(0).integers(0, 256, (180, 320, 3), dtype=np.uint8)
+    original = frame.copy()
+    objects = make_objects((180, 320), [[40, 60, 120, 140], [100, 100, 200, 170]])
+    first = draw_objects(frame, objects, CLASS_NAMES)
+    assert np.array_equal(frame, original)
+    assert np.array_equal(first, draw_objects(frame, objects, CLASS_NAMES))
+
+
+def test_mask_is_tinted_with_the_tracks_colour_and_the_rest_is_unchanged():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]], track_ids=[4])
+    picture = draw_objects(frame, objects, CLASS_NAMES)
+    expected = 0.55 * 100 + 0.45 * np.array(track_colour(4))
+    assert np.abs(picture[100, 140] - expected).max() <= 1
+    touched = changed(frame, picture)
+    assert touched[70:130, 110:170].all()
+    assert (
+        not touched[150:].any() and not touched[:, :90].any() and not touched[:, 260:].any() and not touched[:30].any()
+    )
+
+
+def test_hole_of_a_mask_is_not_tinted():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]])
+    objects.masks[0, 80:120, 120:160] = False
+    assert not changed(frame, draw_objects(frame, objects, CLASS_NAMES))[85:115, 125:155].any()
+
+
+def test_small_object_lies_over_a_large_one_in_any_order():
+    frame = grey(180, 320)
+    boxes = [[100, 60, 180, 140], [60, 40, 260, 170]]
+    one = draw_objects(frame, make_objects((180, 320), boxes, [0, 1]), CLASS_NAMES)
+    other = draw_objects(frame, make_objects((180, 320), boxes[::-1], [1, 0]), CLASS_NAMES)
+    assert np.array_equal(one, other)
+    large_only = draw_objects(frame, make_objects((180, 320), boxes[1:], [1]), CLASS_NAMES)
+    expected = 0.55 * large_only[120, 140].astype(float) + 0.45 * np.array(track_colour(0))
+    assert np.abs(one[120, 140] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size_hw", [(180, 320), (720, 1280), (1280, 720), (40, 30), (8, 8)])
+@pytest.mark.parametrize(
+    "box", [[0, 0, 8, 8], [-60, -50, 20, 20], [2000, 2000, 2100, 2100], [5, 5, 5, 5], [2, 3, 1, 1]]
+)
+def test_boxes_anywhere_on_frames_of_any_size(size_hw, box):
+    frame = grey(*size_hw)
+    picture = draw_objects(frame, make_objects(size_hw, [box], label=2), CLASS_NAMES)
+    assert picture.shape == frame.shape and picture.dtype == np.uint8
+    assert changed(frame, picture).any()  # the label at least is kept inside
+
+
+@pytest.mark.parametrize("box", [[100, 60, 180, 140], [300, 60, 319, 140], [100, 0, 180, 70], [0, 150, 40, 180]])
+def test_label_is_whole_inside_the_frame(box):
+    """The filled tag has the same area wherever the object is."""
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [box], label=2)
+    objects.masks[:] = False
+    picture = draw_objects(frame, objects, CLASS_NAMES)
+    rows = changed(frame, picture).sum(axis=1)
+    columns = changed(frame, picture).sum(axis=0)
+    assert (rows >= 60).sum() >= 14  # a tag is 16 pixels high; its letters may equal the grey by chance
+    assert (columns >= 14).sum() >= 60
+
+
+def test_labels_of_equal_boxes_do_not_hide_each_other():
+    frame = grey(180, 320)
+    two = draw_objects(frame, make_objects((180, 320), [[100, 60, 180, 140]] * 2, [0, 1]), CLASS_NAMES)
+    for track_id in (0, 1):
+        assert (two == track_colour(track_id)).all(axis=2).sum() > 300
+
+
+def test_letters_contrast_with_their_tag():
+    frame = grey(180, 320)
+    for track_id in range(12):
+        picture = draw_objects(frame, make_objects((180, 320), [[20, 60, 120, 140]], [track_id]), CLASS_NAMES)
+        tag = picture[45:59, 22:80].reshape(-1, 3).astype(float) @ (0.299, 0.587, 0.114)
+        assert tag.max() - tag.min() > 80, track_id

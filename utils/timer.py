@@ -1,0 +1,89 @@
+"""How long the stages of a frame take."""
+
+import time
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class StageStats:
+    """One stage over all frames that had it: median and 95th percentile of a frame, their sum, number of frames."""
+
+    median_ms: float
+    p95_ms: float
+    total_s: float
+    count: int
+
+
+class StageTimer:
+    """Measures named stages, frame by frame; on a GPU each begins and ends with its queue empty.
+
+        timer = StageTimer(device)
+        for frame in frames:
+            with timer("network"):
+                ...
+            timer.frame_done()
+        print(format_summary(timer.summary()))
+
+    Several blocks of one stage within a frame add up. A block that raises is not counted. Stages do not nest. Four
+    bytes a frame and stage are kept. `clock` gives seconds.
+    """
+
+    def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter):
+        self._device = device
+        self._clock = clock
+        self._frame: dict[str, float] = {}
+        self._samples: dict[str, array] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """A block whose duration counts for `stage`; the name "total" is taken by the sum of a frame's stages."""
+        begin = self._now()
+        yield
+        self._frame[stage] = self._frame.get(stage, 0.0) + self._now() - begin
+
+    def frame_done(self) -> None:
+        """Closes a frame: its stages, and their sum "total", become one sample each. Without stages there is none."""
+        if self._frame:
+            self._frame[TOTAL] = sum(self._frame.values())
+        for stage, seconds in self._frame.items():
+            self._samples.setdefault(stage, array("f")).append(seconds)
+        self._frame = {}
+
+    def summary(self) -> dict[str, StageStats]:
+        """{stage: StageStats} over the closed frames, in the order the stages first came, "total" last; {} at first.
+
+        Time outside every stage is in none of them.
+        """
+        stages = sorted(self._samples, key=lambda stage: stage == TOTAL)
+        return {stage: _stats(np.array(self._samples[stage], np.float64)) for stage in stages}
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return self._clock()
+
+
+def _stats(seconds: np.ndarray) -> StageStats:
+    median, p95 = np.percentile(seconds, (50, 95))
+    return StageStats(1000 * float(median), 1000 * float(p95), float(seconds.sum()), len(seconds))
+
+
+def format_summary(summary: Mapping[str, StageStats]) -> str:
+    """A table of `StageTimer.summary`, one stage a line, without a final newline; only its head if that is empty.
+
+    The column FPS is the number of frames over their summed time.
+    """
+    width = max(map(len, ("stage", *summary)))
+    lines = [f"{'stage':<{width}}  median ms    p95 ms       FPS    frames"]
+    for stage, stats in summary.items():
+        fps = f"{stats.count / stats.total_s:.1f}" if stats.total_s else "-"
+        lines.append(f"{stage:<{width}}  {stats.median_ms:9.2f} {stats.p95_ms:9.2f} {fps:>9} {stats.count:9d}")
+    return "\n".join(lines)

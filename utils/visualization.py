@@ -1,0 +1,126 @@
+"""Drawing what was found in a frame: tinted masks, outlines, boxes and labels, one colour per track."""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from utils.structures import FrameObjects
+
+Colour = tuple[int, int, int]
+Rect = tuple[int, int, int, int]
+
+# Hues a golden section of the circle apart never come close to the last few; a lightness that cycles through three
+# values separates the hues that do. Chroma and first hue keep the first 20 ids far apart in CIELAB.
+_GOLDEN_SECTION = (math.sqrt(5) - 1) / 2
+_LIGHTNESS = (85.0, 65.0, 45.0)
+_CHROMA = 70.0
+_FIRST_HUE = 0.65
+
+_MASK_OPACITY = 0.45
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_CAP_HEIGHT = 21  # pixels of a capital letter at scale 1
+_SMALLEST_CAP_HEIGHT = 8  # pixels; under it digits run together
+
+
+def track_colour(track_id: int) -> Colour:
+    """The RGB colour of a track, three integers 0…255: always the same for an id, far from those of its neighbours."""
+    hue = 2 * math.pi * (_FIRST_HUE + track_id * _GOLDEN_SECTION)
+    lab = [_LIGHTNESS[track_id % len(_LIGHTNESS)], _CHROMA * math.cos(hue), _CHROMA * math.sin(hue)]
+    rgb = cv2.cvtColor(np.array([[lab]], np.float32), cv2.COLOR_Lab2RGB)[0, 0]
+    red, green, blue = (int(value) for value in np.clip(rgb * 255, 0, 255).round())
+    return red, green, blue
+
+
+def draw_objects(frame: np.ndarray, objects: FrameObjects, class_names: Sequence[str]) -> np.ndarray:
+    """A copy of `frame` with every object's mask, outline, box and label "name #id score" on it.
+
+    `frame` is uint8 RGB [h,w,3]; `objects` has masks of that size, boxes may reach beyond it; `class_names[0]` is the
+    name of label 1. Small objects are drawn over large ones, labels over everything. Lines and letters grow with the
+    frame; where the frame is too narrow for a label, the score and then the name are left out. Without objects it is
+    a plain copy.
+    """
+    picture = np.array(frame, order="C")
+    masks = objects.masks.cpu().numpy()
+    boxes = objects.boxes_px.cpu().tolist()
+    track_ids = objects.track_ids.tolist()
+    names = [class_names[label - 1] for label in objects.labels.tolist()]
+    large_first = sorted(range(len(objects)), key=lambda index: _area(boxes[index]), reverse=True)
+    short_side = min(frame.shape[:2])
+    outline, thin = max(1, round(short_side / 360)), max(1, round(short_side / 720))
+
+    for index in large_first:
+        _draw_mask(picture, masks[index], track_colour(track_ids[index]), outline)
+    for index in large_first:
+        x1, y1, x2, y2 = boxes[index]
+        cv2.rectangle(picture, (x1, y1), (x2, y2), track_colour(track_ids[index]), thin)
+    taken: list[Rect] = []
+    for index in large_first:
+        texts = _label_texts(names[index], track_ids[index], float(objects.scores[index]))
+        taken.append(_draw_label(picture, texts, boxes[index], track_colour(track_ids[index]), taken))
+    return picture
+
+
+def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: int) -> None:
+    """Tints the pixels of `mask` [h,w] bool and draws the border of every piece and hole of it."""
+    mask = mask.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width:
+        return
+    window = np.s_[top : top + height, left : left + width]
+    tinted = cv2.addWeighted(
+        picture[window], 1 - _MASK_OPACITY, np.full_like(picture[window], colour), _MASK_OPACITY, 0
+    )
+    np.copyto(picture[window], tinted, where=mask[window][..., None].view(bool))
+    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, colour, outline, cv2.LINE_AA)
+
+
+def _label_texts(name: str, track_id: int, score: float) -> list[str]:
+    """What a label may say, longest first."""
+    return [f"{name} #{track_id} {score:.2f}", f"{name} #{track_id}", f"#{track_id}"]
+
+
+def _draw_label(picture: np.ndarray, texts: list[str], box: list[int], colour: Colour, taken: list[Rect]) -> Rect:
+    """Draws the first of `texts` that is at most half as wide as the picture; returns the label's x1 y1 x2 y2.
+
+    It stands on the box, or else inside or under it: the first place inside the picture that is not `taken`.
+    """
+    height, width = picture.shape[:2]
+    cap_height = max(_SMALLEST_CAP_HEIGHT, min(height, width) / 50)
+    scale = cap_height / _FONT_CAP_HEIGHT
+    stroke = max(1, round(cap_height / 9))
+    for text in texts:
+        (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, stroke)
+        if text_width <= width / 2:
+            break
+    # The letters g, j, p, q, y reach 0.4 capitals under the line.
+    pad = math.ceil(0.4 * cap_height)
+    tag_width, tag_height = text_width + pad, round(cap_height) + 2 * pad
+
+    x1, y1, _, y2 = box
+    left = max(0, min(x1, width - tag_width))
+    tops = [max(0, min(top, height - tag_height)) for top in (y1 - tag_height, y1, y2)]
+    rects = [(left, top, left + tag_width, top + tag_height) for top in tops]
+    rect = next((rect for rect in rects if not any(_overlap(rect, other) for other in taken)), rects[0])
+
+    cv2.rectangle(picture, rect[:2], (rect[2] - 1, rect[3] - 1), colour, cv2.FILLED)
+    origin = (rect[0] + pad // 2, rect[3] - pad)
+    cv2.putText(picture, text, origin, _FONT, scale, _text_colour(colour), stroke, cv2.LINE_AA)
+    return rect
+
+
+def _area(box: list[int]) -> int:
+    x1, y1, x2, y2 = box
+    return (x2 - x1) * (y2 - y1)
+
+
+def _overlap(a: Rect, b: Rect) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _text_colour(background: Colour) -> Colour:
+    """Black or white, whichever reads better on `background` (BT.601 luma)."""
+    luma = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)
