@@ -1,0 +1,414 @@
+"""results.json: masks as RLE, the tracks of a video, files of them, and the journal of an unfinished run.
+
+The file is a list with one entry a track: `video_id`, `score`, `category_id`, and `segmentations`, one entry a frame of
+the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not seen.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+
+from utils.files import atomic_write
+from utils.structures import FrameObjects, InputError, VideoResult
+
+logger = logging.getLogger(__name__)
+
+# Compressed counts are numbers of five bits a character, all but a number's last character with bit 0x20 set.
+# pycocotools reads past the end of text that is not so.
+_COUNTS_PATTERN = re.compile(r"(?:[P-o]{0,6}[0-O])+")
+
+
+# ---------------------------------------------------------------------------------------------------- masks as RLE
+
+
+def encode_masks(masks: Tensor) -> list[dict]:
+    """The COCO compressed RLEs `{"size": [H, W], "counts": str}` of `masks` [N,H,W] bool; [] for N = 0."""
+    if len(masks) == 0:
+        return []
+    # RLE runs down columns: transposed here, the masks need no second copy to reach pycocotools in its own order.
+    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
+    return [_as_text(rle) for rle in coco_mask.encode(columns.transpose(2, 1, 0))]
+
+
+def decode_mask(rle: dict) -> np.ndarray:
+    """The mask [height, width] bool of an RLE, compressed or not.
+
+    Raises:
+        InputError: `rle` is no RLE, or its runs do not fill its size.
+    """
+    rle = compress_rle(rle)
+    # pycocotools itself would leave the rest of a mask that is not filled to whatever was in memory.
+    _check_filled(_sum_of_runs(rle["counts"]), rle["size"])
+    return coco_mask.decode(rle).astype(bool)
+
+
+def compress_rle(rle: Any) -> dict:
+    """`rle` as `{"size": [height, width], "counts": str}`: from runs in a list, from counts as bytes, or as it is.
+
+    Raises:
+        InputError: `rle` is no RLE. (Whether the runs of compressed counts fill the size shows in `decode_mask`.)
+    """
+    rle = _plain_rle(rle)
+    size, counts = rle["size"], rle["counts"]
+    if isinstance(counts, list):
+        if not all(_is_whole(run) and run >= 0 for run in counts):
+            raise InputError("the 'counts' of an RLE must be whole numbers from 0")
+        _check_filled(sum(counts), size)
+        return _as_text(coco_mask.frPyObjects(rle, *size))
+    if not _COUNTS_PATTERN.fullmatch(counts):
+        raise InputError("the 'counts' of an RLE are no whole compressed text")
+    return rle
+
+
+def _plain_rle(rle: Any) -> dict:
+    """`rle` in the types JSON has, without a look into its counts."""
+    if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():
+        raise InputError("a segmentation must be null or an RLE with 'size' and 'counts'")
+    size, counts = rle["size"], rle["counts"]
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(_is_whole(side) and side > 0 for side in size):
+        raise InputError(f"the 'size' of an RLE must be [height, width], not {size!r}")
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii", errors="replace")
+    if not isinstance(counts, str | list):
+        raise InputError(f"the 'counts' of an RLE must be text or a list of runs, not {type(counts).__name__}")
+    return {"size": [int(side) for side in size], "counts": counts}
+
+
+def _sum_of_runs(counts: str) -> int:
+    """The number of pixels that compressed counts describe, or -1 if a run is negative."""
+    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("0")
+    is_last = codes & 0x20 == 0
+    starts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
+    lengths = np.diff(np.append(starts, len(codes)))
+    places = np.arange(len(codes)) - np.repeat(starts, lengths)
+    runs = np.add.reduceat((codes & 0x1F) << 5 * places, starts)
+    runs -= (codes[is_last] >> 4 & 1) << 5 * lengths  # the sign
+    # From the fourth on, a run is stored as its difference to the one before the last.
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return int(runs.sum()) if runs.min() >= 0 else -1
+
+
+def _check_filled(pixels: int, size: list[int]) -> None:
+    if pixels != size[0] * size[1]:
+        raise InputError(f"the runs of an RLE do not add up to its size {size}")
+
+
+def _as_text(rle: dict) -> dict:
+    """What pycocotools gives, as JSON can hold it."""
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+# ---------------------------------------------------------------------------------------------------- one video
+
+
+class VideoResultBuilder:
+    """Collects the objects of a video frame by frame and makes its entries of results.json.
+
+    `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
+    are left out, and counted in `left_out` by `finish`.
+    """
+
+    def __init__(
+        self, video_id: int, num_frames: int, original_hw: tuple[int, int], category_ids: Sequence[int | None]
+    ):
+        self.video_id = video_id
+        self.num_frames = num_frames
+        self.original_hw = original_hw
+        self.category_ids = category_ids
+        self.left_out = 0
+        self._scores: dict[int, list[float]] = {}
+        self._labels: dict[int, list[int]] = {}
+        self._segmentations: dict[int, list[dict | None]] = {}
+
+    def add(self, frame_index: int, objects: FrameObjects) -> None:
+        """Takes the objects of one frame, 0 ≤ frame_index < num_frames; a frame never given has none.
+
+        Raises:
+            IndexError: the video has no such frame.
+            ValueError: the masks are not of the video's size.
+        """
+        if not 0 <= frame_index < self.num_frames:
+            raise IndexError(f"video {self.video_id} has {self.num_frames} frames, none with index {frame_index}")
+        if len(objects) and tuple(objects.masks.shape[1:]) != tuple(self.original_hw):
+            raise ValueError(f"masks of {tuple(objects.masks.shape[1:])} in a video of {tuple(self.original_hw)}")
+        rows = zip(
+            objects.track_ids.tolist(),
+            objects.scores.tolist(),
+            objects.labels.tolist(),
+            encode_masks(objects.masks),
+            strict=True,
+        )
+        for track_id, score, label, rle in rows:
+            self._scores.setdefault(track_id, []).append(score)
+            self._labels.setdefault(track_id, []).append(label)
+            self._segmentations.setdefault(track_id, [None] * self.num_frames)[frame_index] = rle
+
+    def finish(self) -> list[VideoResult]:
+        """One entry a track, in the order of first appearance; [] if nothing was seen.
+
+        The category is the label most frames gave, the smallest on a tie; the score the mean over the track's frames.
+        """
+        results = []
+        for track_id, segmentations in self._segmentations.items():
+            category_id = self.category_ids[_majority(self._labels[track_id]) - 1]
+            if category_id is None:
+                continue
+            # The published results hold the mean in single precision.
+            score = float(np.mean(np.array(self._scores[track_id], dtype=np.float32)))
+            results.append(VideoResult(self.video_id, category_id, score, tuple(segmentations)))
+        self.left_out = len(self._segmentations) - len(results)
+        if self.left_out:
+            logger.info(
+                "video %s: %d tracks left out, the annotation file lacks their class", self.video_id, self.left_out
+            )
+        return results
+
+
+def _majority(labels: list[int]) -> int:
+    """The most frequent label, the smallest on a tie."""
+    return min(Counter(labels).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+# ---------------------------------------------------------------------------------------------------- whole files
+
+
+def write_results(results: Iterable[VideoResult | Mapping], path: str | os.PathLike) -> None:
+    """Writes a results.json, entry by entry, so that `results` may be a generator over any number of videos.
+
+    Counts given as bytes become text; numpy numbers are accepted. The file appears whole or not at all: whatever
+    `results` or the check of an entry raises, `path` holds what it held before.
+
+    Raises:
+        InputError: an entry lacks a key, holds a value of another type, or a score that is not finite.
+    """
+    with atomic_write(path) as file:
+        file.write("[")
+        for index, result in enumerate(results):
+            where = f"{path}: entry {index}"
+            entry = _checked_entry(_as_dict(result), where, _plain_rle)
+            try:
+                text = json.dumps(entry, default=_plain_number, allow_nan=False)
+            except ValueError:
+                raise InputError(f"{where} holds a number that is not finite") from None
+            file.write((",\n" if index else "\n") + text)
+        file.write("\n]\n")
+
+
+def read_results(path: str | os.PathLike) -> list[dict]:
+    """The entries of a results.json, checked; counts given as a list of runs are compressed.
+
+    Raises:
+        InputError: the file cannot be read or is no such list; the message names the file and the entry.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            entries = json.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: must hold a list of results, not {type(entries).__name__}")
+    return [_checked_entry(entry, f"{path}: entry {index}", compress_rle) for index, entry in enumerate(entries)]
+
+
+def _as_dict(result: VideoResult | Mapping) -> Any:
+    """An entry as results.json holds it; anything but a `VideoResult` is left to the check."""
+    if not isinstance(result, VideoResult):
+        return result
+    return {
+        "video_id": result.video_id,
+        "score": result.score,
+        "category_id": result.category_id,
+        "segmentations": list(result.segmentations),
+    }
+
+
+def _checked_entry(entry: Any, where: str, checked_rle: Callable[[Any], dict]) -> dict:
+    """`entry` with `checked_rle` of its segmentations, or InputError; keys of other tools are kept."""
+    if not isinstance(entry, Mapping):
+        raise InputError(f"{where} must be an object, not {type(entry).__name__}")
+    for key in ("video_id", "category_id", "score", "segmentations"):
+        if key not in entry:
+            raise InputError(f"{where} lacks {key!r}")
+    for key in ("video_id", "category_id"):
+        if not _is_whole(entry[key]):
+            raise InputError(f"{where}: {key!r} must be an integer, not {entry[key]!r}")
+    score = entry["score"]
+    if not (_is_whole(score) or isinstance(score, float | np.floating)) or not math.isfinite(score):
+        raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
+    if not isinstance(entry["segmentations"], list | tuple):
+        raise InputError(f"{where}: 'segmentations' must be a list, one RLE or null a frame")
+    segmentations = []
+    for frame, rle in enumerate(entry["segmentations"]):
+        try:
+            segmentations.append(None if rle is None else checked_rle(rle))
+        except InputError as error:
+            raise InputError(f"{where}, frame {frame}: {error}") from None
+    return {**entry, "segmentations": segmentations}
+
+
+def _plain_number(value: Any) -> Any:
+    """What JSON writes for a numpy number."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+# ---------------------------------------------------------------------------------------------------- unfinished runs
+
+
+class ResultsJournal:
+    """The finished videos of a run that is not, in a file of JSON lines, so that the run can go on after a crash.
+
+    The first line is the header, which tells one run from another; then comes one line a video, on disk before
+    `append` returns. Of each video only the place in the file is kept in memory. Made by `create` or `resume`.
+    """
+
+    def __init__(self, path: str | os.PathLike, header: Mapping[str, Any]):
+        self.path = Path(path)
+        self.header = json.loads(json.dumps(header))  # as the file gives it back: tuples are lists
+        self._places: dict[int, int] = {}
+        self._end = 0
+
+    @classmethod
+    def create(cls, path: str | os.PathLike, header: Mapping[str, Any]) -> Self:
+        """A new, empty journal; one that is there already is replaced."""
+        journal = cls(path, header)
+        line = _json_line(journal.header)
+        with atomic_write(path, "wb") as file:
+            file.write(line)
+        journal._end = len(line)
+        return journal
+
+    @classmethod
+    def resume(cls, path: str | os.PathLike, header: Mapping[str, Any]) -> Self:
+        """The journal at `path` with its finished videos in `done`; a new one if there is none.
+
+        A last line cut short by a crash is dropped.
+
+        Raises:
+            InputError: the journal is of another run (the message names the first key of the header that differs), or
+                is damaged before its last line.
+        """
+        journal = cls(path, header)
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                for number, line in enumerate(file):
+                    content = _parse_line(line)
+                    if content is None and number > 0 and file.tell() == size:
+                        break  # cut short
+                    journal._take(number, line, content)
+        except FileNotFoundError:
+            pass
+        if journal._end == 0:
+            return cls.create(path, header)
+        os.truncate(path, journal._end)
+        return journal
+
+    @property
+    def done(self) -> set[int]:
+        """The ids of the videos that are finished."""
+        return set(self._places)
+
+    def append(self, video_id: int, results: Sequence[VideoResult], summary: Mapping[str, Any]) -> None:
+        """Puts a finished video on disk; `summary` is anything small about it that JSON can hold.
+
+        Raises:
+            ValueError: the video is there already.
+            InputError: `write_results` would refuse one of the results.
+        """
+        if video_id in self._places:
+            raise ValueError(f"video {video_id} is already in {self.path}")
+        entries = [
+            _checked_entry(_as_dict(result), f"video {video_id}: track {index}", _plain_rle)
+            for index, result in enumerate(results)
+        ]
+        line = _json_line({"video_id": video_id, "results": entries, "summary": dict(summary)})
+        with open(self.path, "r+b") as file:
+            file.seek(self._end)
+            file.truncate()  # whatever an earlier, failed call left
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        self._places[video_id] = self._end
+        self._end += len(line)
+
+    def summaries(self) -> Iterator[dict[str, Any]]:
+        """The summaries of the finished videos, in the order they were appended; gone after `finish`."""
+        for line in self._lines(self._places):
+            yield line["summary"]
+
+    def finish(self, results_path: str | os.PathLike, video_order: Sequence[int]) -> None:
+        """Writes results.json, videos in the order of `video_order`, and removes the journal.
+
+        Finished videos that are not in `video_order` are left out.
+
+        Raises:
+            ValueError: a video of `video_order` is not finished.
+        """
+        missing = [video_id for video_id in video_order if video_id not in self._places]
+        if missing:
+            raise ValueError(f"{len(missing)} videos are not finished, the first is {missing[0]}")
+        write_results((entry for line in self._lines(video_order) for entry in line["results"]), results_path)
+        self.path.unlink()
+
+    def _take(self, number: int, line: bytes, content: dict | None) -> None:
+        """Notes one line found by `resume`; the first must be this run's header."""
+        if number == 0:
+            self._check_header(content)
+        elif content is None or not {"video_id", "results", "summary"} <= content.keys():
+            raise InputError(f"{self.path}: line {number + 1} is damaged; delete the file to start anew")
+        else:
+            self._places[content["video_id"]] = self._end
+        self._end += len(line)
+
+    def _check_header(self, found: dict | None) -> None:
+        if found is None:
+            raise InputError(f"{self.path}: not the journal of a run; move it away to start anew")
+        for key in (*self.header, *found):
+            old, new = found.get(key), self.header.get(key)
+            if old != new:
+                raise InputError(
+                    f"{self.path} was begun with {key} = {old!r}, this run has {new!r}: "
+                    "run with the same settings to resume, or delete the file to start anew"
+                )
+
+    def _lines(self, video_ids: Iterable[int]) -> Iterator[dict]:
+        """What the lines of `video_ids` hold, read one at a time."""
+        with open(self.path, "rb") as file:
+            for video_id in video_ids:
+                file.seek(self._places[video_id])
+                yield json.loads(file.readline())
+
+
+def _json_line(content: dict) -> bytes:
+    return json.dumps(content, default=_plain_number).encode() + b"\n"
+
+
+def _parse_line(line: bytes) -> dict | None:
+    """The object a whole line holds; None if it is cut short or is no JSON object."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,458 @@
+"""Data sets in the YouTube-VIS format: videos, annotations, and their frames ready for the network.
+
+The format is that of YouTube-VIS 2019 and 2021 and of OVIS: one JSON file with `videos` (each with its `file_names`),
+`categories`, and, where the truth is public, `annotations`: one entry a track, with lists of one entry a frame.
+"""
+
+import bisect
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.config import Config
+from data.results import compress_rle, decode_mask
+from data.transforms import FrameTransform
+from utils.structures import FrameInput, FrameMeta, InputError, PerObject
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels."""
+
+    video_id: int
+    width: int
+    height: int
+    file_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+
+@dataclass(frozen=True)
+class TrackAnnotation:
+    """One annotated object of a video, as the file has it: every tuple has one entry a frame, None where it is absent.
+
+    `segmentations` are polygons or RLEs (see `segmentation_to_rle`), `bboxes` x y width height in pixels.
+    """
+
+    annotation_id: int
+    video_id: int
+    category_id: int
+    iscrowd: bool
+    segmentations: tuple[list | dict | None, ...]
+    bboxes: tuple[list[float] | None, ...]
+    areas: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class FrameAnnotations(PerObject):
+    """Truth of one frame in the video's own pixels: `boxes_px` [N,4] float32 x1 y1 x2 y2, the last pixel included;
+    `labels` [N] int64 1…C, `masks` [N,height,width] bool, `instance_ids` [N] int64, the annotations' ids."""
+
+    boxes_px: Tensor
+    labels: Tensor
+    masks: Tensor
+    instance_ids: Tensor
+
+
+class YTVISDataset:
+    """The videos, classes and annotations of a YouTube-VIS-format file.
+
+    `videos` are in the file's order. `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None
+    where the file lacks the class; `labels` is the way back.
+    """
+
+    def __init__(self, ann_file: str | os.PathLike, image_root: str | os.PathLike, class_names: Sequence[str]):
+        """Reads and checks `ann_file`; file names in it are relative to `image_root`.
+
+        Categories are told by name (case, spaces, hyphens and underscores do not matter) if `class_names` has all of
+        them, otherwise in the order of their ids if they are as many as `class_names`.
+
+        Raises:
+            InputError: the file or the folder is missing, or the file is not in the format.
+        """
+        self.ann_file = Path(ann_file)
+        self.image_root = Path(image_root)
+        if not self.image_root.is_dir():
+            raise InputError(f"{self.image_root}: no such folder of frames")
+        content = _read_json(self.ann_file)
+        self.videos = tuple(_parse_videos(content, self.ann_file))
+        self.labels = _match_categories(_parse_categories(content, self.ann_file), class_names, self.ann_file)
+        by_label = {label: category_id for category_id, label in self.labels.items()}
+        self.category_ids = tuple(by_label.get(label) for label in range(1, len(class_names) + 1))
+        self._videos = {video.video_id: video for video in self.videos}
+        self._annotations: dict[int, tuple[TrackAnnotation, ...]] = dict.fromkeys(self._videos, ())
+        for track in _parse_annotations(content, self._videos, self.labels, self.ann_file):
+            self._annotations[track.video_id] = (*self._annotations[track.video_id], track)
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: Config,
+        split: str = "valid",
+        ann_file: str | os.PathLike | None = None,
+        image_root: str | os.PathLike | None = None,
+    ) -> Self:
+        """The `split` (train, valid or test) of `cfg.dataset`; `ann_file` and `image_root` override the config's.
+
+        Raises:
+            InputError: the data set is not there (the message says where it was looked for) or cannot be used.
+        """
+        candidates = getattr(cfg.dataset, split)
+        root = Path(cfg.dataset.root).expanduser()
+        ann_files = [Path(ann_file)] if ann_file else [root / name for name in candidates.ann_file]
+        folders = [Path(image_root)] if image_root else [root / name for name in candidates.image_root]
+        found_file = next((path for path in ann_files if path.is_file()), None)
+        found_folder = next((path for path in folders if path.is_dir()), None)
+        if found_file is None or found_folder is None:
+            missing = [
+                f"no {what} at {', '.join(map(str, paths)) or '(no place is configured)'}"
+                for what, paths, found in (
+                    ("annotation file", ann_files, found_file),
+                    ("folder of frames", folders, found_folder),
+                )
+                if found is None
+            ]
+            raise InputError(_where_to_put(cfg, split, " and ".join(missing)))
+        return cls(found_file, found_folder, cfg.dataset.class_names)
+
+    def annotations(self, video_id: int) -> tuple[TrackAnnotation, ...]:
+        """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""
+        return self._annotations[video_id]
+
+    def frame_annotations(self, video_id: int, frame_index: int) -> FrameAnnotations:
+        """What one frame shows, in the file's order; of length 0 if that is nothing.
+
+        Left out are crowds, objects without a segmentation in this frame, and those with no area or with a box less
+        than a pixel wide or high. A box or an area that the file lacks is taken from the mask.
+
+        Raises:
+            KeyError: no such video.
+            InputError: a segmentation cannot be used.
+        """
+        video = self._videos[video_id]
+        boxes, labels, masks, instance_ids = [], [], [], []
+        for track in self.annotations(video_id):
+            if track.iscrowd:
+                continue
+            where = f"{self.ann_file}: annotation {track.annotation_id}, frame {frame_index}"
+            rle = _located(segmentation_to_rle, where, track.segmentations[frame_index], video.height, video.width)
+            if rle is None:
+                continue
+            box, area = track.bboxes[frame_index], track.areas[frame_index]
+            x, y, width, height = coco_mask.toBbox(rle).tolist() if box is None else box
+            if width < 1 or height < 1 or (coco_mask.area(rle) if area is None else area) <= 0:
+                continue
+            boxes.append([x, y, x + width - 1, y + height - 1])
+            labels.append(self.labels[track.category_id])
+            masks.append(_located(decode_mask, where, rle))
+            instance_ids.append(track.annotation_id)
+        pixels = np.stack(masks) if masks else np.zeros((0, video.height, video.width), dtype=bool)
+        return FrameAnnotations(
+            boxes_px=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.int64),
+            masks=torch.from_numpy(pixels),
+            instance_ids=torch.tensor(instance_ids, dtype=torch.int64),
+        )
+
+
+def segmentation_to_rle(segmentation: list | dict | None, height: int, width: int) -> dict | None:
+    """The COCO compressed RLE (`counts` as text) of a segmentation; None for null and for [] (not visible).
+
+    `segmentation` is a list of polygons (each x y x y … in pixels; fewer than three points cover nothing), or an RLE
+    with its runs as a list or compressed.
+
+    Raises:
+        InputError: it is none of these, or an RLE of another size than `height` × `width`.
+    """
+    if not segmentation:
+        return None
+    if isinstance(segmentation, list):
+        if not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in segmentation):
+            raise InputError("a polygon must be a list of x y x y …")
+        if not all(_is_number(coordinate) for polygon in segmentation for coordinate in polygon):
+            raise InputError("a polygon must hold nothing but numbers")
+        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
+        if not polygons:
+            return None
+        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    else:
+        rle = segmentation
+    rle = compress_rle(rle)
+    if rle["size"] != [height, width]:
+        raise InputError(f"a segmentation is {rle['size']} (height, width), its video [{height}, {width}]")
+    return rle
+
+
+# ---------------------------------------------------------------------------------------------------- frames
+
+
+def read_frames(
+    dataset: YTVISDataset,
+    transform: FrameTransform,
+    *,
+    videos: Sequence[Video] | None = None,
+    num_workers: int = 2,
+    keep_frames: bool = False,
+) -> DataLoader:
+    """An iterable of the `FrameInput` of every frame of `videos` (default: all), in order; its length is their number.
+
+    Frames are read ahead by `num_workers` processes, by the caller's own for 0. A frame that is missing, cannot be
+    decoded, or is not of the video's size comes as a `FrameInput` with `error` set: nothing is raised. `keep_frames`
+    also hands on the frame's own pixels.
+    """
+    files = _FrameFiles(dataset.image_root, dataset.videos if videos is None else videos, transform, keep_frames)
+    return DataLoader(
+        files,
+        batch_size=None,
+        num_workers=min(num_workers, len(files)),
+        collate_fn=_as_is,
+        worker_init_fn=_init_worker,
+        generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
+    )
+
+
+class _FrameFiles(Dataset):
+    """The frames of videos one after another. The index is one number a video, so that many frames cost nothing."""
+
+    def __init__(self, image_root: Path, videos: Sequence[Video], transform: FrameTransform, keep_frames: bool):
+        self.image_root = image_root
+        self.videos = tuple(videos)
+        self.transform = transform
+        self.keep_frames = keep_frames
+        self.ends = tuple(accumulate(len(video) for video in self.videos))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: int) -> FrameInput:
+        position = bisect.bisect_right(self.ends, index)
+        video = self.videos[position]
+        frame_index = index - self.ends[position] + len(video)
+        meta = FrameMeta(
+            video_id=video.video_id,
+            frame_index=frame_index,
+            original_hw=(video.height, video.width),
+            resized_hw=self.transform.size_hw,
+            padded_hw=self.transform.padded_hw,
+        )
+        is_last = frame_index == len(video) - 1
+        try:
+            frame = _read_frame(self.image_root / video.file_names[frame_index], video)
+        except InputError as error:
+            return FrameInput(meta, image=None, is_last=is_last, error=str(error))
+        image, _, _ = self.transform(frame)
+        return FrameInput(meta, image=image, is_last=is_last, frame=frame if self.keep_frames else None)
+
+
+def _read_frame(path: Path, video: Video) -> np.ndarray:
+    """The picture [h,w,3] uint8 RGB, or InputError."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such frame")
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise InputError(f"{path}: cannot be decoded as a picture")
+    height, width = picture.shape[:2]
+    if (height, width) != (video.height, video.width):
+        raise InputError(
+            f"{path}: the picture is {width}×{height} pixels, the annotation file says {video.width}×{video.height}"
+        )
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _as_is(frame: FrameInput) -> FrameInput:
+    return frame
+
+
+def _init_worker(worker_id: int) -> None:
+    """The workers are the parallelism: each keeps to one thread (torch's loader sees to its own)."""
+    cv2.setNumThreads(0)
+
+
+# ---------------------------------------------------------------------------------------------------- the file
+
+
+def _where_to_put(cfg: Config, split: str, missing: str) -> str:
+    """The whole message about a data set that is not where it was looked for."""
+    candidates = getattr(cfg.dataset, split)
+    lines = [f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}"]
+    if candidates.ann_file and candidates.image_root:
+        lines += [
+            "it must look like this:",
+            f"  {cfg.dataset.root or '.'}/",
+            f"  ├── {candidates.ann_file[0]}",
+            f"  └── {candidates.image_root[0]}/",
+            "      └── <video>/<frame>.jpg",
+        ]
+    lines.append("to point elsewhere: --ann_file FILE --image_root FOLDER, or --set dataset.root=FOLDER")
+    return "\n".join(lines)
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {type(content).__name__}")
+    return content
+
+
+def _parse_videos(content: dict, path: Path) -> Iterator[Video]:
+    seen = set()
+    for position, entry in enumerate(_entries(content, "videos", path)):
+        video_id = _field(entry, "id", int, f"{path}: video number {position + 1}")
+        where = f"{path}: video {video_id}"
+        if video_id in seen:
+            raise InputError(f"{where} is there twice")
+        seen.add(video_id)
+        sizes = [_field(entry, key, int, where) for key in ("width", "height")]
+        if min(sizes) <= 0:
+            raise InputError(f"{where}: 'width' and 'height' must be over 0, not {sizes}")
+        file_names = _field(entry, "file_names", list, where)
+        if not file_names or not all(isinstance(name, str) for name in file_names):
+            raise InputError(f"{where}: 'file_names' must be a list of at least one file name")
+        yield Video(video_id, *sizes, tuple(file_names))
+
+
+def _parse_categories(content: dict, path: Path) -> dict[int, str]:
+    """{category id: name}, ids ascending."""
+    categories = {}
+    for position, entry in enumerate(_entries(content, "categories", path)):
+        category_id = _field(entry, "id", int, f"{path}: category number {position + 1}")
+        if category_id in categories:
+            raise InputError(f"{path}: category {category_id} is there twice")
+        categories[category_id] = _field(entry, "name", str, f"{path}: category {category_id}")
+    return dict(sorted(categories.items()))
+
+
+def _match_categories(categories: dict[int, str], class_names: Sequence[str], path: Path) -> dict[int, int]:
+    """{category id: label 1…C}, by name or else by order."""
+    labels = {_normalised(name): label for label, name in enumerate(class_names, start=1)}
+    names = [_normalised(name) for name in categories.values()]
+    if len(set(names)) == len(names) and labels.keys() >= set(names):
+        return {category_id: labels[name] for category_id, name in zip(categories, names, strict=True)}
+    if len(categories) != len(class_names):
+        raise InputError(
+            f"{path}: has {len(categories)} categories, the model {len(class_names)} classes, and not all of their "
+            "names agree; name the model's classes in label order with --set dataset.class_names=NAME,NAME,…"
+        )
+    unknown = [name for name, key in zip(categories.values(), names, strict=True) if key not in labels]
+    logger.warning(
+        "%s: the model's classes have other names (%s); categories are taken in the order of their ids",
+        path,
+        ", ".join(unknown) or "a name is there twice",
+    )
+    return {category_id: label for label, category_id in enumerate(categories, start=1)}
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[\s-]", "_", name.strip().lower())
+
+
+def _parse_annotations(
+    content: dict, videos: Mapping[int, Video], labels: Mapping[int, int], path: Path
+) -> Iterator[TrackAnnotation]:
+    entries = content.get("annotations") or []  # absent or null where the truth is withheld
+    if not isinstance(entries, list):
+        raise InputError(f"{path}: 'annotations' must be a list, not {type(entries).__name__}")
+    seen = set()
+    for position, entry in enumerate(entries):
+        if entry is None:
+            continue
+        annotation_id = _field(entry, "id", int, f"{path}: annotation number {position + 1}")
+        where = f"{path}: annotation {annotation_id}"
+        if annotation_id in seen:
+            raise InputError(f"{where} is there twice")
+        seen.add(annotation_id)
+        video_id = _field(entry, "video_id", int, where)
+        if video_id not in videos:
+            raise InputError(f"{where}: there is no video {video_id}")
+        category_id = _field(entry, "category_id", int, where)
+        if category_id not in labels:
+            raise InputError(f"{where}: there is no category {category_id}")
+        length = len(videos[video_id])
+        yield TrackAnnotation(
+            annotation_id,
+            video_id,
+            category_id,
+            bool(entry.get("iscrowd")),
+            _per_frame(entry, "segmentations", length, lambda value: isinstance(value, list | dict), where),
+            _per_frame(entry, "bboxes", length, _is_box, where),
+            _per_frame(entry, "areas", length, _is_number, where),
+        )
+
+
+def _per_frame(
+    entry: dict, key: str, length: int, is_valid: Callable[[Any], bool], where: str
+) -> tuple[Any | None, ...]:
+    """A list of one entry a frame, None for null and []; all None if the list is absent, null or empty."""
+    values = entry.get(key)
+    if values is None or values == []:
+        return (None,) * length
+    if not isinstance(values, list):
+        raise InputError(f"{where}: {key!r} must be a list, not {type(values).__name__}")
+    if len(values) != length:
+        raise InputError(f"{where}: {key!r} has {len(values)} entries, its video {length} frames")
+    values = [None if value == [] else value for value in values]
+    for frame_index, value in enumerate(values):
+        if value is not None and not is_valid(value):
+            raise InputError(f"{where}: {key!r} of frame {frame_index} cannot be used: {str(value)[:80]}")
+    return tuple(values)
+
+
+def _entries(content: dict, key: str, path: Path) -> list:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"{path}: {key!r} must be a list of at least one entry")
+    return entries
+
+
+def _field(entry: Any, key: str, kind: type, where: str) -> Any:
+    """`entry[key]` of the given type, or InputError."""
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} must be an object, not {type(entry).__name__}")
+    if key not in entry:
+        raise InputError(f"{where} lacks {key!r}")
+    value = entry[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        names = {int: "an integer", str: "text", list: "a list"}
+        raise InputError(f"{where}: {key!r} must be {names[kind]}, not {str(value)[:80]!r}")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(_is_number(side) for side in value)
+
+
+def _located(function: Callable, where: str, *arguments: Any) -> Any:
+    """`function(*arguments)`, its InputError preceded by the place it is about."""
+    try:
+        return function(*arguments)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
