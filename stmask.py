@@ -1,26 +1,38 @@
 """STMask (Li et al., CVPR 2021): the network, and the tracker that follows the objects of one video.
 
-    model = STMask.from_pretrained("weights/STMask_plus_resnet50_ada.pth")
-    tracker = VideoTracker(model)
-    for image in images:                      # each [3,H,W] float32, normalised RGB, H and W multiples of 32
-        tracks = tracker.step(image)          # what is visible now, under stable track ids
+model = STMask.from_pretrained("weights/STMask_plus_resnet50_ada.pth")
+tracker = VideoTracker(model)
+for image in images:                      # each [3,H,W] float32, normalised RGB, H and W multiples of 32
+    tracks = tracker.step(image)          # what is visible now, under stable track ids
 """
 
 from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from backbone import ResNet
-from data.config import Config
+from data.config import MODELS, WEIGHT_NAMES, Config, get_config
 from layers.anchors import make_anchors
 from layers.detection import Detector
 from layers.fpn import FPN
+from layers.postprocess import postprocess
 from layers.prediction_head import PredictionHead
 from layers.protonet import ProtoNet
 from layers.temporal_fusion import TemporalNet, fuse, shift_tracks
 from layers.tracker import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
-from utils.structures import Detections, FusionFeatures, Predictions, Tracks
+from utils.checkpoint import StateDict, compare, config_name_of, find_checkpoint, load_state_dict
+from utils.device import pick_device
+from utils.structures import Detections, FrameInput, FrameResult, FusionFeatures, InputError, Predictions, Tracks
+from utils.timer import StageTimer
+
+logger = logging.getLogger(__name__)
 
 FUSION_LEVEL = 1  # P4, the pyramid level that temporal fusion works on
 
@@ -57,11 +69,69 @@ class STMask(nn.Module):
                 fusion.patch_size**2 + 2 * head.channels, fusion.channels, head.num_prototypes, fusion.roi_size
             )
 
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Xavier-uniform weights and zero biases, except batch norms and the DCN offsets, which start neutral."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+                if name.endswith("conv_offset_mask"):
+                    nn.init.zeros_(module.weight)
+
     @classmethod
     def from_config(cls, config: Config) -> STMask:
+        """A network with fresh weights, on the CPU and in training mode."""
         return cls(config)
 
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path, config: Config | str | None = None, device: torch.device | str | None = None
+    ) -> STMask:
+        """The network of a checkpoint, in evaluation mode on `device` (default: the GPU if there is one).
+
+        Without `config` the file's name tells it; `path` may be `latest` or `interrupt` (see
+        `utils.checkpoint.find_checkpoint`). Tensors that the config has no place for are named in the log and dropped.
+
+        Raises:
+            InputError: no such file, not a checkpoint, tensors missing or of another shape, a name that tells nothing,
+                or another config that fits better.
+        """
+        if isinstance(config, str):
+            config = get_config(config)
+        path = find_checkpoint(path, WEIGHT_NAMES, config.name if config else None)
+        if config is None:
+            config = get_config(config_name_of(path, WEIGHT_NAMES))
+        model = cls(config)
+        state = load_state_dict(path)
+        mismatch = compare(state, model.state_dict())
+        if mismatch:
+            better = better_config(state, config, len(mismatch))
+            if better:
+                raise InputError(f"{path}: fits {better} better than {config.name} ({mismatch}); say --config={better}")
+            if mismatch.missing or mismatch.reshaped:
+                raise InputError(f"{path}: does not fit {config.name}: {mismatch}; say the right --config")
+            logger.warning("%s: ignored for %s: %s", path, config.name, mismatch)
+        known = model.state_dict().keys()
+        model.load_state_dict({name: value for name, value in state.items() if name in known}, strict=False)
+        return model.to(pick_device(device)).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
     def forward(self, images: Tensor) -> Predictions:
+        """What the network says of `images` [B,3,H,W] (float, normalised RGB, H and W multiples of 32).
+
+        Raises:
+            ValueError: another shape.
+        """
+        divisor = self.config.input.size_divisor
+        if images.ndim != 4 or images.shape[1] != 3 or any(side % divisor for side in images.shape[2:]):
+            raise ValueError(f"images must be [B,3,H,W] with H and W multiples of {divisor}, not {list(images.shape)}")
         levels = self.fpn(self.backbone(images)[1:])
         outputs, shared = self.prediction_layers[0](levels)
         anchors = make_anchors([level.shape[-2:] for level in levels], self.config.head.kernels, images.device)
@@ -77,13 +147,16 @@ class VideoTracker:
     """Follows the objects of one video; all state of the video is here, so several can share one model.
 
     `cross_class_nms` overrides the config's; everything else is as the model's config says. Without temporal fusion
-    (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen.
+    (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen. A `timer` gets the
+    stages network, detect and track.
     """
 
-    def __init__(self, model: STMask, cross_class_nms: bool | None = None):
+    def __init__(self, model: STMask, cross_class_nms: bool | None = None, timer: StageTimer | None = None):
         config = model.config
         self.model = model
+        self.timer = timer or _no_timer
         self.fusion = config.temporal_fusion if config.temporal_fusion.enabled else None
+        self.binary_masks = config.quirks.binary_masks_without_fusion
         self.settings = config.tracking
         self.detector = make_detector(config, cross_class_nms)
         self.affinity = Affinity(
@@ -103,25 +176,36 @@ class VideoTracker:
 
         Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible.
         """
-        return self.update(self.model(image[None]))
+        with self.timer("network"):
+            predictions = self.model(image[None])
+        return self.update(predictions)
 
     @torch.inference_mode()
     def update(self, predictions: Predictions, index: int = 0) -> Tracks:
         """As `step`, for image `index` of a batch that went through the network already."""
-        detections = self.detector(predictions, index)
-        known = self.known
-        if known is None:
-            known = as_tracks(detections[:0], detections.labels[:0])
+        with self.timer("detect"):
+            detections = self.detector(predictions, index)
+        with self.timer("track"):
+            known = self.known
+            if known is None:
+                known = as_tracks(detections[:0], detections.labels[:0])
+            if self.fusion:
+                known = self._shift(known, predictions, index)
+            self.known, seen = self._match(known, detections)
+            if self.fusion:
+                return self._visible(self.known)
+            return replace(seen, masks=(seen.masks > 0.5).float()) if self.binary_masks else seen
+
+    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
+        """`known` as temporal fusion expects them in this frame, whose features become the last ones."""
         features = predictions.fusion_features[index : index + 1]
-        if self.fusion:
-            if len(known):
-                fused = fuse(self._last_features, features, self.fusion.patch_size)
-                known = shift_tracks(
-                    known, self.model.TemporalNet, fused, predictions.prototypes[index], self.settings.score_decay
-                )
-            self._last_features = features
-        self.known, seen = self._match(known, detections)
-        return self._visible(self.known) if self.fusion else seen
+        if len(known):
+            fused = fuse(self._last_features, features, self.fusion.patch_size)
+            known = shift_tracks(
+                known, self.model.TemporalNet, fused, predictions.prototypes[index], self.settings.score_decay
+            )
+        self._last_features = features
+        return known
 
     def _match(self, known: Tracks, detections: Detections) -> tuple[Tracks, Tracks]:
         """(the known objects after this frame, the detections that found or became one of them)."""
@@ -163,3 +247,59 @@ def make_detector(config: Config, cross_class_nms: bool | None = None) -> Detect
         use_centerness=cross_class or not (without_fusion and quirks.plain_scores_without_fusion),
         double_tanh=without_fusion and quirks.double_tanh_without_fusion,
     )
+
+
+def track_videos(model: STMask, frames: Iterable[FrameInput], timer: StageTimer | None = None) -> Iterator[FrameResult]:
+    """What is found in each of `frames`, in the video's own pixels and on the CPU, in their order.
+
+    The frames of a video follow each other; a new video id starts a new tracker. A frame that could not be read gives
+    a result without objects that carries its `error`, and is as if it were not in the video. The model's training mode
+    is restored when the iteration ends.
+    """
+    timer = timer or _no_timer
+    limits = model.config.postprocess
+    was_training = model.training
+    model.eval()
+    tracker = VideoTracker(model, timer=timer)
+    video_id = None
+    try:
+        for frame in _timed(frames, timer):
+            if frame.meta.video_id != video_id:
+                tracker.reset()
+                video_id = frame.meta.video_id
+            if frame.error is not None:
+                yield FrameResult(frame.meta, None, frame.is_last, error=frame.error)
+                continue
+            tracks = tracker.step(frame.image.to(model.device, non_blocking=True))
+            with timer("write"):
+                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k).to("cpu")
+            yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
+    finally:
+        model.train(was_training)
+
+
+def better_config(state: StateDict, config: Config, num_mismatches: int) -> str | None:
+    """The name of the config whose network `state` fits best, if with fewer than `num_mismatches`, else None."""
+    best = None
+    fusion = {"temporal_fusion.enabled": config.temporal_fusion.enabled}
+    for name in MODELS:
+        with torch.device("meta"):
+            count = len(compare(state, STMask(get_config(name, fusion)).state_dict()))
+        if count < num_mismatches:
+            best, num_mismatches = name, count
+    return best
+
+
+def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:
+    """`frames`, with the waiting for each counted as the stage "read"."""
+    iterator = iter(frames)
+    while True:
+        with timer("read"):
+            frame = next(iterator, None)
+        if frame is None:
+            return
+        yield frame
+
+
+def _no_timer(stage: str):
+    return nullcontext()

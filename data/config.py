@@ -22,7 +22,7 @@ from utils.structures import InputError
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """One split. Each entry may list several candidates, relative to the data set's root; the first that exists counts."""
+    """One split. Each entry may list candidates relative to the data set's root; the first that exists counts."""
 
     ann_file: tuple[str, ...] = ()
     image_root: tuple[str, ...] = ()
@@ -128,6 +128,7 @@ class QuirksConfig:
     centerness_kernel_major: bool = True
     double_tanh_without_fusion: bool = True
     plain_scores_without_fusion: bool = True
+    binary_masks_without_fusion: bool = True
     hidden_low_scores: bool = True
 
 
@@ -168,8 +169,8 @@ _YTVIS2019_CLASSES = (
 )
 _YTVIS2021_CLASSES = (
     "airplane bear bird boat car cat cow deer dog duck earless_seal elephant fish flying_disc fox frog giant_panda "
-    "giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit shark skateboard snake snowboard squirrel "
-    "surfboard tennis_racket tiger train truck turtle whale zebra"
+    "giraffe horse leopard lizard monkey motorbike mouse parrot person rabbit shark skateboard snake snowboard "
+    "squirrel surfboard tennis_racket tiger train truck turtle whale zebra"
 )
 _OVIS_CLASSES = (
     "Person Bird Cat Dog Horse Sheep Cow Elephant Bear Zebra Giraffe Poultry Giant_panda Lizard Parrot Monkey Rabbit "

@@ -18,8 +18,12 @@ def deformable_conv2d(
 
     `offsets` [B,2·kh·kw,H',W'] are (dy, dx) per tap in pixels of `features`, taps row by row; `modulation`
     [B,kh·kw,H',W'] scales each sample; samples outside are zero. Returns [B,Cout,H',W'], H' and W' as for a plain
-    convolution.
+    convolution, in the dtype of `weight`, in which all is computed, autocast or not: torchvision has no kernel for
+    bfloat16 on a CPU.
     """
+    features, offsets = features.to(weight.dtype), offsets.to(weight.dtype)
+    if modulation is not None:
+        modulation = modulation.to(weight.dtype)
     return deform_conv2d(features, offsets, weight, bias, stride, padding, mask=modulation)
 
 

@@ -86,9 +86,7 @@ class PredictionHead(nn.Module):
         box_deltas = [layer(box_features) for layer in self.bbox_layer]
         centerness = [layer(box_features) for layer in self.centerness_layer]
         if self.calibrated:
-            logits = [
-                layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, box_deltas, strict=True)
-            ]
+            logits = [layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, box_deltas, strict=True)]
         else:
             logits = [layer(class_features) for layer in self.conf_layer]
         if self.centerness_kernel_major:

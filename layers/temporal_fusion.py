@@ -56,7 +56,8 @@ class TemporalNet(nn.Module):
         low = torch.minimum(boxes[:, :2], boxes[:, 2:])
         high = torch.maximum(boxes[:, :2], boxes[:, 2:])
         clamped = torch.cat((low, high), dim=1).clamp(0, 1) * scale
-        return roi_align(fused, [clamped.to(fused.dtype)], self.roi_size, aligned=True)
+        # In float32 under autocast too: a box edge must not move by bfloat16's rounding.
+        return roi_align(fused.to(boxes.dtype), [clamped], self.roi_size, aligned=True)
 
     def forward(self, fused: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """(box regression [N,4], coefficient change [N,K]) for `boxes` [N,4] of the earlier frame."""

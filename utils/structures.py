@@ -170,10 +170,13 @@ class FrameObjects(PerObject):
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame of a video after tracking: what was found, and the frame's pixels if its source kept them."""
+    """One frame of a video after tracking: what was found, and the frame's pixels if its source kept them.
+
+    `objects` is None where the frame could not be read; `error` then says why.
+    """
 
     meta: FrameMeta
-    objects: FrameObjects
+    objects: FrameObjects | None
     is_last: bool
     frame: np.ndarray | None = None
     error: str | None = None

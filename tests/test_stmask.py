@@ -1,0 +1,353 @@
+"""The network's contract, loading, and the tracker of one video."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from data.config import MODELS, get_config
+from stmask import STMask, VideoTracker, better_config, make_detector, track_videos
+from tests.parity import REFERENCE, clip, frame_meta, load_model
+from utils.checkpoint import save_state_dict
+from utils.structures import FrameInput, InputError
+
+DEMO = "STMask_demo_config"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    torch.manual_seed(0)
+    return STMask.from_config(get_config(DEMO)).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+
+
+def on_meta(name, overrides=None):
+    with torch.device("meta"):
+        return STMask.from_config(get_config(name, overrides))
+
+
+# ------------------------------------------------------------------------------------------------ all the configs
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_config_builds_the_network_it_names(name):
+    config = get_config(name)
+    shapes = {key: list(value.shape) for key, value in on_meta(name).state_dict().items()}
+    deformable = [key for key in shapes if key.endswith("conv_offset_mask.weight")]
+    blocks, interval = config.backbone.blocks, config.backbone.dcn_interval
+    expected = sum(-(-count // interval) for count in blocks[1:]) if interval else 0
+    assert len(deformable) == expected
+    assert [int(key.split(".")[3]) for key in deformable if key.startswith("backbone.layers.2.")] == (
+        list(range(0, blocks[2], interval)) if interval else []
+    )
+    logits = "conf_layer.0.conv.bias" if config.head.calibration != "none" else "conf_layer.0.bias"
+    assert shapes[f"prediction_layers.0.{logits}"] == [len(config.dataset.class_names) + 1]
+    assert ("prediction_layers.0.conf_layer.0.conv_offset.weight" in shapes) == (config.head.calibration == "ada")
+
+
+def test_models_differ_from_the_recorded_ones_only_where_their_config_does():
+    recorded = json.loads((REFERENCE / "STMask_plus_resnet50" / "keys_STMask_plus_resnet50_config.json").read_text())
+    ovis = {key: list(value.shape) for key, value in on_meta("STMask_plus_resnet50_OVIS_config").state_dict().items()}
+    assert list(ovis) == list(recorded)
+    assert {key for key in ovis if ovis[key] != recorded[key]} == {
+        f"prediction_layers.0.conf_layer.{k}.{kind}" for k in range(3) for kind in ("weight", "bias")
+    }
+    plain = on_meta("STMask_resnet50_config").state_dict()
+    assert set(recorded) - set(plain) == {key for key in recorded if "conv2.conv_offset_mask" in key} | {
+        key.replace("conv_offset_mask.weight", "bias") for key in recorded if "conv_offset_mask.weight" in key
+    }
+    deeper = on_meta("STMask_plus_base_config").state_dict()
+    assert sum("backbone.layers.2" in key and key.endswith("conv3.weight") for key in deeper) == 23
+
+
+def test_demo_model_has_all_parts_and_is_small():
+    model = on_meta(DEMO)
+    names = set(model.state_dict())
+    assert sum(parameter.numel() for parameter in model.parameters()) < 2_500_000
+    assert {"TemporalNet.fc.weight", "prediction_layers.0.conf_layer.2.conv_offset.weight"} <= names
+    assert any("conv_offset_mask" in name for name in names)
+
+
+# ------------------------------------------------------------------------------------------------ forward
+
+
+def test_forward_has_the_contract_s_shapes_and_ranges(demo, images):
+    with torch.inference_mode():
+        p = demo(images)
+    # P3…P7 of 64×96: 8×12, 4×6, 2×3, 1×2, 1×1 cells, three anchors each
+    anchors = (96 + 24 + 6 + 2 + 1) * 3
+    assert p.box_deltas.shape == (3, anchors, 4)
+    assert p.class_logits.shape == (3, anchors, 9)
+    assert p.centerness.shape == (3, anchors)
+    assert p.mask_coeffs.shape == (3, anchors, 16)
+    assert p.embeddings.shape == (3, anchors, 32)
+    assert p.prototypes.shape == (3, 16, 24, 16)
+    assert p.anchors.shape == (anchors, 4)
+    assert p.prototypes.min() >= 0
+    assert p.centerness.abs().max() <= 1
+    torch.testing.assert_close(p.embeddings.norm(dim=-1), torch.ones(3, anchors))
+
+
+def test_a_batch_is_its_images_one_by_one(demo, images):
+    with torch.inference_mode():
+        together = demo(images)
+        alone = demo(images[1:2])
+    for name in ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings", "prototypes"):
+        torch.testing.assert_close(getattr(together, name)[1:2], getattr(alone, name), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 96), (1, 3, 60, 96), (1, 1, 64, 96)])
+def test_other_shapes_are_refused(demo, shape):
+    with pytest.raises(ValueError, match="multiples of 32"):
+        demo(torch.zeros(shape))
+
+
+def test_the_model_runs_under_autocast_and_on_meta(images):
+    with torch.device("meta"):
+        p = on_meta(DEMO).eval()(torch.empty(2, 3, 64, 96))
+    assert p.class_logits.shape == (2, 387, 9)
+    torch.manual_seed(0)
+    model = STMask.from_config(get_config(DEMO)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        p = model(images[:1])
+        assert torch.isfinite(p.box_deltas.float()).all()
+        assert make_detector(model.config)(p).boxes.dtype == torch.float32
+
+
+def test_fresh_weights_are_neutral_where_they_must_be():
+    torch.manual_seed(3)
+    state = STMask.from_config(get_config(DEMO)).state_dict()
+    assert all(not value.any() for key, value in state.items() if "conv_offset_mask" in key)
+    assert all(not value.any() for key, value in state.items() if key.endswith("bias"))
+    assert state["backbone.conv1.weight"].abs().max() > 0
+    torch.manual_seed(3)
+    again = STMask.from_config(get_config(DEMO)).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in state.items())
+
+
+# ------------------------------------------------------------------------------------------------ loading
+
+
+@pytest.fixture
+def checkpoint(tmp_path, demo):
+    path = tmp_path / "STMask_demo.pth"
+    save_state_dict(demo.state_dict(), path)
+    return path
+
+
+def test_from_pretrained_finds_the_config_by_name_and_gives_the_same_network(checkpoint, demo, images):
+    model = STMask.from_pretrained(checkpoint)
+    assert model.config == demo.config
+    assert not model.training
+    assert model.device.type in ("cpu", "cuda")
+    with torch.inference_mode():
+        assert torch.equal(model.to("cpu")(images[:1]).class_logits, demo(images[:1]).class_logits)
+
+
+@pytest.mark.parametrize("name", ["STMask_demo_3_1200.pth", "STMask_demo_config_3_1200_interrupt.pth", "latest"])
+def test_from_pretrained_knows_the_names_of_training(checkpoint, name):
+    checkpoint.rename(checkpoint.with_name("STMask_demo_3_1200.pth" if name == "latest" else name))
+    assert STMask.from_pretrained(checkpoint.with_name(name), device="cpu").config.name == DEMO
+
+
+def test_a_name_that_tells_nothing_needs_the_config(checkpoint):
+    other = checkpoint.rename(checkpoint.with_name("best.pth"))
+    with pytest.raises(InputError, match="--config"):
+        STMask.from_pretrained(other)
+    assert STMask.from_pretrained(other, config=DEMO, device="cpu").config.name == DEMO
+
+
+def test_a_checkpoint_that_fits_another_config_better_is_refused_by_name(tmp_path):
+    state = load_model("STMask_plus_resnet50_ada").state_dict()
+    assert better_config(state, get_config("STMask_plus_resnet50_config"), 100) == "STMask_plus_resnet50_ada_config"
+    assert better_config(state, get_config("STMask_plus_resnet50_ada_YTVIS2021_config"), 0) is None
+    path = tmp_path / "STMask_plus_resnet50.pth"
+    save_state_dict(state, path)
+    with pytest.raises(InputError, match=r"fits STMask_plus_resnet50_ada_config .*missing.*unexpected") as error:
+        STMask.from_pretrained(path)
+    assert "\n" not in str(error.value)
+
+
+def test_missing_tensors_are_an_error_and_unexpected_ones_a_line(tmp_path, demo, caplog):
+    state = dict(demo.state_dict())
+    save_state_dict({**state, "fpn.extra.weight": torch.zeros(1)}, tmp_path / "STMask_demo.pth")
+    STMask.from_pretrained(tmp_path / "STMask_demo.pth", device="cpu")
+    assert "1 unexpected (fpn.extra.weight)" in caplog.text
+    del state["fpn.lat_layers.0.weight"]
+    save_state_dict(state, tmp_path / "STMask_demo.pth")
+    with pytest.raises(InputError, match="1 missing"):
+        STMask.from_pretrained(tmp_path / "STMask_demo.pth")
+
+
+def test_a_model_without_fusion_takes_a_checkpoint_with_it(checkpoint, caplog):
+    config = get_config(DEMO, {"temporal_fusion.enabled": False})
+    model = STMask.from_pretrained(checkpoint, config, device="cpu")
+    assert "TemporalNet" in caplog.text
+    assert not any(name.startswith("TemporalNet") for name in model.state_dict())
+
+
+# ------------------------------------------------------------------------------------------------ the tracker
+
+
+def assert_same_tracks(ours, theirs):
+    for name, value in vars(ours).items():
+        assert torch.equal(value, getattr(theirs, name)), name
+
+
+def test_trackers_of_several_videos_share_a_model(demo, images):
+    alone = VideoTracker(demo)
+    expected = [alone.step(image) for image in images]
+    one, other = VideoTracker(demo), VideoTracker(demo)
+    for image, mirrored, tracks in zip(images, images.flip(-1), expected, strict=True):
+        assert_same_tracks(one.step(image), tracks)
+        other.step(mirrored)
+    one.reset()
+    assert_same_tracks(one.step(images[0]), expected[0])
+
+
+def test_the_caller_s_tensors_and_former_tracks_stay_as_they_are(demo, images):
+    tracker = VideoTracker(demo)
+    image = images[0].clone()
+    first = tracker.step(image)
+    copy = {name: value.clone() for name, value in vars(first).items()}
+    tracker.step(images[1])
+    assert torch.equal(image, images[0])
+    assert all(torch.equal(value, copy[name]) for name, value in vars(first).items())
+
+
+@pytest.mark.parametrize("fusion", [True, False])
+def test_nothing_found_gives_no_tracks(images, fusion):
+    overrides = {"detection.conf_threshold": 1.0, "temporal_fusion.enabled": fusion}
+    tracker = VideoTracker(STMask.from_config(get_config(DEMO, overrides)).eval())
+    for image in images:
+        tracks = tracker.step(image)
+        assert len(tracks) == 0
+        assert tracks.masks.shape == (0, 16, 24)
+
+
+def test_an_unseen_object_fades_hides_after_ten_frames_and_keeps_its_id():
+    model = load_model("STMask_plus_resnet50")
+    tracker = VideoTracker(model)
+    first = tracker.step(clip(3)[0])
+    tracker.step(clip(3)[1])
+    known = len(tracker.known)
+    ages, visible = [], []
+    for image in clip(3)[2:]:  # nothing fires from here on
+        tracks = tracker.step(image)
+        ages.append(tracker.known.ages.max().item())
+        visible.append(len(tracks))
+        assert (tracks.ages <= 10).all()
+    assert len(tracker.known) == known  # hidden, not forgotten
+    assert len(first) > 0
+    assert visible[0] > 0 and visible[-1] < visible[0]
+    assert ages == sorted(ages) and ages[-1] >= 12
+    back = tracker.step(clip(3)[1])  # they are found again under their old ids
+    assert set(back.track_ids.tolist()) & set(range(known))
+
+
+def test_quirk_hidden_low_scores_can_become_objects():
+    frames = clip(1)[:2]
+    held = {}
+    for quirk in (True, False):
+        config = get_config("STMask_plus_resnet50_config", {"quirks.hidden_low_scores": quirk})
+        model = load_model("STMask_plus_resnet50")
+        tracker = VideoTracker(model)
+        tracker.detector = make_detector(config)
+        for image in frames:
+            tracker.step(image)
+        held[quirk] = tracker.known.scores
+    assert (held[True] <= 0.05).any()
+    assert len(held[False]) < len(held[True])
+    assert (held[False] > 0.05 * 0.95).all()
+
+
+def test_quirk_plain_scores_without_fusion_leave_the_centerness_out():
+    for quirk, expected in ((True, False), (False, True)):
+        overrides = {"temporal_fusion.enabled": False, "quirks.plain_scores_without_fusion": quirk}
+        config = get_config(DEMO, overrides)
+        assert make_detector(config, cross_class_nms=False).use_centerness is expected
+        assert make_detector(config, cross_class_nms=True).use_centerness
+    assert make_detector(get_config(DEMO), cross_class_nms=False).use_centerness
+
+
+def test_quirk_binary_masks_without_fusion(images):
+    for quirk in (True, False):
+        overrides = {"temporal_fusion.enabled": False, "quirks.binary_masks_without_fusion": quirk}
+        torch.manual_seed(0)
+        masks = VideoTracker(STMask.from_config(get_config(DEMO, overrides)).eval()).step(images[0]).masks
+        assert len(masks)
+        assert torch.equal(masks, masks.round()) is quirk
+
+
+def test_quirk_double_tanh_without_fusion():
+    without = {"temporal_fusion.enabled": False}
+    assert make_detector(get_config(DEMO, without)).double_tanh
+    assert not make_detector(get_config(DEMO, {**without, "quirks.double_tanh_without_fusion": False})).double_tanh
+    assert not make_detector(get_config(DEMO)).double_tanh
+
+
+def test_cross_class_nms_can_be_chosen_per_video():
+    model = load_model("STMask_plus_resnet50")
+    counts = {mode: len(VideoTracker(model, cross_class_nms=mode).step(clip(1)[0])) for mode in (True, False)}
+    recorded = {
+        mode: np.load(REFERENCE / "STMask_plus_resnet50" / f"tracking_{nms}.npz")["n"][0]
+        for mode, nms in ((True, "cc"), (False, "pc"))
+    }
+    assert counts == recorded
+    assert counts[True] != counts[False]
+
+
+# ------------------------------------------------------------------------------------------------ many videos
+
+
+def frame_inputs(videos, bad=()):
+    for video in videos:
+        images = clip(video)[:3]
+        for index, image in enumerate(images):
+            meta = frame_meta(video, index)
+            error = "frame.jpg: cannot be decoded" if (video, index) in bad else None
+            yield FrameInput(meta, None if error else image, index == len(images) - 1, error=error)
+
+
+def test_track_videos_starts_each_video_anew_keeps_the_last_frame_and_the_training_mode():
+    model = load_model("STMask_plus_resnet50")
+    model.train()
+    try:
+        results = list(track_videos(model, frame_inputs([1, 2])))
+        assert model.training
+    finally:
+        model.eval()
+    assert [(r.meta.video_id, r.meta.frame_index, r.is_last) for r in results] == [
+        (1, 0, False), (1, 1, False), (1, 2, True), (2, 0, False), (2, 1, False), (2, 2, True),
+    ]  # fmt: skip
+    alone = list(track_videos(model, frame_inputs([2])))
+    for ours, theirs in zip(results[3:], alone, strict=True):
+        assert torch.equal(ours.objects.track_ids, theirs.objects.track_ids)
+        assert torch.equal(ours.objects.masks, theirs.objects.masks)
+    assert len(results[-1].objects) > 0
+    assert results[0].objects.masks.shape[1:] == (180, 320)
+
+
+def test_a_bad_frame_is_as_if_it_were_not_there():
+    model = load_model("STMask_plus_resnet50")
+    results = list(track_videos(model, frame_inputs([1], bad=[(1, 1)])))
+    assert results[1].objects is None and "decoded" in results[1].error
+    without = [frame for frame in frame_inputs([1]) if frame.meta.frame_index != 1]
+    expected = list(track_videos(model, without))
+    assert torch.equal(results[2].objects.track_ids, expected[1].objects.track_ids)
+    assert np.array_equal(results[2].objects.boxes_px, expected[1].objects.boxes_px)
+
+
+def test_objects_can_be_indexed_joined_and_moved():
+    tracks = VideoTracker(load_model("STMask_plus_resnet50")).step(clip(1)[0])
+    assert len(tracks[:2]) == 2 and len(tracks[-1]) == 1 and len(tracks[tracks.scores > 2]) == 0
+    joined = type(tracks).cat([tracks[:2], tracks[2:]])
+    assert_same_tracks(joined, tracks)
+    assert tracks.to("meta").boxes.device.type == "meta"
+    assert replace(tracks, ages=tracks.ages + 1).ages.min() >= 1

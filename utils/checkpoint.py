@@ -1,0 +1,152 @@
+"""Checkpoints: plain state dicts under telling names, loaded safely and written whole."""
+
+import hashlib
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from utils.files import atomic_write
+from utils.structures import InputError
+
+StateDict = dict[str, Tensor]
+SEARCH_WORDS = ("latest", "interrupt")
+
+_NAME = re.compile(r"(?P<model>.+?)(_(?P<epoch>\d+)_(?P<iteration>\d+))?(?P<interrupted>_interrupt)?\.pth")
+
+
+@dataclass(frozen=True)
+class CheckpointName:
+    """What a file name `<model>[_<epoch>_<iteration>][_interrupt].pth` tells; epoch and iteration are 0 if absent."""
+
+    model: str
+    epoch: int = 0
+    iteration: int = 0
+    interrupted: bool = False
+
+    @classmethod
+    def parse(cls, path: str | Path) -> "CheckpointName | None":
+        """The parts of the name of `path`, or None if it does not end in .pth."""
+        match = _NAME.fullmatch(Path(path).name)
+        if match is None:
+            return None
+        return cls(
+            match["model"], int(match["epoch"] or 0), int(match["iteration"] or 0), match["interrupted"] is not None
+        )
+
+
+def config_name_of(path: str | Path, weight_names: Mapping[str, str]) -> str:
+    """The config that a checkpoint's file name tells, by `weight_names` (name of a model's weights → config).
+
+    Raises:
+        InputError: the name tells nothing.
+    """
+    name = CheckpointName.parse(path)
+    if name is None or name.model not in weight_names:
+        raise InputError(
+            f"{path}: the file name does not tell which model this is; say --config=NAME "
+            "(`python -m data.config` lists the names)"
+        )
+    return weight_names[name.model]
+
+
+def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_name: str | None = None) -> Path:
+    """`path` itself, or for `[folder/]latest` and `[folder/]interrupt` the checkpoint they stand for.
+
+    Looked for are files of known models (of `config_name`, if given) in the folder, by default `weights`: the one with
+    the highest iteration, `interrupt` among the interrupted ones only.
+
+    Raises:
+        InputError: none there, or of several models and no `config_name`.
+    """
+    path = Path(path)
+    if path.name not in SEARCH_WORDS or path.exists():
+        return path
+    folder = path.parent if path.parent != Path(".") else Path("weights")
+    found: dict[str, list[tuple[int, float, Path]]] = {}
+    for file in sorted(folder.glob("*.pth")):
+        name = CheckpointName.parse(file)
+        model = weight_names.get(name.model) if name else None
+        wanted = model is not None and config_name in (None, model)
+        if wanted and (name.interrupted or path.name == "latest"):
+            found.setdefault(model, []).append((name.iteration, file.stat().st_mtime, file))
+    if not found:
+        kind = "interrupted " if path.name == "interrupt" else ""
+        raise InputError(f"{folder}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there")
+    if len(found) > 1:
+        raise InputError(f"{folder}: checkpoints of several models there ({', '.join(found)}); say --config=NAME")
+    (candidates,) = found.values()
+    return max(candidates)[-1]
+
+
+def load_state_dict(path: str | Path) -> StateDict:
+    """The state dict in the file `path`, on the CPU; nothing in the file is executed.
+
+    Names written by DataParallel lose their "module." prefix.
+
+    Raises:
+        InputError: no such file, not a checkpoint, or not a plain state dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.pth"))) or "no .pth file"
+        raise InputError(f"{path}: no such file (in {path.parent}: {there}); see weights/README.md")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: not a checkpoint that loads safely ({reason}); download or save it again") from None
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path}: not a plain state dict (name → tensor); save `model.state_dict()`")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def save_state_dict(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Writes a plain state dict, whole or not at all."""
+    with atomic_write(path, "wb") as file:
+        torch.save({name: value.detach().cpu() for name, value in state.items()}, file)
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """How a checkpoint differs from what a network expects: names of tensors."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    reshaped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.missing) + len(self.unexpected) + len(self.reshaped)
+
+    def __str__(self) -> str:
+        """One line: how many tensors are missing, unexpected and of another shape, with examples."""
+        kinds = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.reshaped}
+        return "; ".join(f"{len(names)} {kind} ({_examples(names)})" for kind, names in kinds.items() if names)
+
+
+def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mismatch:
+    """How the tensors of `state` differ from those `expected`, by name and shape.
+
+    `num_batches_tracked`, which nothing reads and old checkpoints lack, is not missed.
+    """
+    return Mismatch(
+        missing=tuple(k for k in expected if k not in state and not k.endswith("num_batches_tracked")),
+        unexpected=tuple(k for k in state if k not in expected),
+        reshaped=tuple(k for k in expected if k in state and state[k].shape != expected[k].shape),
+    )
+
+
+def _examples(names: Iterable[str], count: int = 2) -> str:
+    names = list(names)
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

@@ -1,0 +1,46 @@
+"""The one place that asks which devices there are."""
+
+import sys
+
+import torch
+
+from utils.structures import InputError
+
+
+def pick_device(name: str | torch.device | None = None) -> torch.device:
+    """The device `name` ("cpu", "cuda", "cuda:1", …), or the GPU if there is one and `name` is None.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device={name} cannot be used ({reason}); try --device=cpu") from None
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name for people: the GPU's model, or the number of CPU threads."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """The most memory used so far in MiB: this process's on the CPU, what torch allocated on a GPU.
+
+    NaN where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
