@@ -1,0 +1,329 @@
+"""Run a trained STMask over a data set: results.json, and on demand overlay videos and timings.
+
+    python eval.py --trained_model=weights/STMask_r101_FCA+TF.pth --mask_det_file=weights/results.json
+    python eval.py --trained_model=weights/STMask_plus_resnet50_ada.pth --split=train --max_videos=20 --display
+    python eval.py --config=STMask_demo_config --trained_model=random --benchmark
+
+A killed run goes on with --resume. Exit codes: 0 done, 2 bad input, 130 interrupted.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config
+from data.results import ResultsJournal, VideoResultBuilder
+from data.transforms import FrameTransform
+from data.video import VideoWriter
+from data.ytvis import Video, YTVISDataset, read_frames
+from stmask import STMask, track_videos
+from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
+from utils.device import describe_device, peak_memory_mib, pick_device
+from utils.files import atomic_write
+from utils.logger import EvalProgress, setup_logging
+from utils.structures import FrameResult, InputError, VideoResult
+from utils.timer import StageTimer, format_summary
+from utils.visualization import draw_objects
+
+logger = logging.getLogger("eval")
+
+RANDOM_WEIGHTS = "random"
+DISPLAY_FRAME_RATE = 6  # YouTube-VIS annotates every fifth frame of videos at 30 frames per second
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--trained_model",
+        metavar="FILE",
+        help="checkpoint; its name tells the config. Or [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights), "
+        "or 'random' for seeded random weights, to try the installation or measure speed",
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of --trained_model=random (default: %(default)s)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one)")
+    group.add_argument(
+        "--cross_class_nms",
+        metavar="True|False",
+        help="one class per candidate in NMS, or class by class (default: the config's, True)",
+    )
+
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--split", choices=("train", "valid", "test"), default="valid", help="split of the data set (default: valid)"
+    )
+    group.add_argument("--ann_file", metavar="FILE", help="annotation file (YouTube-VIS format) instead of the split's")
+    group.add_argument("--image_root", metavar="DIR", help="folder of the frames instead of the split's")
+    group.add_argument("--max_videos", type=_positive, metavar="N", help="only the first N videos")
+    group.add_argument(
+        "--num_workers", type=_not_negative, default=2, help="processes that read frames ahead (default: %(default)s)"
+    )
+    group.add_argument(
+        "--skip_bad_frames",
+        action="store_true",
+        help="a frame that is missing or does not decode becomes null masks instead of stopping the run",
+    )
+
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--mask_det_file",
+        default="weights/results.json",
+        metavar="FILE",
+        help="where the results go (default: %(default)s)",
+    )
+    group.add_argument("--score_threshold", type=float, help="report objects over this score (default: 0.05)")
+    group.add_argument("--top_k", type=_not_negative, help="report at most this many objects a frame (default: all)")
+    group.add_argument("--resume", action="store_true", help="go on with the run that was killed or interrupted")
+    group.add_argument(
+        "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
+    )
+    group.add_argument("--display_png", action="store_true", help="with --display: also every frame as a PNG")
+    group.add_argument("--benchmark", action="store_true", help="print time per frame by stage, and peak memory")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    setup_logging()
+    try:
+        run(options)
+    except InputError as error:
+        print(f"eval.py: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("eval.py: interrupted; --resume goes on after the last finished video", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the command line asks for.
+
+    Raises:
+        InputError: something given cannot be used; finished videos are kept for --resume.
+    """
+    config, checkpoint = find_config(options)
+    if options.print_config:
+        print(config)
+        return
+    if options.display_png and not options.display:
+        raise InputError("--display_png needs --display")
+    device = pick_device(options.device)
+    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root)
+    model = load_model(config, checkpoint, options.seed, device)
+    header = journal_header(model, checkpoint, options.seed, dataset)
+    evaluate(model, dataset, dataset.videos[: options.max_videos], options, header)
+
+
+def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
+    """(the config with all overrides, the checkpoint's path or None for random weights)."""
+    random_weights = options.trained_model == RANDOM_WEIGHTS
+    checkpoint = None
+    name = options.config
+    if options.trained_model and not random_weights:
+        known = get_config(name).name if name else None
+        checkpoint = find_checkpoint(options.trained_model, WEIGHT_NAMES, known)
+        name = known or config_name_of(checkpoint, WEIGHT_NAMES)
+    if name is None:
+        missing = "--config=NAME" if random_weights else "--trained_model=FILE"
+        raise InputError(f"say {missing}; --help lists the options")
+    if not options.trained_model and not options.print_config:
+        raise InputError("say --trained_model=FILE, or --trained_model=random to try the installation")
+    overrides = list(options.set)
+    for option, key in (
+        ("cross_class_nms", "detection.cross_class_nms"),
+        ("score_threshold", "postprocess.score_threshold"),
+        ("top_k", "postprocess.top_k"),
+    ):
+        if getattr(options, option) is not None:
+            overrides.append(f"{key}={getattr(options, option)}")
+    return get_config(name, overrides), checkpoint
+
+
+def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch.device) -> STMask:
+    """The network in evaluation mode, from the checkpoint or with seeded random weights."""
+    if checkpoint is not None:
+        return STMask.from_pretrained(checkpoint, config, device)
+    logger.warning("the weights are random (seed %d): the pipeline is real, what it finds means nothing", seed)
+    torch.manual_seed(seed)
+    return STMask.from_config(config).to(device).eval()
+
+
+def evaluate(
+    model: STMask, dataset: YTVISDataset, videos: Sequence[Video], options: argparse.Namespace, header: dict
+) -> None:
+    """Runs `model` over `videos`, writes the results and prints a summary.
+
+    Each finished video goes to a journal beside the results, from which --resume goes on; the results appear, whole,
+    when all are done. `header` tells this run from others.
+    """
+    results_path = Path(options.mask_det_file)
+    journal = open_journal(results_path, header, options.resume)
+    todo = [video for video in videos if video.video_id not in journal.done]
+    if len(todo) < len(videos):
+        logger.info("resuming: %d of %d videos are done", len(videos) - len(todo), len(videos))
+    timer = StageTimer(model.device)
+    frames = read_frames(
+        dataset,
+        FrameTransform.from_config(model.config),
+        videos=todo,
+        num_workers=options.num_workers,
+        keep_frames=options.display,
+    )
+    begin = time.monotonic()
+    with EvalProgress(len(frames), len(todo)) as progress:
+        results = track_videos(model, frames, timer)
+        if options.display:
+            results = drawn(results, display_folder(results_path), model.config, options.display_png)
+        results = counted(results, timer, progress)
+        for video, (_, video_results) in zip(todo, groupby(results, lambda result: result.meta.video_id), strict=True):
+            tracks, bad_frames = collect(video, video_results, dataset.category_ids, options.skip_bad_frames, timer)
+            names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
+            journal.append(
+                video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames}
+            )
+    seconds = time.monotonic() - begin
+    summaries = list(journal.summaries())
+    journal.finish(results_path, [video.video_id for video in videos])
+    print(summary_text(summaries, results_path))
+    print(f"{len(frames)} frames in {seconds:.1f} s on {describe_device(model.device)}")
+    if options.display:
+        print(f"overlays: {display_folder(results_path)}/")
+    if options.benchmark:
+        print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
+        print(format_summary(timer.summary()))
+        print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
+
+
+def collect(
+    video: Video,
+    results: Iterable[FrameResult],
+    category_ids: Sequence[int | None],
+    skip_bad_frames: bool,
+    timer: StageTimer,
+) -> tuple[list[VideoResult], list[str]]:
+    """(the tracks of one video, a line for each frame of it that could not be read).
+
+    Raises:
+        InputError: a frame could not be read, and `skip_bad_frames` is off.
+    """
+    builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids)
+    bad_frames = []
+    for result in results:
+        if result.error is None:
+            with timer("write"):
+                builder.add(result.meta.frame_index, result.objects)
+        elif skip_bad_frames:
+            bad_frames.append(result.error)
+        else:
+            raise InputError(f"{result.error}; mend it and --resume, or leave it out with --resume --skip_bad_frames")
+    return builder.finish(), bad_frames
+
+
+def counted(results: Iterable[FrameResult], timer: StageTimer, progress: EvalProgress) -> Iterator[FrameResult]:
+    """`results`, each frame closed in `timer` and `progress` when the next is asked for."""
+    for result in results:
+        yield result
+        timer.frame_done()
+        progress.update()
+        if result.is_last:
+            progress.video_done()
+
+
+def drawn(results: Iterable[FrameResult], folder: Path, config: Config, png: bool) -> Iterator[FrameResult]:
+    """`results`, drawn on their way: `folder`/<video id>.mp4, and with `png` `folder`/<video id>/<frame>.png.
+
+    A frame that could not be read is black.
+    """
+    for (video_id, size_hw), video_results in groupby(results, lambda r: (r.meta.video_id, r.meta.original_hw)):
+        with VideoWriter(folder / f"{video_id}.mp4", DISPLAY_FRAME_RATE, size_hw) as writer:
+            for result in video_results:
+                if result.frame is None:
+                    picture = np.zeros((*size_hw, 3), np.uint8)
+                else:
+                    picture = draw_objects(result.frame, result.objects, config.dataset.class_names)
+                writer.write(picture)
+                if png:
+                    write_png(picture, folder / str(video_id) / f"{result.meta.frame_index:05d}.png")
+                yield result
+
+
+def write_png(picture: np.ndarray, path: Path) -> None:
+    """Writes a picture [h,w,3] uint8 RGB as PNG, whole or not at all."""
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    with atomic_write(path, "wb") as file:
+        file.write(encoded)
+
+
+def display_folder(results_path: Path) -> Path:
+    """Where --display draws the videos of a results file."""
+    return results_path.with_name(f"{results_path.stem}_display")
+
+
+def open_journal(results_path: Path, header: dict, resume: bool) -> ResultsJournal:
+    """The journal of this run: a new one, or with `resume` the one an earlier run left.
+
+    Raises:
+        InputError: there is one and `resume` was not asked for, or it is of a run with other settings.
+    """
+    path = results_path.with_name(f"{results_path.name}.partial")
+    if resume:
+        return ResultsJournal.resume(path, header)
+    if path.exists():
+        raise InputError(f"{path}: an unfinished run is kept there; go on with --resume, or delete the file")
+    return ResultsJournal.create(path, header)
+
+
+def journal_header(model: STMask, checkpoint: Path | None, seed: int, dataset: YTVISDataset) -> dict:
+    """What two runs must share for one to go on with the other: weights, data, and every config key."""
+    return {
+        "trained_model": fingerprint(checkpoint) if checkpoint else f"{RANDOM_WEIGHTS}, seed {seed}",
+        "ann_file": fingerprint(dataset.ann_file),
+        "config": model.config.name,
+        **model.config.flat(),
+    }
+
+
+def summary_text(summaries: Sequence[dict], results_path: Path) -> str:
+    """A few lines: how much was done, what was found, what was skipped, and where the results are."""
+    tracks = sum((Counter(summary["tracks"]) for summary in summaries), Counter())
+    bad_frames = [line for summary in summaries for line in summary["bad_frames"]]
+    lines = [
+        f"{len(summaries)} videos, {sum(summary['frames'] for summary in summaries)} frames, "
+        f"{tracks.total()} tracks{': ' if tracks else ''}"
+        + ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
+        + (", …" if len(tracks) > 8 else "")
+    ]
+    if bad_frames:
+        lines += [f"{len(bad_frames)} frames skipped:", *(f"  {line}" for line in bad_frames)]
+    lines.append(f"results: {results_path}")
+    return "\n".join(lines)
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
+
+
+def _not_negative(text: str) -> int:
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
