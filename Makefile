@@ -25,9 +25,10 @@ venv: ## install what is needed, if setup.py has changed since the last time
 	if [ -z "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then "$$python" -m venv .venv || exit 1; fi; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' && touch "$$stamp"
 
-demo: venv ## draw the demo data set, track its objects and show the scores
+demo: venv ## draw the demo data set, track its objects, write results and overlay videos
 	$(PY) -m data.synthetic --root data/ShapesVIS
-	$(PY) eval.py --config=STMask_demo_config --mask_det_file=results/demo/results.json --display
+	$(PY) eval.py --config=STMask_demo_config --trained_model=random --mask_det_file=results/demo/results.json \
+		--display --resume
 
 test: venv ## run the tests
 	$(PY) -m pytest

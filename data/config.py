@@ -8,6 +8,7 @@ as dicts of dotted keys, how each named model differs from the defaults; `--set 
 """
 
 import argparse
+import ast
 import difflib
 import sys
 import types
@@ -178,6 +179,11 @@ _OVIS_CLASSES = (
 )
 
 
+def _read_only(dicts: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """The dict of dicts, as nobody can change it."""
+    return types.MappingProxyType({name: types.MappingProxyType(keys) for name, keys in dicts.items()})
+
+
 def _dataset(name: str, root: str, class_names: str, image_root: Sequence[str]) -> dict[str, Any]:
     """Dotted keys of a data set in the layouts its publishers' archives unpack to."""
     keys = {"dataset.name": name, "dataset.root": root, "dataset.class_names": tuple(class_names.split())}
@@ -193,7 +199,7 @@ def _dataset(name: str, root: str, class_names: str, image_root: Sequence[str]) 
     return keys
 
 
-DATASETS: Mapping[str, dict[str, Any]] = types.MappingProxyType(
+DATASETS = _read_only(
     {
         "YTVIS2019": _dataset("YTVIS2019", "data/YouTube_VIS2019", _YTVIS2019_CLASSES, ("{}/JPEGImages",)),
         "YTVIS2021": _dataset("YTVIS2021", "data/YouTube_VIS2021", _YTVIS2021_CLASSES, ("{}/JPEGImages",)),
@@ -233,7 +239,7 @@ def _published_models() -> dict[str, dict[str, Any]]:
     return models
 
 
-MODELS: Mapping[str, dict[str, Any]] = types.MappingProxyType(
+MODELS = _read_only(
     {
         **_published_models(),
         "STMask_demo_config": {
@@ -273,8 +279,8 @@ WEIGHT_NAMES: Mapping[str, str] = types.MappingProxyType(
 def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = None) -> Config:
     """The config `name`, changed by `overrides`: {dotted key: value} or a list of "key=value" as `--set` takes them.
 
-    Values are checked against the key's type; text is parsed to it ("none" and "null" are None, a comma separates the
-    items of a tuple, a semicolon those of a tuple of tuples).
+    Values are checked against the key's type, and text is parsed to it: a list is a Python literal in brackets, or
+    plain, with a comma between its items and a semicolon between lists of lists.
 
     Raises:
         InputError: an unknown name or key (the message gives the nearest valid one), or a value of another type.
@@ -321,7 +327,7 @@ def _split_assignment(text: str) -> tuple[str, str]:
 
 
 def _nearest(word: str, candidates) -> str:
-    """'; did you mean …?' with the closest candidate, or all of a short list."""
+    """'; did you mean …?' with the candidate that ends so, or else the closest."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.0)
     if not close:
@@ -364,7 +370,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     """`value` as the type `kind`, or InputError."""
     try:
         return _convert(value, kind)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, SyntaxError):
         raise InputError(f"config key {key!r} takes {_type_name(kind)}, not {value!r}") from None
 
 
@@ -376,9 +382,11 @@ def _convert(value: Any, kind: Any, separators: str = ";,") -> Any:
         return value
     if origin is tuple:
         nested = typing.get_origin(arguments[0]) is tuple
+        if isinstance(value, str) and value.strip()[:1] in ("(", "["):
+            value = ast.literal_eval(value.strip())
         if isinstance(value, str):
             separator = separators[0] if nested else separators[1]
-            value = [item.strip() for item in value.strip("()[]").split(separator) if item.strip()]
+            value = [item.strip() for item in value.split(separator) if item.strip()]
         variable = arguments[-1] is Ellipsis
         if not variable and len(value) != len(arguments):
             raise ValueError
@@ -410,22 +418,38 @@ def _type_name(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(arguments)
     if origin is tuple:
-        count = "a list of" if arguments[-1] is Ellipsis else str(len(arguments))
-        return f"{count} {_type_name(arguments[0])}, comma-separated"
+        count = "several of" if arguments[-1] is Ellipsis else f"{len(arguments)} times"
+        separator = "semicolon" if typing.get_origin(arguments[0]) is tuple else "comma"
+        return f"{count} ({_type_name(arguments[0])}), {separator}-separated"
     return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[kind]
 
 
 def _check(config: Config) -> None:
-    """Combinations that no network can be built from."""
-    if not config.dataset.class_names:
-        raise InputError("config key 'dataset.class_names' is empty: name at least one class")
-    if config.temporal_fusion.patch_size % 2 == 0:
-        raise InputError("config key 'temporal_fusion.patch_size' must be odd: the window is centred")
-    if any(side % 2 == 0 for kernel in config.head.kernels for side in kernel):
-        raise InputError("config key 'head.kernels' must hold odd sides: the kernels are centred")
-    for key, value in config.flat().items():
-        if "threshold" in key and not 0 <= value <= 1:
+    """Values that no network can be built from."""
+    values = config.flat()
+    for key in ("dataset.class_names", "head.kernels"):
+        if not values[key]:
+            raise InputError(f"config key {key!r} is empty: name at least one")
+    odd = {
+        "temporal_fusion.patch_size": [config.temporal_fusion.patch_size],
+        "head.kernels": sum(config.head.kernels, ()),
+    }
+    for key, sides in odd.items():
+        if any(side % 2 == 0 for side in sides):
+            raise InputError(f"config key {key!r} must be odd: the window is centred")
+    for key, value in values.items():
+        section = key.split(".")[0]
+        numbers = value if isinstance(value, tuple) else (value,)
+        numbers = [n for item in numbers for n in (item if isinstance(item, tuple) else (item,))]
+        if section in ("head", "backbone", "temporal_fusion") or key in _POSITIVE:
+            low = 0 if key == "backbone.dcn_interval" else 1e-9
+            if any(isinstance(n, int | float) and not isinstance(n, bool) and not n >= low for n in numbers):
+                raise InputError(f"config key {key!r} must be positive, not {value}")
+        if ("threshold" in key or key == "tracking.score_decay") and not 0 <= value <= 1:
             raise InputError(f"config key {key!r} must lie in 0…1, not {value}")
+
+
+_POSITIVE = ("input.size_hw", "input.std", "input.size_divisor", "detection.top_k", "detection.max_detections")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,17 @@ def decode(box_deltas: Tensor, anchors_cxcywh: Tensor) -> Tensor:
     return torch.cat((corners, corners + sizes), dim=-1)
 
 
+def encode(boxes: Tensor, anchors_cxcywh: Tensor) -> Tensor:
+    """Regression values tx ty tw th [...,4] that make `boxes` [...,4] of anchors [...,4] (cx cy w h): `decode` undone.
+
+    Sides must be positive.
+    """
+    boxes = to_cxcywh(boxes)
+    centers = (boxes[..., :2] - anchors_cxcywh[..., :2]) / (CENTER_VARIANCE * anchors_cxcywh[..., 2:])
+    sizes = torch.log(boxes[..., 2:] / anchors_cxcywh[..., 2:]) / SIZE_VARIANCE
+    return torch.cat((centers, sizes), dim=-1)
+
+
 def to_cxcywh(boxes: Tensor) -> Tensor:
     """Boxes [...,4] as cx cy w h."""
     return box_convert(boxes, "xyxy", "cxcywh")

@@ -74,8 +74,10 @@ class PerObject(TensorFields):
         return len(getattr(self, fields(self)[0].name))
 
     def __getitem__(self, index) -> Self:
-        """The selected objects; `index` is anything that indexes the first axis and keeps it."""
+        """The selected objects: `index` is an int (one object, N = 1) or anything that indexes the first axis."""
         if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"object {index} of {len(self)}")
             index = slice(index, index + 1 or None)
         return _map_tensors(self, lambda tensor: tensor[index])
 

@@ -1,0 +1,429 @@
+import argparse
+import ast
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from data.config import DATASETS, MODELS, WEIGHT_NAMES, Config, add_config_arguments, get_config, main
+from utils.structures import InputError
+
+ROOT = Path(__file__).parents[2]
+DEMO = "STMask_demo_config"
+
+PLUS = [f"STMask_plus_{depth}{kind}" for depth in ("base", "resnet50") for kind in ("", "_ali", "_ada")]
+NAMES = [
+    "STMask_base_config",
+    "STMask_resnet50_config",
+    *(f"{model}{dataset}_config" for dataset in ("", "_YTVIS2021", "_OVIS") for model in PLUS),
+    DEMO,
+]
+
+
+def changed(overrides):
+    """{key: value} of the demo config's keys that `overrides` change."""
+    before, after = get_config(DEMO).flat(), get_config(DEMO, overrides).flat()
+    assert list(before) == list(after)
+    return {key: value for key, value in after.items() if value != before[key]}
+
+
+def refusal(overrides, name=DEMO):
+    """The one line with which they are refused."""
+    with pytest.raises(InputError) as caught:
+        get_config(name, overrides)
+    assert str(caught.value).isprintable()
+    return str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------- models
+
+
+def test_the_names_are_those_of_the_model_tables_and_the_demo():
+    assert len(NAMES) == 21
+    assert sorted(MODELS) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_tells_its_network_and_its_data(name):
+    config = get_config(name)
+    assert config.name == name
+    if name == DEMO:
+        return
+    resnet50 = "resnet50" in name
+    assert config.backbone.blocks == ((3, 4, 6, 3) if resnet50 else (3, 4, 23, 3))
+    assert config.backbone.dcn_interval == (0 if "plus" not in name else 2 if resnet50 else 3)
+    assert config.backbone.stem_channels == 64
+    assert config.head.calibration == next((kind for kind in ("ali", "ada") if f"_{kind}_" in name), "none")
+    dataset = next((dataset for dataset in ("YTVIS2021", "OVIS") if dataset in name), "YTVIS2019")
+    assert config.dataset.name == dataset
+    assert config.num_classes == {"YTVIS2019": 40, "YTVIS2021": 40, "OVIS": 25}[dataset]
+
+
+def test_published_settings():
+    config = get_config("STMask_plus_base_config")
+    assert config.input.size_hw == (360, 640)
+    assert config.head.kernels == ((3, 3), (3, 5), (5, 3))
+    assert (config.head.channels, config.head.num_prototypes, config.head.embedding_dim) == (256, 32, 128)
+    assert config.temporal_fusion.channels == (512, 512, 1024)
+    assert (config.detection.conf_threshold, config.detection.nms_threshold) == (0.05, 0.5)
+    assert (config.detection.top_k, config.detection.max_detections) == (200, 100)
+    assert config.tracking.match_coeff == (0, 1, 2, 0)
+    assert (config.tracking.max_hidden_age, config.tracking.score_decay) == (10, 0.95)
+    assert all(getattr(config.quirks, f.name) is True for f in fields(config.quirks))  # as published
+
+
+def test_classes_of_the_data_sets():
+    counts = {name: len(keys["dataset.class_names"]) for name, keys in DATASETS.items()}
+    assert counts == {"YTVIS2019": 40, "YTVIS2021": 40, "OVIS": 25, "ShapesVIS": 8}
+    for name, keys in DATASETS.items():
+        assert keys["dataset.name"] == name
+        assert len(set(keys["dataset.class_names"])) == counts[name]
+    # Labels are counted from 1 in the order of the annotation files.
+    first_and_last = {name: keys["dataset.class_names"][:: counts[name] - 1] for name, keys in DATASETS.items()}
+    assert first_and_last == {
+        "YTVIS2019": ("person", "tennis_racket"),
+        "YTVIS2021": ("airplane", "zebra"),
+        "OVIS": ("Person", "Vehicle"),
+        "ShapesVIS": ("circle", "crescent"),
+    }
+
+
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_every_split_says_where_it_may_lie(name, split):
+    keys = DATASETS[name]
+    for key in (f"dataset.{split}.ann_file", f"dataset.{split}.image_root"):
+        assert keys[key]
+        assert all(split in place and not Path(place).is_absolute() for place in keys[key])
+
+
+def test_weight_names_lead_to_configs():
+    assert set(WEIGHT_NAMES.values()) == set(MODELS)
+    assert all(WEIGHT_NAMES[name] == WEIGHT_NAMES[name.removesuffix("_config")] == name for name in MODELS)
+
+
+# ---------------------------------------------------------------------------------------------------- immutable
+
+
+def test_configs_are_frozen_to_the_leaves():
+    config = get_config(DEMO)
+    for node in (config, *(value for value in vars(config).values() if is_dataclass(value)), config.dataset.train):
+        for f in fields(node):
+            with pytest.raises(FrozenInstanceError):
+                setattr(node, f.name, getattr(node, f.name))
+    hash(config)  # so no list or dict hides in it
+
+
+def test_configs_of_one_name_are_equal_and_others_are_not():
+    assert get_config(DEMO) == get_config(DEMO)
+    assert hash(get_config(DEMO)) == hash(get_config(DEMO))
+    assert get_config(DEMO, {"detection.top_k": 7}) != get_config(DEMO)
+    assert get_config(DEMO).detection.top_k == 200  # the other call left no trace
+
+
+@pytest.mark.parametrize("table", [MODELS, DATASETS, WEIGHT_NAMES], ids=["MODELS", "DATASETS", "WEIGHT_NAMES"])
+def test_tables_are_read_only(table):
+    name = next(iter(table))
+    with pytest.raises(TypeError):
+        table["mine"] = table[name]
+    with pytest.raises(TypeError):
+        del table[name]
+
+
+@pytest.mark.parametrize("table", [MODELS, DATASETS], ids=["MODELS", "DATASETS"])
+def test_entries_of_the_tables_are_read_only(table):
+    for entry in table.values():
+        key = next(iter(entry))
+        with pytest.raises(TypeError):
+            entry[key] = entry[key]
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_suffix_of_a_name_may_be_left_out(name):
+    assert get_config(name.removesuffix("_config")) == get_config(name)
+
+
+@pytest.mark.parametrize(
+    "name, nearest",
+    [
+        ("STMask_plus_bas_ada_config", "STMask_plus_base_ada_config"),
+        ("stmask_plus_resnet50_config", "STMask_plus_resnet50_config"),
+        ("STMask_plus_resnet50_ytvis2021", "STMask_plus_resnet50_YTVIS2021_config"),
+        ("demo", DEMO),
+        ("STMask_darknet53_config", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_nearest(name, nearest):
+    message = refusal(None, name)
+    assert repr(name) in message
+    suggested = [known for known in NAMES if repr(known) in message]
+    assert len(suggested) == 1
+    assert nearest in (None, suggested[0])
+
+
+# ---------------------------------------------------------------------------------------------------- overrides
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_is_made_again_of_its_own_keys(name):
+    config = get_config(name)
+    assert get_config(config.name, config.flat()) == config
+
+
+def test_a_changed_config_is_made_again_of_its_own_keys():
+    config = get_config(DEMO, ["head.kernels=3,3;1,5", "tracking.score_decay=0.5", "dataset.class_names=a,b"])
+    assert get_config(config.name, config.flat()) == config
+
+
+@pytest.mark.parametrize("none", [None, {}, [], ()])
+def test_no_overrides_change_nothing(none):
+    assert changed(none) == {}
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [
+        ("detection.top_k=7", 7),
+        ("detection.top_k = 7 ", 7),
+        ("backbone.dcn_interval=0", 0),
+        ("tracking.score_decay=0.5", 0.5),
+        ("tracking.score_decay=1", 1.0),
+        ("tracking.new_object_iou=1e-3", 0.001),
+        ("detection.cross_class_nms=false", False),
+        ("detection.cross_class_nms=False", False),
+        ("detection.cross_class_nms=0", False),
+        ("detection.cross_class_nms=no", False),
+        ("head.calibration=ali", "ali"),
+        ("dataset.root=/data/a=b", "/data/a=b"),
+        ("dataset.class_names=cat,dog", ("cat", "dog")),
+        ("dataset.valid.ann_file=mine.json", ("mine.json",)),
+        ("input.size_hw=64,96", (64, 96)),
+        ("input.size_hw=(64, 96)", (64, 96)),
+        ("tracking.match_coeff=0,1.5,2,0", (0.0, 1.5, 2.0, 0.0)),
+        ("head.kernels=3,3;1,5", ((3, 3), (1, 5))),
+        ("head.kernels=3, 3", ((3, 3),)),
+    ],
+)
+def test_text_is_parsed_to_the_type_of_the_key(text, value):
+    key = text.partition("=")[0].strip()
+    found = changed([text])
+    assert found == {key: value}
+    assert type(found[key]) is type(value)
+    if isinstance(value, tuple):
+        assert [type(item) for item in found[key]] == [type(item) for item in value]
+
+
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [
+        ("detection.top_k", 7, 7),
+        ("detection.top_k", "7", 7),
+        ("tracking.score_decay", 1, 1.0),
+        ("detection.cross_class_nms", False, False),
+        ("head.calibration", "none", "none"),
+        ("dataset.root", Path("some/where"), str(Path("some/where"))),
+        ("input.size_hw", [64, 96], (64, 96)),
+        ("input.mean", (1, 2, 3), (1.0, 2.0, 3.0)),
+        ("head.kernels", [[3, 3], [1, 5]], ((3, 3), (1, 5))),
+        ("head.kernels", "3,3;1,5", ((3, 3), (1, 5))),
+    ],
+)
+def test_typed_values_are_taken(key, value, expected):
+    found = changed({key: value})
+    assert found == {key: expected}
+    assert type(found[key]) is type(expected)
+
+
+def test_true_is_parsed_as_well():
+    config = get_config(DEMO, ["detection.cross_class_nms=false"])
+    for text in ("true", "True", "1", "yes"):
+        values = {**config.flat(), "detection.cross_class_nms": text}
+        assert get_config(DEMO, values).detection.cross_class_nms is True
+
+
+def test_several_overrides_and_the_last_of_a_key_counts():
+    assert changed(["detection.top_k=7", "tracking.max_hidden_age=3", "detection.top_k=8"]) == {
+        "detection.top_k": 8,
+        "tracking.max_hidden_age": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    "key, values",
+    [
+        ("detection.top_k", ["x", "1.5", "", "none", 1.5, True, None, (1,), float("inf"), float("nan")]),
+        ("tracking.score_decay", ["x", "", "true", True, None, (1.0,)]),
+        ("detection.cross_class_nms", ["maybe", "", "2", 1, 0, None]),
+        ("head.calibration", ["adaa", "", "ADA", None, 1, ["ada"]]),
+        ("dataset.root", [None, 1, ("a",)]),
+        ("input.size_hw", ["360", "1,2,3", "a,b", "", "1.5,2", 360, (360,), None, (1, 2, 3), (1.5, 2)]),
+        ("backbone.blocks", ["3,4,6", "3,4,6,3,3"]),
+        ("head.kernels", ["3,3;5", "3;3", "3,3,3", ((3, 3), (5,)), (3, 3), 3, None]),
+        ("input.mean", ["1,2", "a,b,c", (1, 2, None)]),
+    ],
+)
+def test_values_of_another_type_are_refused(key, values):
+    for value in values:
+        message = refusal({key: value})
+        assert repr(key) in message
+        assert repr(value) in message
+
+
+def test_a_refusal_tells_what_the_key_takes():
+    assert "none, ali, ada" in refusal(["head.calibration=x"])
+    assert "integer" in refusal(["detection.top_k=x"])
+    assert "number" in refusal(["tracking.score_decay=x"])
+    assert "true or false" in refusal(["detection.cross_class_nms=x"])
+    assert "comma" in refusal(["input.size_hw=x"])
+
+
+@pytest.mark.parametrize(
+    "key, nearest",
+    [
+        ("detection.cross_clas_nms", "detection.cross_class_nms"),
+        ("cross_class_nms", "detection.cross_class_nms"),
+        ("Detection.Top_K", "detection.top_k"),
+        ("max_hidden_age", "tracking.max_hidden_age"),
+        ("tracking.hidden_age", "tracking.max_hidden_age"),
+        ("detection", None),
+        ("", None),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest(key, nearest):
+    for overrides in ({key: 1}, [f"{key}=1"]):
+        message = refusal(overrides)
+        suggested = [known for known in get_config(DEMO).flat() if repr(known) in message.partition(";")[2]]
+        assert len(suggested) == 1
+        assert nearest in (None, suggested[0])
+
+
+@pytest.mark.parametrize("text", ["detection.top_k", "", "detection.top_k:3"])
+def test_text_that_is_no_assignment_is_refused(text):
+    assert "key=value" in refusal([text])
+
+
+def test_the_name_cannot_be_set_but_may_be_told():
+    assert "'name'" in refusal({"name": "mine"})
+    assert "'name'" in refusal([f"name={NAMES[0]}"])
+    assert changed({"name": DEMO}) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dataset.class_names=",
+        "head.kernels=2,3",
+        "head.kernels=3,3;3,4",
+        "temporal_fusion.patch_size=4",
+        "detection.conf_threshold=1.5",
+        "detection.nms_threshold=-0.1",
+        "postprocess.score_threshold=nan",
+    ],
+)
+def test_values_that_no_network_can_have_are_refused(text):
+    assert text.partition("=")[0] in refusal([text])
+
+
+# ---------------------------------------------------------------------------------------------------- keys
+
+
+def test_flat_has_every_key_once_in_order():
+    flat = get_config(DEMO).flat()
+    assert 30 <= len(flat) <= 60
+    assert list(flat)[0] == "name"
+    sections = list(dict.fromkeys(key.partition(".")[0] for key in flat))
+    assert sections == [f.name for f in fields(Config)]
+    assert flat["dataset.train.ann_file"] == get_config(DEMO).dataset.train.ann_file
+    assert flat["tracking.max_hidden_age"] == 10
+
+
+def test_text_has_a_line_a_key_and_can_be_given_back():
+    config = get_config(DEMO)
+    lines = str(config).splitlines()
+    assert len(lines) == len(config.flat())
+    pairs = [line.split(" = ", 1) for line in lines]
+    assert {key: ast.literal_eval(value) for key, value in pairs} == config.flat()
+
+
+def test_models_name_only_keys_there_are():
+    keys = set(get_config(DEMO).flat())
+    assert all(set(entry) <= keys for entry in (*MODELS.values(), *DATASETS.values()))
+
+
+def attributes_read():
+    """Names of attributes that our source, `data/config.py` apart, reads of something other than `self`.
+
+    A method that is called is none of them: `tensor.mean()` does not read the key `mean`.
+    """
+    paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
+    paths += [path for folder in ("layers", "data", "utils") for path in (ROOT / folder).rglob("*.py")]
+    names = set()
+    for path in paths:
+        if path == ROOT / "data" / "config.py":
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"), path)))
+        called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and id(node) not in called:
+                of_self = isinstance(node.value, ast.Name) and node.value.id == "self"
+                names.update(() if of_self else (node.attr,))
+    return names
+
+
+def test_every_key_is_read_by_something():
+    read = attributes_read()
+    assert [key for key in get_config(DEMO).flat() if key.rsplit(".", 1)[-1] not in read] == []
+
+
+# ---------------------------------------------------------------------------------------------------- command lines
+
+
+def run(*arguments):
+    """`python -m data.config` with these arguments, in a process of its own."""
+    command = [sys.executable, "-m", "data.config", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=120)
+
+
+def test_the_command_lists_the_names():
+    finished = run()
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert sorted(finished.stdout.split()) == sorted(NAMES)
+
+
+def test_the_command_prints_one_config_with_its_changes():
+    finished = run("STMask_plus_base_ada", "--set", "tracking.max_hidden_age=5", "--set", "head.kernels=3,3;5,5")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    config = get_config("STMask_plus_base_ada_config", ["tracking.max_hidden_age=5", "head.kernels=3,3;5,5"])
+    assert finished.stdout == f"{config}\n"
+
+
+def test_the_command_ends_with_2_and_one_line_on_bad_input():
+    finished = run("STMask_plus_base_adda")
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    (line,) = finished.stderr.splitlines()
+    assert "error" in line
+    assert "'STMask_plus_base_ada_config'" in line
+
+
+def test_main_refuses_bad_overrides_likewise(capsys):
+    assert main([DEMO, "--set", "detection.top_k=x"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert len(output.err.splitlines()) == 1
+
+
+def test_other_commands_get_the_config_options():
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    options = parser.parse_args([])
+    assert (options.config, options.set, options.print_config) == (None, [], False)
+    options = parser.parse_args(["--config=a", "--set=b=1", "--set", "c=2", "--print_config"])
+    assert (options.config, options.set, options.print_config) == ("a", ["b=1", "c=2"], True)
+    assert parser.parse_args([]).set == []  # nothing sticks to the parser

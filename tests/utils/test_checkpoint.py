@@ -1,0 +1,370 @@
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.config import MODELS, WEIGHT_NAMES
+from utils.checkpoint import (
+    CheckpointName,
+    compare,
+    config_name_of,
+    find_checkpoint,
+    fingerprint,
+    load_state_dict,
+    save_state_dict,
+)
+from utils.structures import InputError
+
+
+def one_line(caught):
+    """The message of a caught InputError, which is to be one line without terminal codes."""
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    "path, expected",
+    [
+        ("STMask_plus_base.pth", CheckpointName("STMask_plus_base")),
+        ("STMask_plus_base_config.pth", CheckpointName("STMask_plus_base_config")),
+        ("STMask_plus_base_10_32100.pth", CheckpointName("STMask_plus_base", 10, 32100)),
+        ("STMask_plus_base_config_0_7.pth", CheckpointName("STMask_plus_base_config", 0, 7)),
+        ("STMask_plus_base_10_32100_interrupt.pth", CheckpointName("STMask_plus_base", 10, 32100, True)),
+        ("STMask_plus_base_interrupt.pth", CheckpointName("STMask_plus_base", interrupted=True)),
+        ("STMask_r101_FCA+TF.pth", CheckpointName("STMask_r101_FCA+TF")),
+        ("STMask_plus_resnet50_YTVIS2021.pth", CheckpointName("STMask_plus_resnet50_YTVIS2021")),
+        ("STMask_plus_resnet50_YTVIS2021_3_40.pth", CheckpointName("STMask_plus_resnet50_YTVIS2021", 3, 40)),
+        ("yolact_plus_resnet50_54.pth", CheckpointName("yolact_plus_resnet50_54")),  # one number is no pair
+        ("some/folder_1_2/a_3_4.pth", CheckpointName("a", 3, 4)),
+        (Path("folder") / "a.pth", CheckpointName("a")),
+        ("a.pt", None),
+        ("a.pth.tmp", None),
+        (".pth", None),
+        ("latest", None),
+        ("", None),
+    ],
+)
+def test_parsing_of_names(path, expected):
+    assert CheckpointName.parse(path) == expected
+
+
+MODEL_TABLE = {
+    "STMask_r101_FCA+TF": "STMask_plus_base_config",
+    "STMask_r101_ali": "STMask_plus_base_ali_config",
+    "STMask_r101_ada": "STMask_plus_base_ada_config",
+    "STMask_r50_FCA+TF": "STMask_plus_resnet50_config",
+    "STMask_r50_ali": "STMask_plus_resnet50_ali_config",
+    "STMask_r50_ada": "STMask_plus_resnet50_ada_config",
+    "yolact_JDT_base": "STMask_base_config",
+    "STMask_plus_base_ada": "STMask_plus_base_ada_config",
+    "STMask_plus_resnet50_YTVIS2021": "STMask_plus_resnet50_YTVIS2021_config",
+}
+
+
+@pytest.mark.parametrize("suffix", ["", "_10_32100", "_10_32100_interrupt", "_interrupt"])
+def test_names_of_the_model_table_and_of_the_configs_tell_the_config(suffix):
+    own = {config: config for config in MODELS}
+    for name, config in {**MODEL_TABLE, **own}.items():
+        assert config_name_of(f"weights/{name}{suffix}.pth", WEIGHT_NAMES) == config
+
+
+@pytest.mark.parametrize(
+    "path", ["weights/mine.pth", "weights/yolact_plus_base_54_800000.pth", "STMask_plus_base.pt", "STMask_plus.pth"]
+)
+def test_a_name_that_tells_nothing_asks_for_the_config(path):
+    with pytest.raises(InputError) as caught:
+        config_name_of(path, WEIGHT_NAMES)
+    message = one_line(caught)
+    assert path in message
+    assert "--config" in message
+
+
+# ---------------------------------------------------------------------------------------------------- search
+
+BASE, R50 = "STMask_plus_base_config", "STMask_plus_resnet50_config"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Makes files in a folder and returns it; later ones are newer."""
+
+    def make(*names):
+        for age, name in enumerate(names):
+            (tmp_path / name).touch()
+            os.utime(tmp_path / name, (age, age))
+        return tmp_path
+
+    return make
+
+
+def found(folder, word, config_name=None):
+    return find_checkpoint(folder / word, WEIGHT_NAMES, config_name).name
+
+
+def test_any_other_path_is_itself(tmp_path):
+    for path in ("weights/a.pth", tmp_path / "missing.pth", "latest.pth", "weights/latest/a.pth"):
+        assert find_checkpoint(path, WEIGHT_NAMES) == Path(path)
+
+
+def test_latest_is_the_highest_iteration_whatever_the_age(folder):
+    files = folder(
+        f"{BASE}_1_900.pth", f"{BASE}_12_1000_interrupt.pth", f"{BASE}_2_1000.txt", f"{BASE}.pth", f"{BASE}_9_99.pth"
+    )
+    assert found(files, "latest") == f"{BASE}_12_1000_interrupt.pth"
+
+
+def test_interrupt_is_the_highest_iteration_of_the_interrupted(folder):
+    files = folder(f"{BASE}_1_100_interrupt.pth", f"{BASE}_1_20_interrupt.pth", f"{BASE}_2_300.pth")
+    assert found(files, "interrupt") == f"{BASE}_1_100_interrupt.pth"
+
+
+def test_of_one_iteration_the_newest_wins(folder):
+    assert found(folder(f"{BASE}_1_5_interrupt.pth", f"{BASE}_1_5.pth"), "latest") == f"{BASE}_1_5.pth"
+
+
+def test_names_of_one_model_are_searched_together(folder):
+    files = folder("STMask_plus_base_1_30.pth", f"{BASE}_1_40.pth", "STMask_r101_FCA+TF.pth")
+    assert found(files, "latest") == f"{BASE}_1_40.pth"
+
+
+def test_several_models_ask_for_the_config(folder):
+    files = folder(f"{BASE}_1_100.pth", f"{R50}_1_50.pth", "unknown_9_900.pth")
+    with pytest.raises(InputError) as caught:
+        found(files, "latest")
+    message = one_line(caught)
+    assert all(part in message for part in (str(files), BASE, R50, "--config"))
+    assert found(files, "latest", R50) == f"{R50}_1_50.pth"
+    assert found(files, "latest", BASE) == f"{BASE}_1_100.pth"
+
+
+@pytest.mark.parametrize(
+    "names, word, config_name",
+    [
+        ((), "latest", None),
+        (("unknown_1_2.pth", "notes.txt"), "latest", None),
+        ((f"{BASE}_1_2.pth",), "interrupt", None),
+        ((f"{BASE}_1_2.pth",), "latest", R50),
+    ],
+)
+def test_nothing_found_is_bad_input(folder, names, word, config_name):
+    files = folder(*names)
+    with pytest.raises(InputError) as caught:
+        found(files, word, config_name)
+    message = one_line(caught)
+    assert str(files) in message
+    assert (config_name or "") in message
+
+
+def test_a_folder_that_is_not_there_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="none_such"):
+        find_checkpoint(tmp_path / "none_such" / "latest", WEIGHT_NAMES)
+
+
+def test_the_word_alone_searches_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / f"{BASE}_1_2.pth").touch()
+    (tmp_path / f"{R50}_1_2.pth").touch()
+    assert find_checkpoint("latest", WEIGHT_NAMES) == Path("weights") / f"{BASE}_1_2.pth"
+
+
+def test_a_file_of_that_very_name_is_itself(folder):
+    files = folder("latest", f"{BASE}_1_2.pth")
+    assert found(files, "latest") == "latest"
+
+
+# ---------------------------------------------------------------------------------------------------- loading
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.tensor([1.5]), "count": torch.tensor(7)}
+
+
+def same(ours, expected):
+    assert list(ours) == list(expected)
+    for name, value in expected.items():
+        assert ours[name].dtype == value.dtype
+        assert torch.equal(ours[name], value)
+
+
+def refused(path):
+    """The message with which `path` is refused."""
+    with pytest.raises(InputError) as caught:
+        load_state_dict(path)
+    message = one_line(caught)
+    assert str(path) in message
+    assert "weights_only" not in message  # torch's own message tells how to load it all the same, unsafely
+    return message
+
+
+def test_saved_is_loaded_again(tmp_path):
+    path = tmp_path / "folder" / "a.pth"
+    state = {**STATE, "half": torch.ones(2).bfloat16(), "none": torch.zeros(0, 4)}
+    save_state_dict(state, path)
+    same(load_state_dict(path), state)
+    assert os.listdir(path.parent) == ["a.pth"]
+
+
+def test_parameters_are_saved_as_plain_tensors(tmp_path):
+    layer = torch.nn.Linear(2, 3)
+    save_state_dict(dict(layer.named_parameters()), tmp_path / "a.pth")
+    loaded = load_state_dict(tmp_path / "a.pth")
+    same(loaded, layer.state_dict())
+    assert not any(value.requires_grad or isinstance(value, torch.nn.Parameter) for value in loaded.values())
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.pth"
+    save_state_dict(STATE, path)
+
+    class Broken:
+        def detach(self):
+            raise RuntimeError("device lost")
+
+    with pytest.raises(RuntimeError, match="device lost"):
+        save_state_dict({"a.weight": torch.zeros(2, 3), "b": Broken()}, path)
+    same(load_state_dict(path), STATE)
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+def test_the_old_file_format_is_loaded_too(tmp_path):
+    torch.save(STATE, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    same(load_state_dict(tmp_path / "a.pth"), STATE)
+
+
+def test_the_prefix_of_data_parallel_is_dropped(tmp_path):
+    torch.save({f"module.{name}": value for name, value in STATE.items()}, tmp_path / "a.pth")
+    same(load_state_dict(tmp_path / "a.pth"), STATE)
+    inner = {"backbone.module.weight": torch.ones(1)}  # only in front it is DataParallel's
+    torch.save(inner, tmp_path / "b.pth")
+    same(load_state_dict(tmp_path / "b.pth"), inner)
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path):
+    for name in ("here.pth", "also_here.pth", "notes.txt"):
+        (tmp_path / name).touch()
+    message = refused(tmp_path / "missing.pth")
+    assert "also_here.pth, here.pth" in message
+    assert "notes.txt" not in message
+    assert "no .pth file" in refused(tmp_path / "none_such" / "missing.pth")
+    refused(tmp_path)  # a folder is no file
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"\x80", b"<!DOCTYPE html>\n<html></html>", bytes(range(256)) * 9]
+)
+def test_garbage_is_refused(tmp_path, content):
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file_is_refused(tmp_path, zipped):
+    whole, path = tmp_path / "whole.pth", tmp_path / "a.pth"
+    torch.save(STATE, whole, _use_new_zipfile_serialization=zipped)
+    content = whole.read_bytes()
+    for length in (1, 10, len(content) // 4, len(content) // 2, len(content) - 5, len(content) - 1):
+        path.write_bytes(content[:length])
+        refused(path)
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
+def test_code_in_a_file_is_not_executed(tmp_path, form):
+    path, target = tmp_path / "a.pth", tmp_path / "executed"
+    content = {**STATE, "b": Payload(target)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    refused(path)
+    assert not target.exists()
+    pickle.loads(pickle.dumps(Payload(target)))
+    assert target.exists()  # so it would have worked
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [torch.ones(1)],
+        torch.ones(1),
+        {"a": 1},
+        {"a": torch.ones(1), "epoch": 3},
+        {"state_dict": {"a": torch.ones(1)}},
+        {1: torch.ones(1)},
+    ],
+)
+def test_what_is_no_plain_state_dict_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    assert "state dict" in refused(tmp_path / "a.pth")
+
+
+def test_a_whole_module_is_refused(tmp_path):
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "a.pth")
+    refused(tmp_path / "a.pth")
+
+
+def test_fingerprint_is_the_sha256_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert fingerprint(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------- comparison
+
+
+def test_no_difference():
+    mismatch = compare(STATE, dict(STATE))
+    assert not mismatch
+    assert len(mismatch) == 0
+    assert str(mismatch) == ""
+
+
+def test_differences_by_name_and_shape():
+    expected = {
+        "same": torch.ones(2),
+        "reshaped": torch.ones(2, 3),
+        "gone": torch.ones(1),
+        "bn.running_mean": torch.ones(1),
+        "bn.num_batches_tracked": torch.tensor(0),
+    }
+    state = {"same": torch.zeros(2), "reshaped": torch.ones(3, 2), "extra": torch.ones(1)}
+    mismatch = compare(state, expected)
+    assert mismatch.missing == ("gone", "bn.running_mean")
+    assert mismatch.unexpected == ("extra",)
+    assert mismatch.reshaped == ("reshaped",)
+    assert len(mismatch) == 4
+    assert mismatch
+
+
+def test_a_tensor_without_axes_is_another_shape_than_one_with():
+    assert compare({"a": torch.tensor(1.0)}, {"a": torch.ones(1)}).reshaped == ("a",)
+
+
+def test_num_batches_tracked_is_not_missed_but_not_welcome_everywhere():
+    counter = {"bn.num_batches_tracked": torch.tensor(0)}
+    assert not compare({}, counter)
+    assert compare(counter, {}).unexpected == ("bn.num_batches_tracked",)
+
+
+def test_differences_are_told_in_one_line_with_examples():
+    state = {f"x{i}": torch.ones(1) for i in range(3)} | {"r": torch.ones(1)}
+    expected = {"m": torch.ones(1), "r": torch.ones(2)}
+    text = str(compare(state, expected))
+    assert text == "1 missing (m); 3 unexpected (x0, x1, …); 1 of another shape (r)"
+    assert str(compare({}, {"m": torch.ones(1), "n": torch.ones(1)})) == "2 missing (m, n)"

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+
+from utils.device import describe_device, peak_memory_mib, pick_device
+from utils.structures import InputError
+
+
+@pytest.mark.parametrize("available, kind", [(False, "cpu"), (True, "cuda")])
+def test_without_a_name_it_is_the_gpu_if_there_is_one(monkeypatch, available, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert pick_device() == torch.device(kind)
+
+
+@pytest.mark.parametrize("name", ["cpu", torch.device("cpu")])
+def test_a_device_that_is_there_is_taken(name):
+    assert pick_device(name) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "cuda:x", "gpu", "", torch.device("cuda:99")])
+def test_a_device_that_is_not_there_is_bad_input(name):
+    with pytest.raises(InputError) as caught:
+        pick_device(name)
+    message = str(caught.value)
+    assert f"--device={name} " in message
+    assert "--device=cpu" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError])  # torch without CUDA asserts
+def test_of_a_long_reason_the_first_line_is_told(monkeypatch, error):
+    def refuse(*_, **__):
+        raise error("not this one\nlong story")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(InputError) as caught:
+        pick_device("cuda")
+    assert str(caught.value) == "--device=cuda cannot be used (not this one); try --device=cpu"
+
+
+def test_description_of_the_cpu_tells_its_threads():
+    assert describe_device(torch.device("cpu")) == f"cpu ({torch.get_num_threads()} threads)"
+
+
+def test_description_of_a_gpu_tells_its_model(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Model {device.index}")
+    assert describe_device(torch.device("cuda:1")) == "cuda:1 (Model 1)"
+
+
+def test_peak_memory_of_this_process_is_in_mib():
+    peak = peak_memory_mib(torch.device("cpu"))
+    assert math.isnan(peak) or 30 < peak < 2**16  # python with torch needs more than 30 MiB, and less than 64 GiB
+
+
+def test_peak_memory_never_falls():
+    before = peak_memory_mib(torch.device("cpu"))
+    ballast = bytearray(2**20)
+    after = peak_memory_mib(torch.device("cpu"))
+    assert math.isnan(before) or after >= before
+    assert len(ballast) == 2**20
+
+
+def test_peak_memory_of_a_gpu_is_what_torch_allocated(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
+    assert peak_memory_mib(torch.device("cuda:0")) == 3

@@ -1,0 +1,102 @@
+import os
+
+import pytest
+
+from utils.files import atomic_write
+
+
+def test_text_is_written_as_utf8(tmp_path):
+    path = tmp_path / "notes.txt"
+    with atomic_write(path) as file:
+        file.write("Größe ≥ 1\n")
+    assert path.read_bytes() == "Größe ≥ 1\n".encode()
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    path = tmp_path / "data.bin"
+    with atomic_write(path, "wb") as file:
+        file.write(b"\x00\r\n\xff")
+    assert path.read_bytes() == b"\x00\r\n\xff"
+
+
+def test_nothing_written_gives_an_empty_file(tmp_path):
+    with atomic_write(tmp_path / "empty"):
+        pass
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_the_old_content_is_there_until_the_block_ends(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("old and longer")
+    with atomic_write(path) as file:
+        file.write("new")
+        file.flush()
+        assert path.read_text() == "old and longer"
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("mode, part", [("w", "half"), ("wb", b"half")])
+def test_an_exception_keeps_the_old_content_and_leaves_nothing_behind(tmp_path, mode, part, error):
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    with pytest.raises(error), atomic_write(path, mode) as file:
+        file.write(part)
+        raise error
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_an_exception_creates_no_file(tmp_path):
+    with pytest.raises(ValueError), atomic_write(tmp_path / "results.json"):
+        raise ValueError
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_rename_that_fails_leaves_nothing_behind(tmp_path):
+    taken = tmp_path / "taken"
+    (taken / "inside").mkdir(parents=True)
+    with pytest.raises(OSError), atomic_write(taken) as file:
+        file.write("text")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_missing_folders_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    with atomic_write(path) as file:
+        file.write("deep")
+    assert path.read_text() == "deep"
+
+
+def test_a_bare_name_and_text_for_a_path_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with atomic_write("bare.txt") as file:
+        file.write("here")
+    assert (tmp_path / "bare.txt").read_text() == "here"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as on POSIX")
+@pytest.mark.parametrize("umask, permissions", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, umask, permissions):
+    path = tmp_path / "results.json"
+    before = os.umask(umask)
+    try:
+        with atomic_write(path) as file:
+            file.write("text")
+        after = os.umask(umask)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == permissions
+    assert after == umask  # it was only looked at
+
+
+def test_writers_side_by_side_do_not_mix(tmp_path):
+    path = tmp_path / "results.json"
+    with atomic_write(path) as first:
+        first.write("first")
+        with atomic_write(path) as second:
+            second.write("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    assert os.listdir(tmp_path) == ["results.json"]
