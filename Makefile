@@ -28,7 +28,7 @@ venv: ## install what is needed, if setup.py has changed since the last time
 demo: venv ## draw the demo data set, track its objects, write results and overlay videos
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --config=STMask_demo_config --trained_model=random --mask_det_file=results/demo/results.json \
-		--display --resume
+		--score_threshold=0 --set tracking.score_threshold=0 --top_k=5 --display --resume
 
 test: venv ## run the tests
 	$(PY) -m pytest
