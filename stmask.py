@@ -81,6 +81,15 @@ class STMask(nn.Module):
                 if name.endswith("conv_offset_mask"):
                     nn.init.zeros_(module.weight)
 
+    def train(self, mode: bool = True) -> STMask:
+        """Training mode; batch norms stay as they are where the config freezes them."""
+        super().train(mode)
+        if self.config.train.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval().requires_grad_(False)
+        return self
+
     @classmethod
     def from_config(cls, config: Config) -> STMask:
         """A network with fresh weights, on the CPU and in training mode."""
@@ -126,9 +135,13 @@ class STMask(nn.Module):
     def forward(self, images: Tensor) -> Predictions:
         """What the network says of `images` [B,3,H,W] (float, normalised RGB, H and W multiples of 32).
 
+        Clips [B,T,3,H,W] count as B·T images, clip by clip.
+
         Raises:
             ValueError: another shape.
         """
+        if images.ndim == 5:
+            images = images.flatten(0, 1)
         divisor = self.config.input.size_divisor
         if images.ndim != 4 or images.shape[1] != 3 or any(side % divisor for side in images.shape[2:]):
             raise ValueError(f"images must be [B,3,H,W] with H and W multiples of {divisor}, not {list(images.shape)}")

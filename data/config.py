@@ -123,6 +123,31 @@ class PostprocessConfig:
 
 
 @dataclass(frozen=True)
+class TrainConfig:
+    """The recipe. `iterations`, `lr_steps` and `warmup_iterations` hold for batches of 4 clips (8 images) and are
+    divided by batch/4. `pretrained` is the checkpoint that training starts from, "" for none. A clip pairs frames at
+    most `max_frame_distance` annotated frames apart; the last three of its augmentations are off as published.
+    `box_iou_loss` off trains boxes with smooth L1."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = 1e-4
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    gamma: float = 0.1
+    lr_steps: tuple[int, ...] = (150_000, 200_000)
+    warmup_iterations: int = 500
+    iterations: int = 250_000
+    freeze_batch_norm: bool = True
+    pretrained: str = "weights/yolact_plus_base_54_800000.pth"
+    max_frame_distance: int = 2
+    flip_probability: float = 0.5
+    photometric: bool = False
+    zoom_out: bool = False
+    crop: bool = False
+    box_iou_loss: bool = True
+
+
+@dataclass(frozen=True)
 class QuirksConfig:
     """Behaviour of the published code that looks unintended, on as the weights were trained; see docs/quirks.md."""
 
@@ -131,6 +156,9 @@ class QuirksConfig:
     plain_scores_without_fusion: bool = True
     binary_masks_without_fusion: bool = True
     hidden_low_scores: bool = True
+    ohem_weights_by_position: bool = True
+    mask_bce_outside_crop: bool = True
+    lr_not_autoscaled: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,6 +174,7 @@ class Config:
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
     quirks: QuirksConfig = field(default_factory=QuirksConfig)
 
     @property
@@ -217,15 +246,23 @@ DATASETS = _read_only(
 # ---------------------------------------------------------------------------------------------------- models
 
 _RESNET101 = {"backbone.blocks": (3, 4, 23, 3), "backbone.dcn_interval": 3}
-_RESNET50 = {"backbone.blocks": (3, 4, 6, 3), "backbone.dcn_interval": 2}
+_RESNET50 = {
+    "backbone.blocks": (3, 4, 6, 3),
+    "backbone.dcn_interval": 2,
+    "train.pretrained": "weights/yolact_plus_resnet50_54_800000.pth",
+}
 
 
 def _published_models() -> dict[str, dict[str, Any]]:
     """The 20 configs of the published model tables: name → dotted keys that differ from the defaults."""
-    no_dcn = {"backbone.dcn_interval": 0}
     models = {
-        "STMask_base_config": {**DATASETS["YTVIS2019"], **_RESNET101, **no_dcn},
-        "STMask_resnet50_config": {**DATASETS["YTVIS2019"], **_RESNET50, **no_dcn},
+        f"STMask_{backbone}_config": {
+            **DATASETS["YTVIS2019"],
+            **depth,
+            "backbone.dcn_interval": 0,
+            "train.pretrained": f"weights/yolact_{backbone}_54_800000.pth",
+        }
+        for backbone, depth in (("base", _RESNET101), ("resnet50", _RESNET50))
     }
     for dataset, suffix in (("YTVIS2019", ""), ("YTVIS2021", "_YTVIS2021"), ("OVIS", "_OVIS")):
         for backbone, depth in (("base", _RESNET101), ("resnet50", _RESNET50)):
@@ -253,6 +290,14 @@ MODELS = _read_only(
             "head.num_prototypes": 16,
             "head.embedding_dim": 32,
             "temporal_fusion.channels": (64, 64, 128),
+            "train.optimizer": "adamw",
+            "train.learning_rate": 1e-3,
+            "train.weight_decay": 0.01,
+            "train.warmup_iterations": 100,
+            "train.iterations": 2000,
+            "train.lr_steps": (1400, 1800),
+            "train.freeze_batch_norm": False,
+            "train.pretrained": "",
         },
     }
 )

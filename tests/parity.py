@@ -19,11 +19,13 @@ from torch import Tensor
 
 from data.config import get_config
 from data.results import VideoResultBuilder, decode_mask
+from layers.losses import MultiBoxLoss
+from layers.matching import match
 from layers.postprocess import postprocess
 from layers.temporal_fusion import correlate, fuse
 from stmask import STMask, VideoTracker
 from tests.fixtures.reference import fill, inputs
-from utils.structures import FrameMeta
+from utils.structures import FrameMeta, FrameTargets
 
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 RECORDED = ("STMask_plus_resnet50", "STMask_plus_resnet50_ada")
@@ -223,6 +225,83 @@ def compare_results(ours: list, recorded: list[dict]) -> tuple[list[int], float]
     return pixels, score
 
 
+def load_for_training(name: str) -> STMask:
+    """A fresh network `name` in training mode with the weights of the training recordings."""
+    folder = REFERENCE / name
+    recipe = json.loads((folder / "recipe.json").read_text())
+    shapes = json.loads((folder / f"keys_{name}_config.json").read_text())
+    weights = fill.fill_state_dict(shapes, recipe["seed"], recipe["overrides"] + recipe["train_extra_overrides"])
+    assert fill.checksum(weights) == recipe["train_checksum"]
+    model = STMask.from_config(get_config(f"{name}_config"))
+    model.load_state_dict({key: torch.as_tensor(value) for key, value in weights.items()})
+    return model.train()
+
+
+def training_batch() -> tuple[Tensor, list[list[FrameTargets]]]:
+    """The recorded batch: (frames [2,2,3,128,192], targets[clip][frame])."""
+    recorded = np.load(REFERENCE / "inputs.npz")
+    frames = torch.stack([torch.as_tensor(inputs.normalise(clip)) for clip in recorded["train_frames"]])
+
+    def target(clip: int, frame: int) -> FrameTargets:
+        parts = (
+            torch.as_tensor(recorded[f"train_clip{clip}_frame{frame}_{k}"]) for k in ("box", "label", "mask", "id")
+        )
+        return FrameTargets(*parts)
+
+    return frames, [[target(clip, frame) for frame in range(2)] for clip in range(2)]
+
+
+@dataclass
+class TrainingComparison:
+    """Relative differences of a training step: losses before and after it, gradient and parameter norms; `matches`
+    counts anchors matched in another way, `frozen` lists parameters that are trained on one side only."""
+
+    losses: dict[str, float]
+    losses_after: dict[str, float]
+    gradient_norms: dict[str, float]
+    parameter_norms: dict[str, float]
+    matches: int
+    frozen: list[str]
+
+
+@cache
+def compare_training(name: str) -> TrainingComparison:
+    """One SGD step on the recorded batch."""
+    recorded = json.loads((REFERENCE / name / "train.json").read_text())
+    recorded_match = np.load(REFERENCE / name / "train_match.npz")
+    model = load_for_training(name)
+    frames, targets = training_batch()
+    criterion = MultiBoxLoss.from_config(model.config)
+    predictions = model(frames)
+    matches = 0
+    for index, truth in enumerate(truth for clip in targets for truth in clip):
+        ours = match(predictions.anchors, predictions.class_logits[index].detach(), truth)
+        matches += int((ours.labels.numpy() != recorded_match["conf_t"][index]).sum())
+        matches += int((ours.targets.numpy() != recorded_match["idx_t"][index]).sum())
+    losses = criterion(model, predictions, targets)
+    sum(losses.values()).backward()
+    named = dict(model.named_parameters())
+    gradients = {key: p.grad.double().norm().item() for key, p in named.items() if p.grad is not None}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    torch.optim.SGD(trained, lr=1e-3, momentum=0.9, weight_decay=1e-4).step()
+    with torch.no_grad():
+        after = criterion(model, model(frames), targets)
+
+    def relative(ours: dict, theirs: dict) -> dict[str, float]:
+        assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+        return {key: abs(ours[key] - value) / max(abs(value), 1e-12) for key, value in theirs.items()}
+
+    norms = {key: p.double().norm().item() for key, p in named.items()}
+    return TrainingComparison(
+        losses=relative({k: v.item() for k, v in losses.items()}, recorded["losses"]),
+        losses_after=relative({k: v.item() for k, v in after.items()}, recorded["losses_after_one_step"]),
+        gradient_norms=relative(gradients, {k: v for k, v in recorded["grad_norm"].items() if v is not None}),
+        parameter_norms=relative(norms, recorded["param_norm_after_step"]),
+        matches=matches,
+        frozen=sorted({key for key, p in named.items() if not p.requires_grad} ^ set(recorded["no_grad"])),
+    )
+
+
 def main() -> int:
     print(f"{'config':28} {'recording':18} {'array':22} {'relative':>10} {'absolute':>10}")
     for name in RECORDED:
@@ -242,6 +321,12 @@ def main() -> int:
             f"{name:28} {submission:18} {sum(x > 0 for x in pixels)} of {len(pixels)} "
             f"masks differ, by at most {max(pixels)} pixels; score by at most {score:.1e}"
         )
+    for name in RECORDED:
+        step = compare_training(name)
+        for key in ("losses", "losses_after", "gradient_norms", "parameter_norms"):
+            values = getattr(step, key).values()
+            print(f"{name:28} {'train':18} {key:22} {max(values):10.1e} (median {np.median(list(values)):.1e})")
+        print(f"{name:28} {'train':18} anchors matched in another way: {step.matches}")
     return 0
 
 

@@ -15,6 +15,7 @@ from tests.parity import (
     compare_forward,
     compare_results,
     compare_tracking,
+    compare_training,
     load_model,
 )
 
@@ -73,3 +74,15 @@ def test_final_list_is_the_recorded_one(name, nms, fusion):
     assert len(pixels) > 80
     assert max(pixels) <= 2  # a pixel on the 0.5 edge may fall either way in float32
     assert score < 2e-4
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_training_step_is_the_recorded_one(name):
+    step = compare_training(name)
+    assert step.matches == 0
+    assert step.frozen == []
+    assert len(step.losses) == 7 and max(step.losses.values()) < 1e-4
+    assert max(step.losses_after.values()) < 5e-3
+    gradients = sorted(step.gradient_norms.values())
+    assert len(gradients) > 150 and gradients[-1] < 2e-2 and gradients[len(gradients) // 2] < 2e-3
+    assert max(step.parameter_norms.values()) < 1e-5

@@ -111,6 +111,28 @@ def save_state_dict(state: Mapping[str, Tensor], path: str | Path) -> None:
         torch.save({name: value.detach().cpu() for name, value in state.items()}, file)
 
 
+def save_training_state(state: Mapping, checkpoint: str | Path) -> None:
+    """Writes what training needs beside the weights to go on: `<checkpoint without .pth>.state`."""
+    with atomic_write(Path(checkpoint).with_suffix(".state"), "wb") as file:
+        torch.save(dict(state), file)
+
+
+def load_training_state(checkpoint: str | Path) -> dict | None:
+    """What `save_training_state` wrote beside `checkpoint`, or None if there is nothing.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(checkpoint).with_suffix(".state")
+    if not path.is_file():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        kind = type(error).__name__
+        raise InputError(f"{path}: damaged ({kind}); delete it to resume with the weights only") from None
+
+
 def fingerprint(path: str | Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     with open(path, "rb") as file:

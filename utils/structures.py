@@ -51,9 +51,11 @@ class FrameInput:
 
 
 def _map_tensors(value: Any, function) -> Any:
-    """`value` with `function` applied to every tensor in it, through nested dataclasses."""
+    """`value` with `function` applied to every tensor in it, through nested dataclasses and tuples."""
     if isinstance(value, Tensor):
         return function(value)
+    if isinstance(value, tuple):
+        return tuple(_map_tensors(item, function) for item in value)
     if is_dataclass(value):
         return replace(value, **{f.name: _map_tensors(getattr(value, f.name), function) for f in fields(value)})
     return value
@@ -89,12 +91,29 @@ class PerObject(TensorFields):
 
 @dataclass(frozen=True)
 class FrameTargets(PerObject):
-    """Ground truth of one frame: `boxes` [N,4], `labels` [N] 1…C, `masks` [N,H,W] 0/1, `instance_ids` [N]."""
+    """Ground truth of one frame: `boxes` [N,4], `labels` [N] 1…C, `masks` [N,H,W] 0/1 at the network input's size,
+    `instance_ids` [N], unique over a batch."""
 
     boxes: Tensor
     labels: Tensor
     masks: Tensor
     instance_ids: Tensor
+
+
+@dataclass(frozen=True)
+class Clip(TensorFields):
+    """T frames of one video with their truth: `frames` [T,3,H,W] network input, `targets` one per frame."""
+
+    frames: Tensor
+    targets: tuple[FrameTargets, ...]
+
+
+@dataclass(frozen=True)
+class ClipBatch(TensorFields):
+    """B clips of one size: `frames` [B,T,3,H,W], `targets[clip][frame]`."""
+
+    frames: Tensor
+    targets: tuple[tuple[FrameTargets, ...], ...]
 
 
 @dataclass(frozen=True)

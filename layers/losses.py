@@ -1,0 +1,227 @@
+"""What the network is trained to do: STMask's seven losses.
+
+Letters: I images of the batch (clip-major), A anchors, P positives (anchors that learn an instance) of all images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import distance_box_iou_loss
+
+from layers.box_utils import decode, encode, to_cxcywh
+from layers.mask_utils import assemble_masks
+from layers.matching import BACKGROUND, Match, match
+from layers.temporal_fusion import fuse
+from utils.structures import FrameTargets, Predictions
+
+BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
+NEGATIVES_PER_POSITIVE = 3
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The positives of a batch: `image` [P], `anchor` [P] and `target` [P] (row of the image's truth), `weights` [P]
+    1/(positives of the image), `boxes` [P,4] as predicted, `truth_boxes` [P,4], `instance_ids` [P]."""
+
+    image: Tensor
+    anchor: Tensor
+    target: Tensor
+    weights: Tensor
+    boxes: Tensor
+    truth_boxes: Tensor
+    instance_ids: Tensor
+
+
+def find_positives(predictions: Predictions, truths: Sequence[FrameTargets], matches: Sequence[Match]) -> Positives:
+    """The positives of I images in the order image, anchor; P = 0 is fine."""
+    labels = torch.stack([m.labels for m in matches])  # [I,A]
+    image, anchor = (labels > 0).nonzero(as_tuple=True)
+    target = torch.stack([m.targets for m in matches])[image, anchor]
+    counts = torch.bincount(image, minlength=len(truths))
+    # Rows of all images' truths one after another, to gather from at once.
+    offsets = torch.tensor([0, *(len(t) for t in truths[:-1])], device=image.device).cumsum(0)
+    row = offsets[image] + target
+    return Positives(
+        image=image,
+        anchor=anchor,
+        target=target,
+        weights=1 / counts[image].float(),
+        boxes=decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor]),
+        truth_boxes=torch.cat([t.boxes for t in truths])[row],
+        instance_ids=torch.cat([t.instance_ids for t in truths])[row],
+    )
+
+
+def class_loss(class_logits: Tensor, labels: Tensor, weights: Tensor, weights_by_position: bool) -> Tensor:
+    """Weighted cross-entropy over positives and hard negatives, summed, /4.
+
+    `class_logits` [I,A,C+1], `labels` [I,A] (−1 neutral), `weights` [P] of the positives in order. Hard negatives are
+    the 3·P anchors of the whole batch that are least sure to be background; each weighs 3·I/(their number). With
+    `weights_by_position` the vector of all weights, positives' first, is laid over the anchors in the order of their
+    index, so that weight and anchor do not correspond (docs/quirks.md).
+    """
+    num_images = len(labels)
+    logits, flat_labels = class_logits.flatten(0, 1).float(), labels.flatten()
+    positive = flat_labels > 0
+    background = flat_labels == BACKGROUND
+    with torch.no_grad():
+        hardness = (torch.logsumexp(logits, dim=1) - logits[:, 0]).masked_fill(~background, float("-inf"))
+        count = min(NEGATIVES_PER_POSITIVE * int(positive.sum()), int(background.sum()))
+        negative = torch.zeros_like(positive)
+        negative[hardness.argsort(descending=True)[:count]] = True
+    negative_weights = weights.new_full((count,), NEGATIVES_PER_POSITIVE * num_images / max(count, 1))
+    kept = positive | negative
+    if weights_by_position:
+        kept_weights = torch.cat((weights, negative_weights))
+    else:
+        all_weights = logits.new_zeros(len(logits))
+        all_weights[positive] = weights
+        all_weights[negative] = negative_weights
+        kept_weights = all_weights[kept]
+    return (kept_weights * F.cross_entropy(logits[kept], flat_labels[kept], reduction="none")).sum() / 4
+
+
+def track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean over pairs of positives of BCE((cos+1)/2, same instance); 0 for fewer than two positives.
+
+    `embeddings` [P,E] of unit length, `instance_ids` [P], `weights` [P].
+    """
+    similarity = ((embeddings @ embeddings.t() + 1) / 2).clamp(0, 1)
+    same = (instance_ids[:, None] == instance_ids[None]).to(similarity.dtype)
+    pair_weights = (weights[:, None] * weights[None]).triu(diagonal=1)
+    cross_entropy = F.binary_cross_entropy(similarity, same, reduction="none")
+    return (pair_weights * cross_entropy).sum() / pair_weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def mask_loss(masks: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
+    """Sum over pixels of BCE per mask [N], divided by the box's area in pixels.
+
+    `masks` [N,h,w] soft, resized bilinearly to those of `truth` [N,H,W] 0/1; `boxes` [N,4] normalised, sides counted
+    as at least one pixel. Where a mask is cropped to zero, a truth pixel costs BCE's cap of 100.
+    """
+    height, width = truth.shape[-2:]
+    if len(masks) == 0:
+        return masks.sum(dim=(1, 2))
+    resized = F.interpolate(masks[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+    pixels = F.binary_cross_entropy(resized.clamp(0, 1), truth.to(resized.dtype), reduction="none").sum(dim=(1, 2))
+    sides = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))
+    return pixels / sides.clamp(min=1).prod(dim=1)
+
+
+def grow_boxes(boxes: Tensor) -> Tensor:
+    """`boxes` [N,4] with sides 1.2 times as long about the same centre, clamped to 1e-5…1."""
+    boxes = to_cxcywh(boxes)
+    half = boxes[:, 2:] * BOX_GROWTH / 2
+    return torch.cat((boxes[:, :2] - half, boxes[:, :2] + half), dim=1).clamp(1e-5, 1)
+
+
+class MultiBoxLoss:
+    """The losses of a batch of clips, as {name: scalar}, each already multiplied by its weight.
+
+    `BIoU` (or `B`, smooth L1, with `box_iou_loss` off) boxes, `C` classes, `center` centerness, `M` masks, `T`
+    embeddings; with temporal fusion, for clips of two frames, `B_shift` and `M_shift`: the boxes and masks that the
+    temporal net expects in the second frame.
+    """
+
+    def __init__(
+        self,
+        box_iou_loss: bool = True,
+        weights_by_position: bool = True,
+        crop_with_predicted_box: bool = True,
+        patch_size: int = 11,
+    ):
+        self.box_iou_loss = box_iou_loss
+        self.weights_by_position = weights_by_position
+        self.crop_with_predicted_box = crop_with_predicted_box
+        self.patch_size = patch_size
+
+    @classmethod
+    def from_config(cls, config) -> "MultiBoxLoss":
+        """The losses of a config (`train.box_iou_loss`, two quirks, the correlation's window)."""
+        return cls(
+            box_iou_loss=config.train.box_iou_loss,
+            weights_by_position=config.quirks.ohem_weights_by_position,
+            crop_with_predicted_box=config.quirks.mask_bce_outside_crop,
+            patch_size=config.temporal_fusion.patch_size,
+        )
+
+    def __call__(
+        self, model: nn.Module, predictions: Predictions, targets: Sequence[Sequence[FrameTargets]]
+    ) -> dict[str, Tensor]:
+        truths = [truth for clip in targets for truth in clip]
+        matches = [
+            match(predictions.anchors, logits, truth)
+            for logits, truth in zip(predictions.class_logits.detach(), truths, strict=True)
+        ]
+        positives = find_positives(predictions, truths, matches)
+        labels = torch.stack([m.labels for m in matches])
+        losses = self._box_losses(predictions, positives, len(truths))
+        losses["C"] = (
+            6.125
+            * class_loss(predictions.class_logits, labels, positives.weights, self.weights_by_position)
+            / len(truths)
+        )
+        losses["M"] = 6.125 * self._mask_loss(predictions, positives, truths) / len(truths)
+        embeddings = predictions.embeddings[positives.image, positives.anchor].float()
+        losses["T"] = 5 * track_loss(embeddings, positives.instance_ids, positives.weights)
+        if hasattr(model, "TemporalNet"):
+            losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets)
+        return losses
+
+    def _box_losses(self, predictions: Predictions, positives: Positives, num_images: int) -> dict[str, Tensor]:
+        """BIoU or B, and center: sums over positives by weight, divided by the number of images."""
+        centerness = predictions.centerness[positives.image, positives.anchor].float()
+        distance_iou = 1 - distance_box_iou_loss(positives.boxes, positives.truth_boxes)
+        if self.box_iou_loss:
+            losses = {"BIoU": 5 * (positives.weights * (1 - distance_iou)).sum() / num_images}
+        else:
+            deltas = predictions.box_deltas[positives.image, positives.anchor].float()
+            wanted = encode(positives.truth_boxes, predictions.anchors[positives.anchor])
+            per_box = F.smooth_l1_loss(deltas, wanted, reduction="none").sum(dim=1)
+            losses = {"B": 1.5 * (positives.weights * per_box).sum() / num_images}
+        per_box = F.smooth_l1_loss(centerness, distance_iou, reduction="none")
+        losses["center"] = 20 * (positives.weights * per_box).sum() / num_images
+        return losses
+
+    def _mask_loss(self, predictions: Predictions, positives: Positives, truths: Sequence[FrameTargets]) -> Tensor:
+        """The sum over positives, by weight, of the mask loss in the box that crops the mask."""
+        crops = grow_boxes(positives.boxes.detach()) if self.crop_with_predicted_box else positives.truth_boxes
+        total = predictions.prototypes.sum() * 0
+        for index, truth in enumerate(truths):  # by image: the masks of all at once would not fit
+            mine = positives.image == index
+            coeffs = predictions.mask_coeffs[index, positives.anchor[mine]].float()
+            masks = assemble_masks(predictions.prototypes[index].float(), coeffs, crops[mine])
+            per_mask = mask_loss(masks, truth.masks[positives.target[mine]], crops[mine])
+            total = total + (positives.weights[mine] * per_mask).sum()
+        return total
+
+    def _shift_losses(
+        self,
+        temporal_net: nn.Module,
+        predictions: Predictions,
+        positives: Positives,
+        targets: Sequence[Sequence[FrameTargets]],
+    ) -> dict[str, Tensor]:
+        """B_shift and M_shift: means over a clip's positives whose instance is in its second frame too."""
+        features = predictions.fusion_features
+        box_total = mask_total = predictions.prototypes.sum() * 0
+        for clip, (_, second) in enumerate(targets):
+            image = 2 * clip
+            mine = positives.image == image
+            same = positives.instance_ids[mine][:, None] == second.instance_ids[None]  # [P,N]
+            found = mine.nonzero().squeeze(1)[same.any(dim=1)]
+            if len(found) == 0:
+                continue
+            partner = same[same.any(dim=1)].int().argmax(dim=1)
+            fused = fuse(features[image : image + 1], features[image + 1 : image + 2], self.patch_size)
+            deltas, changes = temporal_net(fused, positives.boxes[found].detach())
+            boxes = second.boxes[partner]
+            wanted = encode(boxes, to_cxcywh(positives.truth_boxes[found]))
+            box_total = box_total + F.smooth_l1_loss(deltas.float(), wanted, reduction="none").sum(dim=1).mean()
+            coeffs = predictions.mask_coeffs[image, positives.anchor[found]].detach().float() + changes.float()
+            masks = assemble_masks(predictions.prototypes[image + 1].detach().float(), coeffs, boxes)
+            mask_total = mask_total + mask_loss(masks, second.masks[partner], boxes).mean()
+        return {"B_shift": 5 * box_total / len(targets), "M_shift": 6.125 * mask_total / len(targets)}

@@ -1,0 +1,126 @@
+"""The losses, one by one; tests/test_parity.py compares the whole of a training step."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data.config import get_config
+from layers.losses import MultiBoxLoss, class_loss, grow_boxes, mask_loss, track_loss
+from stmask import STMask
+from tests.parity import load_for_training, training_batch
+from utils.structures import FrameTargets
+
+
+@pytest.fixture(scope="module")
+def recorded(request):
+    folder = request.path.parent.parent / "fixtures" / "reference" / "unit"
+    return {key: torch.as_tensor(value) for key, value in np.load(folder / "losses.npz").items()}
+
+
+def weights_of(labels):
+    positive = labels > 0
+    return (positive / positive.sum(dim=1, keepdim=True))[positive]
+
+
+def test_recorded_class_loss_and_its_gradient(recorded):
+    logits = recorded["conf"].clone().requires_grad_()
+    loss = 6.125 * class_loss(logits, recorded["conf_t"], weights_of(recorded["conf_t"]), weights_by_position=True)
+    torch.testing.assert_close(loss, recorded["C"], rtol=1e-5, atol=0)
+    loss.backward()
+    torch.testing.assert_close(logits.grad, recorded["grad_conf"], rtol=1e-4, atol=1e-6)
+
+
+def test_recorded_track_loss_and_its_gradient(recorded):
+    positive = recorded["conf_t"] > 0
+    track = recorded["track"].clone().requires_grad_()
+    loss = 5 * track_loss(track[positive], recorded["ids_t"][positive], weights_of(recorded["conf_t"]))
+    torch.testing.assert_close(loss, recorded["T"], rtol=1e-5, atol=0)
+    loss.backward()
+    torch.testing.assert_close(track.grad, recorded["grad_track"], rtol=1e-4, atol=1e-6)
+
+
+def test_quirk_ohem_weights_lie_by_position():
+    # A hard negative first, the positive second: by position the positive's weight 1 falls on the negative.
+    logits = torch.tensor([[[0.0, 1.0], [2.0, 0.0]]])
+    labels = torch.tensor([[0, 1]])
+    negative, positive = torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="none").tolist()
+    one = torch.ones(1)
+    right = class_loss(logits, labels, one, weights_by_position=False)
+    published = class_loss(logits, labels, one, weights_by_position=True)
+    assert right.item() == pytest.approx((1 * positive + 3 * negative) / 4)
+    assert published.item() == pytest.approx((1 * negative + 3 * positive) / 4)
+
+
+def test_neutral_anchors_and_easy_negatives_cost_nothing():
+    logits = torch.zeros(1, 6, 3)
+    logits[0, 1, 0] = 9.0  # an easy negative; of four background anchors the three hardest count
+    logits[0, 5, 1] = 9.0  # neutral
+    labels = torch.tensor([[1, 0, 0, 0, 0, -1]])
+    loss = class_loss(logits, labels, torch.ones(1), weights_by_position=False)
+    assert loss.item() == pytest.approx((np.log(3) + 3 * np.log(3)) / 4)
+
+
+def test_no_positive_costs_nothing():
+    assert class_loss(torch.zeros(1, 4, 3), torch.zeros(1, 4, dtype=torch.int64), torch.zeros(0), True) == 0
+    assert track_loss(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0)) == 0
+    assert track_loss(torch.ones(1, 1), torch.ones(1), torch.ones(1)) == 0
+
+
+def test_track_loss_by_hand():
+    embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # cos 0, so the similarity is a half
+    for ids in ([1, 1], [1, 2]):
+        loss = track_loss(embeddings, torch.tensor(ids), torch.tensor([0.5, 0.5]))
+        assert loss.item() == pytest.approx(np.log(2))
+
+
+def test_mask_loss_by_hand():
+    truth = torch.ones(1, 2, 2)
+    half = torch.full((1, 2, 2), 0.5)
+    whole, quarter = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 0.1, 0.1]])
+    assert mask_loss(half, truth, whole).item() == pytest.approx(np.log(2))  # four pixels in a box of four
+    assert mask_loss(half, truth, quarter).item() == pytest.approx(4 * np.log(2))  # sides count as a pixel at least
+    assert mask_loss(torch.zeros(1, 2, 2), truth, whole).item() == pytest.approx(100)  # BCE's cap a pixel
+    assert mask_loss(torch.zeros(0, 2, 2), truth[:0], whole[:0]).shape == (0,)
+
+
+def test_grown_boxes():
+    boxes = torch.tensor([[0.4, 0.4, 0.6, 0.8], [-0.5, 0.0, 0.5, 1.0]])
+    expected = torch.tensor([[0.38, 0.36, 0.62, 0.84], [1e-5, 1e-5, 0.6, 1.0]])
+    torch.testing.assert_close(grow_boxes(boxes), expected)
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [
+        ("smooth_l1_box", {"train.box_iou_loss": False}),
+        ("crop_with_gt_box", {"quirks.mask_bce_outside_crop": False}),
+        ("no_temporal_fusion", {"temporal_fusion.enabled": False}),
+    ],
+)
+def test_recorded_variants(reference, variant, settings):
+    name = "STMask_plus_resnet50"
+    expected = json.loads((reference / name / "loss_variants.json").read_text())[variant]["losses"]
+    config = get_config(f"{name}_config", settings)
+    model = load_for_training(name)
+    if not config.temporal_fusion.enabled:
+        del model.TemporalNet
+    frames, targets = training_batch()
+    with torch.no_grad():
+        losses = MultiBoxLoss.from_config(config)(model, model(frames), targets)
+    assert {key: pytest.approx(value, rel=1e-4) for key, value in expected.items()} == {
+        key: loss.item() for key, loss in losses.items()
+    }
+
+
+def test_a_batch_without_instances_trains_nothing_and_stops_nothing():
+    torch.manual_seed(0)
+    model = STMask.from_config(get_config("STMask_demo_config")).train()
+    empty = FrameTargets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 64, 96), torch.zeros(0))
+    predictions = model(torch.randn(1, 2, 3, 64, 96))
+    losses = MultiBoxLoss.from_config(model.config)(model, predictions, [[empty, empty]])
+    assert set(losses) == {"BIoU", "C", "center", "M", "T", "B_shift", "M_shift"}
+    assert all(loss.item() == 0 for loss in losses.values())
+    sum(losses.values()).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
