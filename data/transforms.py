@@ -1,20 +1,34 @@
-"""From a picture to the network's input: resize, normalise, pad; the same for evaluation and for live video."""
+"""From a picture to the network's input: resize, normalise, pad; the same for training, evaluation and live video.
 
-from typing import Self
+For training, `ClipTransform` takes the annotations along and can flip, crop, zoom and change colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torchvision import tv_tensors
+from torchvision.ops import masks_to_boxes
+from torchvision.transforms import v2
 
 from data.config import Config
+from utils.structures import FrameTargets
+
+if TYPE_CHECKING:  # `data.ytvis` itself needs `FrameTransform`
+    from data.ytvis import FrameAnnotations
 
 
 class FrameTransform:
     """Turns frames into network input; the same sizes for every frame, whatever the frame's own.
 
     `size_hw` is the (height, width) a frame is resized to, `padded_hw` the network input: `size_hw` rounded up to
-    multiples of `size_divisor`. `mean` and `std` are RGB, for values 0…255.
+    multiples of `size_divisor`. `mean` and `std` are RGB, for values 0…255; `mean_colour` is the mean as a pixel.
     """
 
     def __init__(
@@ -27,6 +41,7 @@ class FrameTransform:
         height, width = size_hw
         self.size_hw = (height, width)
         self.padded_hw = (-(-height // size_divisor) * size_divisor, -(-width // size_divisor) * size_divisor)
+        self.mean_colour = tuple(round(value) for value in mean)
         self._mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
         self._std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
@@ -44,13 +59,150 @@ class FrameTransform:
         Raises:
             ValueError: `frame` is not [h,w,3] uint8 with at least one pixel.
         """
-        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-            raise ValueError(f"a frame must be [h,w,3] uint8, not {list(frame.shape)} {frame.dtype}")
-        height, width = self.size_hw
+        _check_frame(frame)
         # Resized before it becomes float: the published weights saw pixels rounded to whole numbers.
-        resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
+        resized = _resize(frame, self.size_hw)
+        return self.normalise(torch.from_numpy(resized).permute(2, 0, 1)), self.size_hw, self.padded_hw
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """The network input [3,H,W] float32 of RGB values 0…255 [3,height,width] of `size_hw`; the padding is 0."""
+        height, width = self.size_hw
         image = torch.zeros(3, *self.padded_hw)
         inside = image[:, :height, :width]
-        torch.sub(torch.from_numpy(resized).permute(2, 0, 1), self._mean, out=inside)
+        torch.sub(pixels, self._mean, out=inside)
         inside.div_(self._std)  # divided, not multiplied by the reciprocal: that differs in the last bit
-        return image, self.size_hw, self.padded_hw
+        return image
+
+
+def _check_frame(frame: np.ndarray) -> None:
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise ValueError(f"a frame must be [h,w,3] uint8, not {list(frame.shape)} {frame.dtype}")
+
+
+def _resize(frame: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(frame, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
+
+
+class ClipTransform:
+    """Turns annotated frames of a video into network input and targets, all frames of a clip in the same way.
+
+    `flip_probability` is that of a horizontal flip. `photometric` changes colours, `crop` cuts out a region, both after
+    Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV 2016), 2.2; `zoom_out` makes the picture a smaller part of
+    one in the mean colour (Fu et al., "DSSD", 2017). All draws come from torch's global CPU generator.
+    """
+
+    def __init__(
+        self,
+        frame_transform: FrameTransform,
+        flip_probability: float = 0.5,
+        photometric: bool = False,
+        zoom_out: bool = False,
+        crop: bool = False,
+    ):
+        self.frame_transform = frame_transform
+        self._crop = v2.RandomIoUCrop() if crop else None
+        # At the network's size, since frames may be far larger; only a crop needs the pixels that resizing loses.
+        steps: list[v2.Transform] = [_Resize(frame_transform.size_hw)]
+        if photometric:
+            steps.append(v2.RandomPhotometricDistort())
+        if zoom_out:
+            fill = {tv_tensors.Image: frame_transform.mean_colour, tv_tensors.Mask: 0}
+            steps += [v2.ClampBoundingBoxes("hard"), v2.RandomZoomOut(fill=fill), _Resize(frame_transform.size_hw)]
+        steps.append(_PixelFlip(flip_probability))
+        self._steps = v2.Compose(steps)
+
+    def __call__(self, frames: Sequence[tuple[np.ndarray, FrameAnnotations]]) -> list[tuple[Tensor, FrameTargets]]:
+        """[(image [3,H,W] float32, targets)] of [(frame [h,w,3] uint8 RGB, annotations in its pixels)].
+
+        All frames are of one size. The image is `FrameTransform`'s; masks [N,H,W] are uint8 0/1. Boxes are clipped to
+        what is not padding. An object with no mask pixel or no box area left is dropped; N may be 0.
+
+        Raises:
+            ValueError: a frame is not [h,w,3] uint8 with at least one pixel.
+        """
+        samples = [_to_sample(frame, annotations) for frame, annotations in frames]
+        if self._crop is not None:
+            samples = _crop_samples(samples, self._crop)
+        return [
+            (self.frame_transform.normalise(sample["image"]), self._targets(sample)) for sample in self._steps(samples)
+        ]
+
+    def _targets(self, sample: dict[str, Tensor]) -> FrameTargets:
+        (height, width), (padded_height, padded_width) = self.frame_transform.size_hw, self.frame_transform.padded_hw
+        boxes_px = v2.functional.clamp_bounding_boxes(sample["boxes"], clamping_mode="hard").as_subclass(Tensor)
+        masks = functional.pad(
+            sample["masks"].as_subclass(Tensor), (0, padded_width - width, 0, padded_height - height)
+        )
+        targets = FrameTargets(
+            boxes=boxes_px / boxes_px.new_tensor([padded_width, padded_height, padded_width, padded_height]),
+            labels=sample["labels"],
+            masks=masks,
+            instance_ids=sample["instance_ids"],
+        )
+        # A box without area has no logarithm to regress, a mask without pixels nothing to learn from. (NaN: dropped.)
+        has_area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(dim=1)
+        return targets[has_area & masks.flatten(1).any(dim=1).bool()]
+
+
+def _to_sample(frame: np.ndarray, annotations: FrameAnnotations) -> dict[str, Tensor]:
+    """One frame in the types that torchvision's transforms tell apart; they pass plain tensors through."""
+    _check_frame(frame)
+    return {
+        "image": tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)),
+        # Not clamped on the way: `FrameTargets` are clipped once, at the end.
+        "boxes": tv_tensors.BoundingBoxes(
+            annotations.boxes_px, format="XYXY", canvas_size=frame.shape[:2], clamping_mode=None
+        ),
+        "masks": tv_tensors.Mask(annotations.masks.to(torch.uint8)),
+        "labels": annotations.labels,
+        "instance_ids": annotations.instance_ids,
+    }
+
+
+def _crop_samples(samples: list[dict[str, Tensor]], crop: v2.RandomIoUCrop) -> list[dict[str, Tensor]]:
+    """The samples cut to one region, drawn for the objects of the first; each box is that of what is left of its mask.
+
+    torchvision's own crop drops an object whose centre is outside, and the network would learn that it is background.
+    """
+    first = samples[0]
+    region = crop.make_params([first["image"], first["boxes"]]) if len(first["boxes"]) else {}
+    if not region:
+        return samples
+    place = (region["top"], region["left"], region["height"], region["width"])
+    return [_crop_sample(sample, place) for sample in samples]
+
+
+def _crop_sample(sample: dict[str, Tensor], place: tuple[int, int, int, int]) -> dict[str, Tensor]:
+    masks = v2.functional.crop(sample["masks"], *place)
+    is_left = masks.flatten(1).any(dim=1).bool()
+    masks = masks[is_left]
+    boxes = tv_tensors.BoundingBoxes(
+        masks_to_boxes(masks).float(), format="XYXY", canvas_size=place[2:], clamping_mode=None
+    )
+    return {
+        "image": v2.functional.crop(sample["image"], *place),
+        "boxes": boxes,
+        "masks": tv_tensors.Mask(masks),
+        "labels": sample["labels"][is_left],
+        "instance_ids": sample["instance_ids"][is_left],
+    }
+
+
+class _Resize(v2.Resize):
+    """torchvision's resize, nearest for masks, but images as `FrameTransform` does it: theirs differs in the pixels."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        if not isinstance(inpt, tv_tensors.Image):
+            return super().transform(inpt, params)
+        frame = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
+        return tv_tensors.Image(torch.from_numpy(_resize(frame, tuple(self.size))).permute(2, 0, 1))
+
+
+class _PixelFlip(v2.RandomHorizontalFlip):
+    """torchvision's flip, but a box, whose last pixel is included, goes from x to W − x − 1 instead of W − x."""
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        flipped = super().transform(inpt, params)
+        if isinstance(inpt, tv_tensors.BoundingBoxes):
+            return tv_tensors.wrap(flipped.as_subclass(Tensor) - flipped.new_tensor([1, 0, 1, 0]), like=inpt)
+        return flipped

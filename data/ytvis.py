@@ -135,7 +135,33 @@ class YTVISDataset:
         """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""
         return self._annotations[video_id]
 
-    def frame_annotations(self, video_id: int, frame_index: int) -> FrameAnnotations:
+    def annotated_frames(self, video_id: int) -> tuple[int, ...]:
+        """The indices of the frames that show something by `frame_annotations`, ascending.
+
+        A segmentation is only looked into where the file lacks its box or its area, so one that cannot be used may
+        still count here; one that is looked into and cannot be used is logged and left out. KeyError for an unknown
+        video.
+        """
+        return tuple(
+            frame_index
+            for frame_index in range(len(self._videos[video_id]))
+            if any(self._is_visible(track, frame_index) for track in self.annotations(video_id))
+        )
+
+    def _is_visible(self, track: TrackAnnotation, frame_index: int) -> bool:
+        if track.iscrowd or not track.segmentations[frame_index]:
+            return False
+        rle = None
+        if track.bboxes[frame_index] is None or track.areas[frame_index] is None:
+            try:
+                rle = self._rle(track, frame_index)
+            except InputError as error:
+                logger.warning("left out: %s", error)
+            if rle is None:
+                return False
+        return _valid_box(track, frame_index, rle) is not None
+
+    def frame_annotations(self, video_id: int, frame_index: int, *, skip_unusable: bool = False) -> FrameAnnotations:
         """What one frame shows, in the file's order; of length 0 if that is nothing.
 
         Left out are crowds, objects without a segmentation in this frame, and those with no area or with a box less
@@ -143,24 +169,24 @@ class YTVISDataset:
 
         Raises:
             KeyError: no such video.
-            InputError: a segmentation cannot be used.
+            InputError: a segmentation cannot be used; `skip_unusable` logs that and leaves the object out instead.
         """
         video = self._videos[video_id]
         boxes, labels, masks, instance_ids = [], [], [], []
         for track in self.annotations(video_id):
-            if track.iscrowd:
+            try:
+                box_and_mask = self._box_and_mask(track, frame_index)
+            except InputError as error:
+                if not skip_unusable:
+                    raise
+                logger.warning("left out: %s", error)
                 continue
-            where = f"{self.ann_file}: annotation {track.annotation_id}, frame {frame_index}"
-            rle = _located(segmentation_to_rle, where, track.segmentations[frame_index], video.height, video.width)
-            if rle is None:
+            if box_and_mask is None:
                 continue
-            box, area = track.bboxes[frame_index], track.areas[frame_index]
-            x, y, width, height = coco_mask.toBbox(rle).tolist() if box is None else box
-            if width < 1 or height < 1 or (coco_mask.area(rle) if area is None else area) <= 0:
-                continue
+            (x, y, width, height), mask = box_and_mask
             boxes.append([x, y, x + width - 1, y + height - 1])
             labels.append(self.labels[track.category_id])
-            masks.append(_located(decode_mask, where, rle))
+            masks.append(mask)
             instance_ids.append(track.annotation_id)
         pixels = np.stack(masks) if masks else np.zeros((0, video.height, video.width), dtype=bool)
         return FrameAnnotations(
@@ -169,6 +195,33 @@ class YTVISDataset:
             masks=torch.from_numpy(pixels),
             instance_ids=torch.tensor(instance_ids, dtype=torch.int64),
         )
+
+    def _box_and_mask(self, track: TrackAnnotation, frame_index: int) -> tuple[list[float], np.ndarray] | None:
+        """The object's x y width height and mask, or None if it is no truth of this frame; InputError if unusable."""
+        if track.iscrowd:
+            return None
+        rle = self._rle(track, frame_index)
+        box = None if rle is None else _valid_box(track, frame_index, rle)
+        if box is None:
+            return None
+        return box, _located(decode_mask, self._where(track, frame_index), rle)
+
+    def _rle(self, track: TrackAnnotation, frame_index: int) -> dict | None:
+        video = self._videos[track.video_id]
+        segmentation = track.segmentations[frame_index]
+        where = self._where(track, frame_index)
+        return _located(segmentation_to_rle, where, segmentation, video.height, video.width)
+
+    def _where(self, track: TrackAnnotation, frame_index: int) -> str:
+        return f"{self.ann_file}: annotation {track.annotation_id}, frame {frame_index}"
+
+
+def _valid_box(track: TrackAnnotation, frame_index: int, rle: dict | None) -> list[float] | None:
+    """x y width height, or None if the object is too small. `rle` stands in for a box or an area the file lacks."""
+    box, area = track.bboxes[frame_index], track.areas[frame_index]
+    box = coco_mask.toBbox(rle).tolist() if box is None else box
+    area = coco_mask.area(rle) if area is None else area
+    return box if box[2] >= 1 and box[3] >= 1 and area > 0 else None
 
 
 def segmentation_to_rle(segmentation: list | dict | None, height: int, width: int) -> dict | None:
@@ -222,7 +275,7 @@ def read_frames(
         batch_size=None,
         num_workers=min(num_workers, len(files)),
         collate_fn=_as_is,
-        worker_init_fn=_init_worker,
+        worker_init_fn=init_worker,
         generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
     )
 
@@ -253,15 +306,19 @@ class _FrameFiles(Dataset):
         )
         is_last = frame_index == len(video) - 1
         try:
-            frame = _read_frame(self.image_root / video.file_names[frame_index], video)
+            frame = read_frame(self.image_root / video.file_names[frame_index], video)
         except InputError as error:
             return FrameInput(meta, image=None, is_last=is_last, error=str(error))
         image, _, _ = self.transform(frame)
         return FrameInput(meta, image=image, is_last=is_last, frame=frame if self.keep_frames else None)
 
 
-def _read_frame(path: Path, video: Video) -> np.ndarray:
-    """The picture [h,w,3] uint8 RGB, or InputError."""
+def read_frame(path: Path, video: Video) -> np.ndarray:
+    """The picture [h,w,3] uint8 RGB under `path`, a frame of `video`.
+
+    Raises:
+        InputError: it is missing, cannot be decoded, or is not of the video's size.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such frame")
     try:
@@ -282,8 +339,8 @@ def _as_is(frame: FrameInput) -> FrameInput:
     return frame
 
 
-def _init_worker(worker_id: int) -> None:
-    """The workers are the parallelism: each keeps to one thread (torch's loader sees to its own)."""
+def init_worker(worker_id: int) -> None:
+    """For `DataLoader`: the workers are the parallelism, each keeps to one thread (torch's loader sees to its own)."""
     cv2.setNumThreads(0)
 
 

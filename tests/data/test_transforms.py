@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from data.config import get_config
-from data.transforms import FrameTransform
+from data.transforms import ClipTransform, FrameTransform
+from data.ytvis import FrameAnnotations
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
 CFG = get_config("STMask_plus_resnet50_config")
@@ -56,3 +57,178 @@ def test_the_frame_stays_as_it_was():
 def test_anything_but_an_rgb_frame_is_refused(frame):
     with pytest.raises(ValueError, match="must be"):
         FrameTransform.from_config(CFG)(frame)
+
+
+# ---------------------------------------------------------------------------------------------------- clips
+
+
+SMALL = FrameTransform((36, 64), CFG.input.mean, CFG.input.std, 32)
+ALL = {"photometric": True, "zoom_out": True, "crop": True}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the loader's workers; two threads wait for each other more than they save on small images."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def annotations(boxes_px, masks):
+    """Objects numbered from 1, of label 10 and up, in the frame's pixels."""
+    masks = torch.as_tensor(np.asarray(masks), dtype=torch.bool)
+    numbers = torch.arange(1, len(masks) + 1)
+    return FrameAnnotations(torch.as_tensor(boxes_px, dtype=torch.float32), numbers + 9, masks, numbers)
+
+
+def discs(*circles, hw=(180, 320)):
+    """A grey frame with discs (centre x, centre y, radius) of their own brightness, and their truth."""
+    frame = np.full((*hw, 3), 90, np.uint8)
+    rows, columns = np.mgrid[: hw[0], : hw[1]]
+    masks = np.array([(columns - x) ** 2 + (rows - y) ** 2 <= r * r for x, y, r in circles]).reshape(-1, *hw)
+    for number, mask in enumerate(masks):
+        frame[mask] = 160 + 20 * number
+    spans = [(np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))) for mask in masks]
+    boxes = [(across[0], down[0], across[-1], down[-1]) for across, down in spans]
+    return frame, annotations(np.array(boxes, np.float32).reshape(-1, 4), masks)
+
+
+def of_seed(transform, frames, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return transform(frames)
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_clip_transform_equals_the_recorded_one_exactly(flip):
+    recorded = np.load(REFERENCE / "unit" / "transforms.npz")
+    frame_transform = FrameTransform((36, 64), CFG.input.mean, CFG.input.std, 64)
+    frame = recorded["img_bgr"][:, :, ::-1]
+    ((image, targets),) = ClipTransform(frame_transform, flip)(
+        [(frame, annotations(recorded["box_xyxy"], recorded["mask"]))]
+    )
+    np.testing.assert_array_equal(image.numpy(), recorded[f"flip{flip}_img"])
+    np.testing.assert_array_equal(targets.boxes.numpy(), recorded[f"flip{flip}_box"])
+    np.testing.assert_array_equal(targets.masks.numpy(), recorded[f"flip{flip}_mask"])
+    assert targets.labels.tolist() == [10, 11] and targets.instance_ids.tolist() == [1, 2]
+    assert targets.masks.dtype == torch.uint8 and targets.boxes.dtype == torch.float32
+    assert {type(tensor) for tensor in (image, targets.boxes, targets.masks)} == {torch.Tensor}
+
+
+def test_with_all_options_off_the_image_is_that_of_the_frame_transform():
+    frame, truth = discs((100, 90, 40), hw=(131, 207))
+    ((image, _),) = ClipTransform(SMALL, flip_probability=0)([(frame, truth)])
+    assert torch.equal(image, SMALL(frame)[0])
+
+
+def test_flip_by_hand():
+    """Eight columns, no resize, no padding: pixels 1…3 become 4…6."""
+    frame = np.arange(4 * 8 * 3, dtype=np.uint8).reshape(4, 8, 3)
+    mask = np.zeros((1, 4, 8))
+    mask[0, 1:3, 1:4] = 1
+    transform = ClipTransform(FrameTransform((4, 8), (0, 0, 0), (1, 1, 1), 4), flip_probability=1)
+    ((image, targets),) = transform([(frame, annotations([[1, 1, 3, 2]], mask))])
+    assert targets.boxes.tolist() == [[4 / 8, 1 / 4, 6 / 8, 2 / 4]]
+    assert targets.masks[0].nonzero().tolist() == [[1, 4], [1, 5], [1, 6], [2, 4], [2, 5], [2, 6]]
+    np.testing.assert_array_equal(image.numpy(), frame[:, ::-1].transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("options", [{}, {"photometric": True}, {"zoom_out": True}, {"crop": True}, ALL])
+def test_boxes_stay_around_their_masks_whatever_is_drawn(options):
+    transform = ClipTransform(FrameTransform((180, 320), CFG.input.mean, CFG.input.std, 32), 0.5, **options)
+    frames = [discs((80, 60, 30), (230, 110, 50)), discs((90, 70, 30), (220, 100, 50))]
+    areas = []
+    for seed in range(12):
+        for image, targets in of_seed(transform, frames, seed):
+            assert image.shape == (3, 192, 320) and targets.masks.shape[1:] == (192, 320)
+            assert targets.boxes.min() >= 0 and not targets.masks[:, 180:].any() and targets.masks.max() == 1
+            areas += targets.masks.sum((1, 2)).tolist()
+            for box, mask in zip(targets.boxes * torch.tensor([320, 192, 320, 192]), targets.masks, strict=True):
+                down, across = mask.nonzero().T
+                tight = torch.stack([across.min(), down.min(), across.max(), down.max()])
+                # In a crop of 0.3 of the side one pixel becomes 3.3, and a mask's last one ends 2.3 after the box.
+                torch.testing.assert_close(box, tight.float(), atol=4 if options.get("crop") else 2, rtol=0)
+    assert (len(set(areas)) > 8) == ("zoom_out" in options or "crop" in options)
+
+
+@pytest.mark.parametrize("options", [{"photometric": True}, {"zoom_out": True}, {"crop": True}, ALL])
+def test_all_frames_of_a_clip_are_treated_alike(options):
+    frame = discs((80, 60, 30), (230, 110, 50))
+    transform = ClipTransform(SMALL, 0.5, **options)
+    images = []
+    for seed in range(8):
+        (first, first_targets), (second, second_targets) = of_seed(transform, [frame, frame], seed)
+        assert torch.equal(first, second)
+        assert torch.equal(first_targets.boxes, second_targets.boxes)
+        assert torch.equal(first_targets.masks, second_targets.masks)
+        images.append(first)
+        again, _ = of_seed(transform, [frame, frame], seed)[0]
+        assert torch.equal(first, again)
+    assert len({image.numpy().tobytes() for image in images}) > 2
+
+
+def test_objects_stay_where_their_pixels_are():
+    """In the mask lie the object's own grey values: image, mask and box take the same way through zoom, crop, flip."""
+    transform = ClipTransform(FrameTransform((180, 320), (0, 0, 0), (1, 1, 1), 32), 0.5, zoom_out=True, crop=True)
+    for seed in range(10):
+        for image, targets in of_seed(transform, [discs((80, 60, 30), (230, 110, 50))] * 2, seed):
+            for number, mask in zip(targets.instance_ids.tolist(), targets.masks, strict=True):
+                assert image[0][mask.bool()].median() == 140 + 20 * number
+                assert not (image[0] == 140 + 20 * number)[~mask.bool()].float().mean() > 0.01
+
+
+def test_zooming_out_surrounds_the_picture_with_the_mean_colour():
+    frame, truth = discs((160, 90, 60))
+    transform = ClipTransform(SMALL, 0, zoom_out=True)
+    zoomed = [of_seed(transform, [(frame, truth)], seed)[0] for seed in range(12)]
+    plain = ClipTransform(SMALL, 0)([(frame, truth)])[0][1].masks.sum()
+    smaller = [image for image, targets in zoomed if targets.masks.sum() < plain]
+    assert 2 <= len(smaller) < 12 and all(targets.masks.sum() <= plain for _, targets in zoomed)
+    for image in smaller:  # 124 116 104 is the mean to within half a grey value
+        corners = image[:, [0, 0, 35, 35], [0, 63, 0, 63]]
+        assert (corners.abs() < 0.5 / 57).all(dim=0).any()
+
+
+def test_what_the_crop_cuts_away_is_dropped_even_if_that_is_all():
+    """The crop is drawn for the first frame, so the second can lose its only object; some draws must do that."""
+    frames = [discs((40, 40, 30)), discs((285, 150, 15))]
+    transform = ClipTransform(SMALL, 0, crop=True)
+    counts = set()
+    for seed in range(30):
+        (_, first), (image, second) = of_seed(transform, frames, seed)
+        counts.add((len(first), len(second)))
+        if not len(second):
+            assert image.shape == (3, 64, 64) and second.boxes.shape == (0, 4) and second.masks.shape == (0, 64, 64)
+            assert second.labels.dtype == second.instance_ids.dtype == torch.int64
+    assert counts == {(1, 0), (1, 1)}
+
+
+@pytest.mark.parametrize("options", [{}, ALL])
+def test_a_frame_without_objects_has_empty_targets(options):
+    transform = ClipTransform(SMALL, 1, **options)
+    for image, targets in transform([discs(), discs((80, 60, 30))][:1] * 2):
+        assert image.shape == (3, 64, 64) and len(targets) == 0 and targets.masks.shape == (0, 64, 64)
+
+
+def test_objects_that_leave_nothing_to_learn_from_are_dropped():
+    """A column of one pixel has x1 = x2; a single pixel falls between the nearest ones; a box lies outside; NaN."""
+    masks = np.zeros((5, 72, 128))
+    masks[0, 10:20, 10] = masks[1, 11, 11] = masks[2:, 8:16, 8:16] = 1
+    boxes = [[10, 10, 10, 19], [11, 11, 11.9, 11.9], [-9, 8, -2, 16], [8, 8, float("nan"), 16], [8, 8, 15, 15]]
+    ((_, targets),) = ClipTransform(SMALL, 0)([(np.zeros((72, 128, 3), np.uint8), annotations(boxes, masks))])
+    assert targets.instance_ids.tolist() == [5] and targets.masks.sum() == 16
+
+
+def test_the_frame_and_its_annotations_stay_as_they_were():
+    frame, truth = discs((80, 60, 30))
+    before = frame.copy(), truth.boxes_px.clone(), truth.masks.clone()
+    for seed in range(4):
+        of_seed(ClipTransform(SMALL, 1, **ALL), [(frame, truth)], seed)
+    np.testing.assert_array_equal(frame, before[0])
+    assert torch.equal(truth.boxes_px, before[1]) and torch.equal(truth.masks, before[2])
+
+
+def test_a_clip_of_anything_but_rgb_frames_is_refused():
+    with pytest.raises(ValueError, match="must be"):
+        ClipTransform(SMALL)([(np.zeros((180, 320), np.uint8), discs()[1])])

@@ -1,0 +1,210 @@
+"""What training eats: clips of annotated frames, in an order and with draws that depend on nothing but a seed.
+
+    clips = ClipDataset(YTVISDataset.from_config(cfg, "train"), ClipTransform(FrameTransform.from_config(cfg)))
+    sampler = ClipSampler(len(clips), batch_size=8, seed=0)
+    for batch in make_clip_loader(clips, sampler, num_workers=2, pin_memory=True):      # endless `ClipBatch`es
+
+A `ClipDataset` turns a `SampleKey` into a `Clip`, the same one whenever and wherever it is asked; `ClipSampler` says
+which keys make up the batch of an iteration. So a run that is resumed, has other workers or more ranks sees the same.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.transforms import ClipTransform
+from data.ytvis import FrameAnnotations, Video, YTVISDataset, init_worker, read_frame
+from utils.structures import Clip, ClipBatch, InputError
+
+logger = logging.getLogger(__name__)
+
+
+class SampleKey(NamedTuple):
+    """Which clip: the `index` of its key frame in a `ClipDataset`, and the `seed` of everything drawn for it."""
+
+    index: int
+    seed: int
+
+
+class _KeyFrame(NamedTuple):
+    """The frame `frames[position]` of a video whose annotated frames are `frames`."""
+
+    video: Video
+    frames: tuple[int, ...]
+    position: int
+
+
+class ClipDataset(Dataset[Clip]):
+    """Clips of `clip_length` frames around every key frame; its length is the number of key frames.
+
+    Key frames are the frames with at least one valid annotation (see `YTVISDataset.frame_annotations`).
+    """
+
+    def __init__(self, dataset: YTVISDataset, transform: ClipTransform, clip_length: int = 2, max_distance: int = 2):
+        """A clip's other frames are drawn from the `max_distance` annotated frames before and after its key frame.
+
+        Raises:
+            InputError: no frame has a valid annotation.
+        """
+        self.dataset = dataset
+        self.transform = transform
+        self.clip_length = clip_length
+        self.max_distance = max_distance
+        self._key_frames: list[_KeyFrame] = []
+        for video in dataset.videos:
+            frames = dataset.annotated_frames(video.video_id)
+            self._key_frames += [_KeyFrame(video, frames, position) for position in range(len(frames))]
+        if not self._key_frames:
+            raise InputError(f"{dataset.ann_file}: no frame has a valid annotation; training needs a set with truth")
+        num_frames = sum(len(video) for video in dataset.videos)
+        logger.info("%s: %d key frames of %d frames", dataset.ann_file, len(self._key_frames), num_frames)
+
+    def __len__(self) -> int:
+        return len(self._key_frames)
+
+    def __getitem__(self, key: SampleKey) -> Clip:
+        """The clip of a key, frames in time order: a function of the key alone, torch's generators stay as they were.
+
+        Too few annotated frames near the key frame: it is there several times. `instance_ids` are the annotations'
+        ids. A segmentation that cannot be used is logged and left out; targets may be empty.
+
+        Raises:
+            IndexError: no such key frame.
+            InputError: a frame's file cannot be used.
+        """
+        key_frame = self._key_frames[key.index]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(key.seed)  # `torch.manual_seed` would also seed the accelerator
+            frame_indices = self._draw_frames(key_frame)
+            samples = self.transform([self._load(key_frame.video, frame_index) for frame_index in frame_indices])
+        images, targets = zip(*samples, strict=True)
+        return Clip(torch.stack(images), targets)
+
+    def _draw_frames(self, key_frame: _KeyFrame) -> list[int]:
+        """Indices of `clip_length` frames, ascending; drawn without replacement as long as there are enough."""
+        frames, position = key_frame.frames, key_frame.position
+        near = frames[max(0, position - self.max_distance) : position]
+        near += frames[position + 1 : position + 1 + self.max_distance]
+        others = [near[choice] for choice in torch.randperm(len(near))[: self.clip_length - 1].tolist()]
+        return sorted(others + [frames[position]] * (self.clip_length - len(others)))
+
+    def _load(self, video: Video, frame_index: int) -> tuple[np.ndarray, FrameAnnotations]:
+        frame = read_frame(self.dataset.image_root / video.file_names[frame_index], video)
+        return frame, self.dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
+
+
+class ClipSampler(Sampler[list[SampleKey]]):
+    """A batch sampler: the keys of iteration `start_iteration`, `start_iteration` + 1, …, up to `num_iterations`.
+
+    All samples form one line: epoch after epoch, each a shuffle of the `num_items` items of its own. Iteration k takes
+    samples k·batch_size … of it, wherever an epoch ends, so its batch is a function of (seed, k).
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        batch_size: int,
+        seed: int,
+        start_iteration: int = 0,
+        num_iterations: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        """`num_iterations` is where the run ends, counted from 0 (None: never). `batch_size` is that of all ranks
+        together; this rank gets samples `rank`, `rank` + `world_size`, … of each batch.
+
+        Raises:
+            ValueError: a number is out of its range, or `batch_size` is no multiple of `world_size`.
+        """
+        if num_items < 1 or batch_size < 1 or seed < 0 or start_iteration < 0:
+            raise ValueError(
+                f"{num_items=} and {batch_size=} must be over 0, {seed=} and {start_iteration=} at least 0"
+            )
+        if not 0 <= rank < world_size:
+            raise ValueError(f"{rank=} must be one of 0…{world_size - 1}")
+        if batch_size % world_size:
+            raise ValueError(f"a batch of {batch_size} clips cannot be shared by {world_size} processes")
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start_iteration = start_iteration
+        self.num_iterations = num_iterations
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        """The number of batches to come; TypeError if they never end."""
+        if self.num_iterations is None:
+            raise TypeError("an endless ClipSampler has no length")
+        return max(0, self.num_iterations - self.start_iteration)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        epoch, order = -1, []
+        iteration = self.start_iteration
+        while self.num_iterations is None or iteration < self.num_iterations:
+            batch = []
+            first = iteration * self.batch_size
+            for sample in range(first + self.rank, first + self.batch_size, self.world_size):
+                if sample // self.num_items != epoch:
+                    epoch = sample // self.num_items
+                    order = np.random.default_rng((self.seed, epoch)).permutation(self.num_items).tolist()
+                batch.append(SampleKey(order[sample % self.num_items], _sample_seed(self.seed, sample)))
+            yield batch
+            iteration += 1
+
+
+def _sample_seed(seed: int, sample: int) -> int:
+    """A number below 2^63 that differs, for all we can tell, from that of any other seed and sample."""
+    return int(np.random.SeedSequence((seed, sample)).generate_state(1, np.uint64)[0]) >> 1
+
+
+def collate_clips(clips: list[Clip]) -> ClipBatch:
+    """The clips, at least one and all of one size, as a batch."""
+    return ClipBatch(torch.stack([clip.frames for clip in clips]), tuple(clip.targets for clip in clips))
+
+
+def make_clip_loader(clips: ClipDataset, sampler: ClipSampler, num_workers: int, pin_memory: bool) -> DataLoader:
+    """An iterable of the `ClipBatch`es of `sampler`, prepared ahead by `num_workers` processes (0: by the caller's).
+
+    The processes live as long as one pass, so an endless sampler keeps them. Torch's generators are not drawn from.
+    `pin_memory` puts the batches where an accelerator fetches them fastest. Iterating raises InputError where a frame's
+    file cannot be used.
+    """
+    return _ClipLoader(
+        _ClipsOrErrors(clips),
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=pin_memory,
+        worker_init_fn=init_worker,
+        generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
+    )
+
+
+class _ClipsOrErrors(Dataset):
+    """Clips, or the InputErrors in their place: raised in a worker, one would arrive as the text of a traceback."""
+
+    def __init__(self, clips: ClipDataset):
+        self.clips = clips
+
+    def __getitem__(self, key: SampleKey) -> Clip | InputError:
+        try:
+            return self.clips[key]
+        except InputError as error:
+            return error
+
+
+def _collate(items: list[Clip | InputError]) -> ClipBatch | InputError:
+    return next((item for item in items if isinstance(item, InputError)), None) or collate_clips(items)
+
+
+class _ClipLoader(DataLoader):
+    def __iter__(self) -> Iterator[ClipBatch]:
+        for batch in super().__iter__():
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
