@@ -3,6 +3,7 @@
     python eval.py --trained_model=weights/STMask_r101_FCA+TF.pth --mask_det_file=weights/results.json
     python eval.py --trained_model=weights/STMask_plus_resnet50_ada.pth --split=train --max_videos=20 --display
     python eval.py --config=STMask_demo_config --trained_model=random --benchmark
+    python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=weights/results.json
 
 A killed run goes on with --resume. Exit codes: 0 done, 2 bad input, 130 interrupted.
 """
@@ -33,6 +34,7 @@ from utils.logger import EvalProgress, setup_logging
 from utils.structures import FrameResult, InputError, VideoResult
 from utils.timer import StageTimer, format_summary
 from utils.visualization import draw_objects
+from utils.ytvis_eval import evaluate_results, format_table
 
 logger = logging.getLogger("eval")
 
@@ -90,6 +92,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
     )
     group.add_argument("--display_png", action="store_true", help="with --display: also every frame as a PNG")
+    group.add_argument(
+        "--only_calc_metrics",
+        action="store_true",
+        help="score the results file that is there against --ann_file; no model is run",
+    )
     group.add_argument("--benchmark", action="store_true", help="print time per frame by stage, and peak memory")
     return parser.parse_args(arguments)
 
@@ -115,6 +122,11 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         InputError: something given cannot be used; finished videos are kept for --resume.
     """
+    if options.only_calc_metrics:
+        if options.ann_file is None:
+            raise InputError("--only_calc_metrics needs --ann_file=FILE with annotations")
+        print(format_table(evaluate_results(options.ann_file, options.mask_det_file)))
+        return
     config, checkpoint = find_config(options)
     if options.print_config:
         print(config)
@@ -200,6 +212,8 @@ def evaluate(
     journal.finish(results_path, [video.video_id for video in videos])
     print(summary_text(summaries, results_path))
     print(f"{len(frames)} frames in {seconds:.1f} s on {describe_device(model.device)}")
+    if len(videos) == len(dataset.videos) and any(dataset.annotations(video.video_id) for video in videos):
+        print(format_table(evaluate_results(str(dataset.ann_file), str(results_path))))
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:

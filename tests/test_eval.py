@@ -21,6 +21,7 @@ from data.results import read_results
 from stmask import STMask
 from tests.parity import REFERENCE, compare_results, load_model
 from utils.checkpoint import save_state_dict
+from utils.ytvis_eval import evaluate_results
 
 ROOT = Path(__file__).parent.parent
 SMALL_INPUT = ["--set", "input.size_hw=60,90", "--device", "cpu", "--num_workers", "0"]
@@ -104,7 +105,9 @@ def test_the_recorded_data_set_last_frame_included(tmp_path, capsys):
     assert {len(entry["segmentations"]) for entry in original if entry["video_id"] == 8} == {2}
     last = [entry["segmentations"][2] for entry in read_results(out) if entry["video_id"] == 8]
     assert any(last)
-    assert "2 videos, 8 frames, 51 tracks" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "2 videos, 8 frames, 51 tracks" in printed
+    assert "AP50" in printed  # the set is annotated, so the run ends with its scores
 
 
 # ------------------------------------------------------------------------------------------------ results.json
@@ -201,6 +204,22 @@ def test_random_weights_say_so(data, tmp_path, capsys):
     line = arguments("random", data, tmp_path / "r.json", "--config=STMask_demo_config", "--max_videos=1")
     assert command.main(line) == 0
     assert "weights are random" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def test_the_results_of_an_annotated_set_are_scored_and_can_be_scored_again(capsys):
+    recorded = REFERENCE / "dataset_eval"
+    results = recorded / "results_all_frames.json"
+    line = ["--only_calc_metrics", f"--ann_file={recorded / 'instances.json'}", f"--mask_det_file={results}"]
+    assert command.main(line) == 0
+    table = capsys.readouterr().out
+    expected = evaluate_results(str(recorded / "instances.json"), str(results)).stats
+    header, scores = table.splitlines()[:2]
+    assert "AP50" in header and f"{100 * expected[0]:.1f}" in scores
+    assert command.main(line[:1]) == 2
+    assert "--ann_file" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ bad input
