@@ -22,16 +22,16 @@ import numpy as np
 import torch
 
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config
-from data.results import ResultsJournal, VideoResultBuilder
+from data.results import ResultsJournal
 from data.transforms import FrameTransform
 from data.video import VideoWriter
 from data.ytvis import Video, YTVISDataset, read_frames
-from stmask import STMask, track_videos
+from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, peak_memory_mib, pick_device
 from utils.files import atomic_write
 from utils.logger import EvalProgress, setup_logging
-from utils.structures import FrameResult, InputError, VideoResult
+from utils.structures import FrameResult, InputError
 from utils.timer import StageTimer, format_summary
 from utils.visualization import draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
@@ -201,8 +201,9 @@ def evaluate(
         if options.display:
             results = drawn(results, display_folder(results_path), model.config, options.display_png)
         results = counted(results, timer, progress)
-        for video, (_, video_results) in zip(todo, groupby(results, lambda result: result.meta.video_id), strict=True):
-            tracks, bad_frames = collect(video, video_results, dataset.category_ids, options.skip_bad_frames, timer)
+        for video, tracks, bad_frames in collect_tracks(
+            results, todo, dataset.category_ids, timer, options.skip_bad_frames
+        ):
             names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
             journal.append(
                 video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames}
@@ -220,31 +221,6 @@ def evaluate(
         print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
         print(format_summary(timer.summary()))
         print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
-
-
-def collect(
-    video: Video,
-    results: Iterable[FrameResult],
-    category_ids: Sequence[int | None],
-    skip_bad_frames: bool,
-    timer: StageTimer,
-) -> tuple[list[VideoResult], list[str]]:
-    """(the tracks of one video, a line for each frame of it that could not be read).
-
-    Raises:
-        InputError: a frame could not be read, and `skip_bad_frames` is off.
-    """
-    builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids)
-    bad_frames = []
-    for result in results:
-        if result.error is None:
-            with timer("write"):
-                builder.add(result.meta.frame_index, result.objects)
-        elif skip_bad_frames:
-            bad_frames.append(result.error)
-        else:
-            raise InputError(f"{result.error}; mend it and --resume, or leave it out with --resume --skip_bad_frames")
-    return builder.finish(), bad_frames
 
 
 def counted(results: Iterable[FrameResult], timer: StageTimer, progress: EvalProgress) -> Iterator[FrameResult]:

@@ -9,9 +9,10 @@ for image in images:                      # each [3,H,W] float32, normalised RGB
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from backbone import ResNet
 from data.config import MODELS, WEIGHT_NAMES, Config, get_config
+from data.results import VideoResultBuilder
+from data.ytvis import Video
 from layers.anchors import make_anchors
 from layers.detection import Detector
 from layers.fpn import FPN
@@ -29,7 +32,16 @@ from layers.temporal_fusion import TemporalNet, fuse, shift_tracks
 from layers.tracker import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
 from utils.checkpoint import StateDict, compare, config_name_of, find_checkpoint, load_state_dict
 from utils.device import pick_device
-from utils.structures import Detections, FrameInput, FrameResult, FusionFeatures, InputError, Predictions, Tracks
+from utils.structures import (
+    Detections,
+    FrameInput,
+    FrameResult,
+    FusionFeatures,
+    InputError,
+    Predictions,
+    Tracks,
+    VideoResult,
+)
 from utils.timer import StageTimer
 
 logger = logging.getLogger(__name__)
@@ -289,6 +301,37 @@ def track_videos(model: STMask, frames: Iterable[FrameInput], timer: StageTimer 
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
         model.train(was_training)
+
+
+def collect_tracks(
+    results: Iterable[FrameResult],
+    videos: Iterable[Video],
+    category_ids: Sequence[int | None],
+    timer: StageTimer | None = None,
+    skip_bad_frames: bool = False,
+) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
+    """(video, its tracks, a line for each frame of it that could not be read), for each of `videos` in turn.
+
+    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C.
+
+    Raises:
+        InputError: a frame could not be read, and `skip_bad_frames` is off.
+    """
+    timer = timer or _no_timer
+    for video, (_, video_results) in zip(videos, groupby(results, lambda result: result.meta.video_id), strict=True):
+        builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids)
+        bad_frames = []
+        for result in video_results:
+            if result.error is None:
+                with timer("write"):
+                    builder.add(result.meta.frame_index, result.objects)
+            elif skip_bad_frames:
+                bad_frames.append(result.error)
+            else:
+                raise InputError(
+                    f"{result.error}; mend it and --resume, or leave it out with --resume --skip_bad_frames"
+                )
+        yield video, builder.finish(), bad_frames
 
 
 def better_config(state: StateDict, config: Config, num_mismatches: int) -> str | None:

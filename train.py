@@ -24,9 +24,9 @@ import torch
 from data.clips import ClipDataset, ClipSampler, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config
 from data.transforms import ClipTransform, FrameTransform
-from data.ytvis import YTVISDataset
+from data.ytvis import YTVISDataset, read_frames
 from layers.losses import MultiBoxLoss
-from stmask import STMask
+from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import (
     CheckpointName,
     compare,
@@ -40,6 +40,7 @@ from utils.checkpoint import (
 from utils.device import describe_device, peak_memory_mib, pick_device
 from utils.logger import setup_logging
 from utils.structures import ClipBatch, InputError
+from utils.ytvis_eval import STAT_NAMES, evaluate_results
 
 logger = logging.getLogger("train")
 
@@ -62,6 +63,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--max_iter", type=int, help="iterations (default: the recipe's, for the batch size)")
     parser.add_argument("--save_interval", type=int, default=10_000, help="iterations between checkpoints")
     parser.add_argument("--keep_latest", action="store_true", help="delete each checkpoint when the next one is saved")
+    parser.add_argument(
+        "--validation_epoch",
+        type=int,
+        default=0,
+        metavar="N",
+        help="every N epochs, and at the end, score the valid split, which must be annotated (default: never)",
+    )
     parser.add_argument("--lr", type=float, help="learning rate (config key train.learning_rate)")
     parser.add_argument("--momentum", type=float, help="momentum of SGD (train.momentum)")
     parser.add_argument("--decay", type=float, help="weight decay (train.weight_decay)")
@@ -122,7 +130,8 @@ def run(options: argparse.Namespace) -> None:
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
         start_from(model, Path(config.train.pretrained))
-    trainer = Trainer(model.to(device).train(), options, len(clips))
+    validation = YTVISDataset.from_config(config, "valid") if options.validation_epoch else None
+    trainer = Trainer(model.to(device).train(), options, len(clips), validation)
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.announce(len(clips), device)
@@ -199,11 +208,14 @@ class Schedule:
 class Trainer:
     """One run of training: the model, its optimiser, where it is, and its files."""
 
-    def __init__(self, model: STMask, options: argparse.Namespace, num_clips: int):
+    def __init__(
+        self, model: STMask, options: argparse.Namespace, num_clips: int, validation: YTVISDataset | None = None
+    ):
         config = model.config
         self.model = model
         self.options = options
         self.num_clips = num_clips
+        self.validation = validation
         self.iteration = 0
         self.criterion = MultiBoxLoss.from_config(config)
         self.schedule = Schedule(config, options.batch_size, options.max_iter)
@@ -246,11 +258,34 @@ class Trainer:
                     logger.info("stopped by %s; --resume=interrupt goes on", stop.requested)
                     return
                 due |= self.iteration % self.options.save_interval == 0 or self.iteration == self.schedule.iterations
+                if self.validation_is_due():
+                    self.validate()
                 if due and self._bad_steps == 0:  # weights that gave a loss that is not finite may be broken
                     self.save()
                     due = False
         if due:
             logger.warning("the last steps were not finite: iteration %d is not saved", self.iteration)
+
+    def epoch_at(self, iteration: int) -> int:
+        """The number of whole epochs before `iteration`."""
+        return iteration * self.options.batch_size // self.num_clips
+
+    def validation_is_due(self) -> bool:
+        """Whether an epoch that is to be validated, or the run, ended with the last iteration."""
+        if self.validation is None:
+            return False
+        epoch = self.epoch_at(self.iteration)
+        ended = epoch > self.epoch_at(self.iteration - 1) and epoch % self.options.validation_epoch == 0
+        return ended or self.iteration == self.schedule.iterations
+
+    def validate(self) -> None:
+        """Scores the valid split, to the log."""
+        data = self.validation
+        frames = read_frames(data, FrameTransform.from_config(self.model.config), num_workers=self.options.num_workers)
+        tracked = collect_tracks(track_videos(self.model, frames), data.videos, data.category_ids)
+        results = [vars(track) for _, tracks, _ in tracked for track in tracks]
+        scores = dict(zip(STAT_NAMES, evaluate_results(str(data.ann_file), results).stats.tolist(), strict=True))
+        self.log.note(self.iteration, scores)
 
     def step(self, batch: ClipBatch) -> dict[str, float]:
         """One optimiser step; the losses. A batch whose loss is not finite is left out.
@@ -280,8 +315,7 @@ class Trainer:
 
     def save(self, suffix: str = "") -> None:
         """Writes the checkpoint of this iteration, its state first: a checkpoint that is there is complete."""
-        epoch = self.iteration * self.options.batch_size // self.num_clips
-        name = f"{stem(self.model.config)}_{epoch}_{self.iteration}{suffix}.pth"
+        name = f"{stem(self.model.config)}_{self.epoch_at(self.iteration)}_{self.iteration}{suffix}.pth"
         path = self.options.save_folder / name
         save_training_state(
             {
@@ -370,14 +404,23 @@ class TrainingLog:
             "seconds": seconds,
             "memory_mib": peak_memory_mib(device),
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        self._write(record)
         logger.info(
             "%d/%d | %s | total %.2f | lr %.1e | %.2f s/it | ETA %d:%02d:%02d",
             *(iteration, self.num_iterations, " ".join(f"{name} {value:.2f}" for name, value in means.items())),
             *(record["total"], learning_rate, seconds, left // 3600, left // 60 % 60, left % 60),
         )
+
+    def note(self, iteration: int, scores: Mapping[str, float]) -> None:
+        """Notes the scores of a validation; its time is nobody's."""
+        self._write({"iteration": iteration, "validation": dict(scores)})
+        logger.info("%d | validation | %s", iteration, " ".join(f"{k} {100 * v:.1f}" for k, v in scores.items()))
+        self._last = self._clock()
+
+    def _write(self, record: Mapping) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
 
 class StopSignal:

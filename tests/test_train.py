@@ -91,6 +91,15 @@ def test_bf16_trains_too(data, tmp_path):
     assert 0 < record["total"] < 1000
 
 
+def test_validation_scores_the_valid_split_and_changes_nothing(data, straight, tmp_path):
+    assert command.main(arguments(data, tmp_path, f"--config={DEMO}", "--validation_epoch=1")) == 0
+    records = list(map(json.loads, (tmp_path / "STMask_demo_log.jsonl").read_text().splitlines()))
+    (validation,) = [record for record in records if "validation" in record]  # six steps are less than an epoch
+    assert validation["iteration"] == 6
+    assert 0 <= validation["validation"]["AP"] <= 1
+    assert_same_weights(final_weights(tmp_path), final_weights(straight))
+
+
 # ------------------------------------------------------------------------------------------------ interruptions
 
 
