@@ -469,32 +469,39 @@ def _type_name(kind: Any) -> str:
     return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[kind]
 
 
+_NOT_EMPTY = ("dataset.class_names", "head.kernels")
+_ODD = ("temporal_fusion.patch_size", "head.kernels")  # windows and kernels are centred
+_POSITIVE = (
+    *("input.size_hw", "input.std", "input.size_divisor"),
+    *("backbone.blocks", "backbone.stem_channels"),
+    *("head.channels", "head.kernels", "head.num_prototypes", "head.embedding_dim"),
+    *("temporal_fusion.patch_size", "temporal_fusion.channels", "temporal_fusion.roi_size"),
+    *("detection.top_k", "detection.max_detections"),
+)
+_FRACTIONS = (
+    *("detection.conf_threshold", "detection.nms_threshold", "postprocess.score_threshold"),
+    *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability"),
+)
+
+
 def _check(config: Config) -> None:
-    """Values that no network can be built from."""
+    """Refuses values that no network can be built or run with."""
     values = config.flat()
-    for key in ("dataset.class_names", "head.kernels"):
-        if not values[key]:
-            raise InputError(f"config key {key!r} is empty: name at least one")
-    odd = {
-        "temporal_fusion.patch_size": [config.temporal_fusion.patch_size],
-        "head.kernels": sum(config.head.kernels, ()),
-    }
-    for key, sides in odd.items():
-        if any(side % 2 == 0 for side in sides):
-            raise InputError(f"config key {key!r} must be odd: the window is centred")
-    for key, value in values.items():
-        section = key.split(".")[0]
-        numbers = value if isinstance(value, tuple) else (value,)
-        numbers = [n for item in numbers for n in (item if isinstance(item, tuple) else (item,))]
-        if section in ("head", "backbone", "temporal_fusion") or key in _POSITIVE:
-            low = 0 if key == "backbone.dcn_interval" else 1e-9
-            if any(isinstance(n, int | float) and not isinstance(n, bool) and not n >= low for n in numbers):
-                raise InputError(f"config key {key!r} must be positive, not {value}")
-        if ("threshold" in key or key == "tracking.score_decay") and not 0 <= value <= 1:
-            raise InputError(f"config key {key!r} must lie in 0…1, not {value}")
+    rules = (
+        (_NOT_EMPTY, lambda value: value != (), "must hold at least one entry"),
+        (_ODD, lambda value: all(number % 2 for number in _numbers(value)), "must be odd: it is centred"),
+        (_POSITIVE, lambda value: all(number > 0 for number in _numbers(value)), "must be positive"),
+        (_FRACTIONS, lambda value: 0 <= value <= 1, "must lie in 0…1"),
+    )
+    for keys, holds, rule in rules:
+        for key in keys:
+            if not holds(values[key]):
+                raise InputError(f"config key {key!r} {rule}, not {values[key]}")
 
 
-_POSITIVE = ("input.size_hw", "input.std", "input.size_divisor", "detection.top_k", "detection.max_detections")
+def _numbers(value: Any) -> list:
+    """The numbers of a number or of nested tuples of them."""
+    return [number for item in value for number in _numbers(item)] if isinstance(value, tuple) else [value]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
