@@ -24,7 +24,7 @@ try:
 except ImportError:  # not compiled: "torchvision" does all
     _deform_im2col = None
 
-COLUMN_BYTES = 4 << 20  # columns at a time: they stay in the cache between being gathered and being multiplied
+COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache between being gathered and being multiplied
 THREAD_NUMBERS = 32768  # of the columns, which a further thread must have to pay: what torch takes for its own loops
 MIN_BLOCK_CHANNELS = 16  # with fewer in a block, finding a sample's place costs more than reading it
 
