@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config
+from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.results import ResultsJournal
 from data.transforms import FrameTransform
 from data.video import VideoWriter
@@ -40,6 +40,11 @@ logger = logging.getLogger("eval")
 
 RANDOM_WEIGHTS = "random"
 DISPLAY_FRAME_RATE = 6  # YouTube-VIS annotates every fifth frame of videos at 30 frames per second
+CONFIG_OPTIONS = {  # options that are short for a config key
+    "cross_class_nms": "detection.cross_class_nms",
+    "score_threshold": "postprocess.score_threshold",
+    "top_k": "postprocess.top_k",
+}
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -154,15 +159,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         raise InputError(f"say {missing}; --help lists the options")
     if not options.trained_model and not options.print_config:
         raise InputError("say --trained_model=FILE, or --trained_model=random to try the installation")
-    overrides = list(options.set)
-    for option, key in (
-        ("cross_class_nms", "detection.cross_class_nms"),
-        ("score_threshold", "postprocess.score_threshold"),
-        ("top_k", "postprocess.top_k"),
-    ):
-        if getattr(options, option) is not None:
-            overrides.append(f"{key}={getattr(options, option)}")
-    return get_config(name, overrides), checkpoint
+    return get_config(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
 
 
 def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch.device) -> STMask:

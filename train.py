@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from data.clips import ClipDataset, ClipSampler, make_clip_loader
-from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config
+from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.transforms import ClipTransform, FrameTransform
 from data.ytvis import YTVISDataset, read_frames
 from layers.losses import MultiBoxLoss
@@ -47,6 +47,12 @@ logger = logging.getLogger("train")
 REFERENCE_IMAGES = 8  # the recipe's iterations are told for batches of so many images
 LOG_INTERVAL = 10
 MAX_BAD_STEPS = 20
+CONFIG_OPTIONS = {  # options that are short for a config key
+    "lr": "train.learning_rate",
+    "momentum": "train.momentum",
+    "decay": "train.weight_decay",
+    "gamma": "train.gamma",
+}
 
 
 class Diverged(Exception):
@@ -151,16 +157,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         name = known or config_name_of(checkpoint, WEIGHT_NAMES)
     if name is None:
         raise InputError("say --config=NAME; `python -m data.config` lists the names")
-    overrides = list(options.set)
-    for option, key in (
-        ("lr", "train.learning_rate"),
-        ("momentum", "train.momentum"),
-        ("decay", "train.weight_decay"),
-        ("gamma", "train.gamma"),
-    ):
-        if getattr(options, option) is not None:
-            overrides.append(f"{key}={getattr(options, option)}")
-    return get_config(name, overrides), checkpoint
+    return get_config(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
 
 
 def start_from(model: STMask, path: Path) -> None:

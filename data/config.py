@@ -364,6 +364,12 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--print_config", action="store_true", help="print the config and stop")
 
 
+def overrides_from(options: argparse.Namespace, shortcuts: Mapping[str, str]) -> list[str]:
+    """Overrides for `get_config`: all of --set, then each option of `shortcuts` (option → key) that was given."""
+    given = ((key, getattr(options, option)) for option, key in shortcuts.items())
+    return [*options.set, *(f"{key}={value}" for key, value in given if value is not None)]
+
+
 def _split_assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
