@@ -1,8 +1,13 @@
-"""Checkpoints: plain state dicts under telling names, loaded safely and written whole."""
+"""Checkpoints: plain state dicts under telling names, loaded safely and written whole.
 
+python -m utils.checkpoint results/train_demo/latest weights/STMask_demo.pth --half    # weights to give away
+"""
+
+import argparse
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,6 +173,47 @@ def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mism
     )
 
 
+def publish(source: Path, target: Path, half: bool = False) -> None:
+    """Writes the checkpoint `source` to `target`, with `half` its floating point tensors in half the size (float16).
+
+    Networks take such weights as they are and compute in their own precision.
+
+    Raises:
+        InputError: `source` cannot be used, or with `half` a weight is too large for float16.
+    """
+    state = load_state_dict(source)
+    if half:
+        state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
+        for name, value in state.items():
+            if not value.isfinite().all():
+                raise InputError(f"{source}: {name} has values that float16 cannot hold; leave --half away")
+    save_state_dict(state, target)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Write a checkpoint's weights, to give them away.")
+    parser.add_argument("source", type=Path, help="checkpoint, or FOLDER/latest of a folder with those of one model")
+    parser.add_argument("target", type=Path, help="file to write; its name should tell the config (weights/README.md)")
+    parser.add_argument("--half", action="store_true", help="as float16: half the size")
+    options = parser.parse_args(arguments)
+    try:
+        source = options.source
+        if source.name in SEARCH_WORDS and not source.exists():
+            parsed = map(CheckpointName.parse, source.parent.glob("*.pth"))
+            source = find_checkpoint(source, {name.model: name.model for name in parsed if name})
+        publish(source, options.target, options.half)
+    except InputError as error:
+        print(f"utils.checkpoint: error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.target}: {options.target.stat().st_size / 2**20:.1f} MiB, sha256 {fingerprint(options.target)}")
+    return 0
+
+
 def _examples(names: Iterable[str], count: int = 2) -> str:
     names = list(names)
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

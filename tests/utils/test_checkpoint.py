@@ -14,6 +14,7 @@ from utils.checkpoint import (
     find_checkpoint,
     fingerprint,
     load_state_dict,
+    main,
     save_state_dict,
 )
 from utils.structures import InputError
@@ -368,3 +369,30 @@ def test_differences_are_told_in_one_line_with_examples():
     text = str(compare(state, expected))
     assert text == "1 missing (m); 3 unexpected (x0, x1, …); 1 of another shape (r)"
     assert str(compare({}, {"m": torch.ones(1), "n": torch.ones(1)})) == "2 missing (m, n)"
+
+
+# ---------------------------------------------------------------------------------------------------- publishing
+
+
+def test_published_weights_are_the_latest_in_half_the_size(tmp_path, capsys):
+    for iteration in (1, 2):
+        state = {"weight": torch.full((1000, 100), float(iteration)), "count": torch.tensor(iteration)}
+        save_state_dict(state, tmp_path / f"model_0_{iteration}.pth")
+    source, target = tmp_path / "model_0_2.pth", tmp_path / "out" / "model.pth"
+
+    assert main([str(tmp_path / "latest"), str(target), "--half"]) == 0
+
+    published = load_state_dict(target)
+    assert published["weight"].dtype == torch.float16 and published["count"].dtype == torch.int64
+    assert published["weight"].float().equal(load_state_dict(source)["weight"])
+    assert target.stat().st_size < 0.55 * source.stat().st_size
+    assert fingerprint(target) in capsys.readouterr().out
+
+
+def test_weights_too_large_for_half_precision_are_refused(tmp_path, capsys):
+    save_state_dict({"weight": torch.tensor([1e6])}, tmp_path / "model.pth")
+    assert main([str(tmp_path / "model.pth"), str(tmp_path / "half.pth"), "--half"]) == 2
+    assert "weight has values that float16 cannot hold" in capsys.readouterr().err
+    assert not (tmp_path / "half.pth").exists()
+    assert main([str(tmp_path / "model.pth"), str(tmp_path / "full.pth")]) == 0
+    assert main([str(tmp_path / "none.pth"), str(tmp_path / "full.pth")]) == 2
