@@ -65,6 +65,10 @@ setup(
         "pycocotools>=2.0.7",
         "av>=12",
         "tqdm>=4.66",
+        "matplotlib>=3.8",
     ],
-    extras_require={"dev": ["pytest>=8", "ruff>=0.6"]},
+    extras_require={
+        "tensorboard": ["tensorboard>=2.15"],
+        "dev": ["pytest>=8", "ruff>=0.6", "tensorboard>=2.15"],
+    },
 )

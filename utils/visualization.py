@@ -1,4 +1,4 @@
-"""Drawing what was found in a frame: tinted masks, outlines, boxes and labels, one colour per track."""
+"""Drawing what was found in a frame, or is true of it: tinted masks, outlines, boxes and labels, a colour per track."""
 
 import math
 from collections.abc import Sequence
@@ -22,6 +22,7 @@ _MASK_OPACITY = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP_HEIGHT = 21  # pixels of a capital letter at scale 1
 _SMALLEST_CAP_HEIGHT = 8  # pixels; under it digits run together
+_GAP = 8  # pixels between two pictures
 
 
 def track_colour(track_id: int) -> Colour:
@@ -60,6 +61,24 @@ def draw_objects(frame: np.ndarray, objects: FrameObjects, class_names: Sequence
         texts = _label_texts(names[index], track_ids[index], float(objects.scores[index]))
         taken.append(_draw_label(picture, texts, boxes[index], track_colour(track_ids[index]), taken))
     return picture
+
+
+def truth_beside_prediction(
+    frame: np.ndarray, truth: FrameObjects, found: FrameObjects, class_names: Sequence[str]
+) -> np.ndarray:
+    """Two pictures of `frame`, `truth` left and `found` right of a white gap: uint8 RGB [h,2w+8,3].
+
+    Each is drawn as `draw_objects` does, with a caption in the lower left corner. `truth` has the score 1 everywhere
+    and the annotations' ids for track ids, so that a colour on one side says nothing of the other.
+    """
+    height = frame.shape[0]
+    halves = []
+    for caption, objects in (("truth", truth), ("prediction", found)):
+        picture = draw_objects(frame, objects, class_names)
+        _draw_label(picture, [caption], [0, height, 0, height], (0, 0, 0), [])
+        halves.append(picture)
+    gap = np.full((height, _GAP, 3), 255, np.uint8)
+    return np.concatenate((halves[0], gap, halves[1]), axis=1)
 
 
 def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: int) -> None:

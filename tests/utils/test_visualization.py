@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils.structures import FrameObjects
-from utils.visualization import draw_objects, track_colour
+from utils.visualization import draw_objects, track_colour, truth_beside_prediction
 
 CLASS_NAMES = ("circle", "giant_panda")
 
@@ -131,3 +131,41 @@ def test_letters_contrast_with_their_tag():
         picture = draw_objects(frame, make_objects((180, 320), [[20, 60, 120, 140]], [track_id]), CLASS_NAMES)
         tag = picture[45:59, 22:80].reshape(-1, 3).astype(float) @ (0.299, 0.587, 0.114)
         assert tag.max() - tag.min() > 80, track_id
+
+
+# ------------------------------------------------------------------------------------------------ truth and prediction
+
+
+def test_truth_is_left_and_prediction_right_of_a_white_gap():
+    frame = grey(180, 320)
+    truth = make_objects((180, 320), [[100, 60, 180, 140]], [7])
+    found = make_objects((180, 320), [[40, 30, 90, 90], [200, 60, 300, 140]])
+    picture = truth_beside_prediction(frame, truth, found, CLASS_NAMES)
+    assert picture.shape == (180, 648, 3) and picture.dtype == np.uint8
+    left, gap, right = np.split(picture, [320, 328], axis=1)
+    assert (gap == 255).all()
+    for half, objects in ((left, truth), (right, found)):
+        drawn = draw_objects(frame, objects, CLASS_NAMES)
+        caption = changed(half, drawn)
+        assert np.array_equal(half[:160], drawn[:160]) and np.array_equal(half[:, 160:], drawn[:, 160:])
+        assert caption[165:, :40].all(axis=0).any()
+    assert np.array_equal(frame, grey(180, 320))
+
+
+def test_captions_differ_and_are_read_white_on_black():
+    picture = truth_beside_prediction(grey(180, 320), *[make_objects((180, 320), [])] * 2, CLASS_NAMES)
+    left, _, right = np.split(picture, [320, 328], axis=1)
+    tags = [changed(half, grey(180, 320)) for half in (left, right)]
+    assert tags[0].sum() < tags[1].sum()  # "prediction" is longer
+    for half, tag in zip((left, right), tags, strict=True):
+        rows, columns = np.flatnonzero(tag.any(axis=1)), np.flatnonzero(tag.any(axis=0))
+        assert rows[-1] == 179 and columns[0] == 0 and len(rows) < 30 and len(columns) < 160
+        assert half[tag].min() == 0 and half[tag].max() > 200
+
+
+@pytest.mark.parametrize("size_hw", [(720, 1280), (40, 30), (8, 8)])
+def test_truth_beside_prediction_of_frames_of_any_size(size_hw):
+    empty, one = make_objects(size_hw, []), make_objects(size_hw, [[0, 0, 8, 8]])
+    for truth, found in ((empty, one), (one, empty)):
+        picture = truth_beside_prediction(grey(*size_hw), truth, found, CLASS_NAMES)
+        assert picture.shape == (size_hw[0], 2 * size_hw[1] + 8, 3)

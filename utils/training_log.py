@@ -1,0 +1,225 @@
+"""What a training says of itself: the console's line, a file of JSON lines, and TensorBoard's event files.
+
+A line of the file is an object with `iteration` and either the means over the iterations since the last line (`total`,
+each loss by its name, and `MEASURES`) or the scores of a `validation`. `python -m utils.plot` draws such files.
+"""
+
+import json
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from utils.device import peak_memory_mib
+from utils.files import atomic_write
+from utils.structures import InputError
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL = 10
+MEASURES = ("lr", "seconds", "clips_per_second", "memory_mib")  # seconds are those of one iteration
+
+
+class TrainingLog:
+    """Says how a training goes: every ten iterations and after the last, to the log and as a line of JSON in `path`.
+
+    With a folder `tensorboard` it is written there too, as `loss/…`, `train/…` and `validation/…`, with pictures. A
+    context manager, or `close` it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        num_iterations: int,
+        *,
+        clips_per_step: int,
+        start_iteration: int = 0,
+        tensorboard: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Goes on with the files of a training that is resumed when `start_iteration` iterations are done.
+
+        What they hold of later iterations is dropped, since it will come again. A training that starts at 0 begins a
+        new file; one that is there is kept under another name. `clips_per_step` counts those of all devices; `clock`
+        gives seconds.
+
+        Raises:
+            InputError: `path` is no such log, or there is no TensorBoard, or its folder cannot be used.
+        """
+        self.path = path
+        self.num_iterations = num_iterations
+        self.clips_per_step = clips_per_step
+        # First, because it may fail; steps from the one after the last kept are the ones to drop.
+        self._board = None if tensorboard is None else _open_board(tensorboard, purge_step=start_iteration + 1)
+        if start_iteration:
+            _drop_later(path, start_iteration)
+        else:
+            _put_aside(path)
+        self._clock = clock
+        self._window: list[Mapping[str, float]] = []
+        self._window_seconds = 0.0
+        self._recent_seconds: deque[float] = deque(maxlen=10)
+        self._last = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves everything that was said in the files."""
+        if self._board is not None:
+            self._board.close()
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether `show` shows anything."""
+        return self._board is not None
+
+    def add(self, iteration: int, losses: Mapping[str, float], learning_rate: float, device: torch.device) -> None:
+        """Notes that `iteration` iterations are done, the last with these losses."""
+        now = self._clock()
+        self._window.append(losses)
+        self._window_seconds += now - self._last
+        self._last = now
+        if iteration % LOG_INTERVAL and iteration != self.num_iterations:
+            return
+        seconds = self._window_seconds / len(self._window)
+        means = {name: sum(row[name] for row in self._window) / len(self._window) for name in self._window[0]}
+        total = sum(means.values())
+        self._window.clear()
+        self._window_seconds = 0.0
+        self._recent_seconds.append(seconds)
+        measures = (
+            learning_rate,
+            seconds,
+            self.clips_per_step / seconds if seconds else math.nan,
+            peak_memory_mib(device),
+        )
+        measured = dict(zip(MEASURES, measures, strict=True))
+        self._write({"iteration": iteration, "total": total, **means, **measured})
+        self._chart(iteration, "loss", {"total": total, **means})
+        self._chart(iteration, "train", measured)
+        left = (self.num_iterations - iteration) * sum(self._recent_seconds) / len(self._recent_seconds)
+        logger.info(
+            "%d/%d | %s | total %.2f | lr %.1e | %.2f s/it | ETA %d:%02d:%02d",
+            *(iteration, self.num_iterations, " ".join(f"{name} {value:.2f}" for name, value in means.items())),
+            *(total, learning_rate, seconds, left // 3600, left // 60 % 60, left % 60),
+        )
+
+    def note(self, iteration: int, scores: Mapping[str, float]) -> None:
+        """Notes the scores (0…1) of a validation. The time since the last `add` is not counted as training.
+
+        A score of -1, of a set that has no truth for it, is only written to the file.
+        """
+        self._write({"iteration": iteration, "validation": dict(scores)})
+        known = {name: score for name, score in scores.items() if score >= 0}
+        self._chart(iteration, "validation", known)
+        logger.info("%d | validation | %s", iteration, " ".join(f"{k} {100 * v:.1f}" for k, v in known.items()))
+        self._last = self._clock()
+
+    def show(self, iteration: int, title: str, picture: np.ndarray) -> None:
+        """Shows `picture` [h,w,3] uint8 RGB in TensorBoard, if asked for; titles tell pictures of an iteration apart.
+
+        The time since the last `add` is not counted as training.
+        """
+        if self._board is not None:
+            self._board.add_image(title, picture, iteration, dataformats="HWC")
+            self._board.flush()
+        self._last = self._clock()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _chart(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{group}/{name}", value, iteration)
+            self._board.flush()  # as durable as the JSON lines
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a training's log, in the file's order; [] of an empty file.
+
+    A last line that is not whole is left out: it is being written, or was when the training was killed.
+
+    Raises:
+        InputError: the file cannot be read or is no such log; the message names the file and the line.
+    """
+    return [record for _, record in _read_lines(path)]
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(a line, what it holds), for each line of the file that is not blank."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a training's log: it is not text") from None
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number < len(lines):
+                raise InputError(f"{where}: not JSON ({error})") from None
+            logger.warning("%s is not whole and left out", where)
+            return
+        yield line, _checked(record, where)
+
+
+def _checked(record: Any, where: str) -> dict[str, Any]:
+    """`record`, or InputError if train.py writes no such line."""
+    if not isinstance(record, dict) or type(record.get("iteration")) is not int:
+        raise InputError(f"{where}: must be an object with an integer 'iteration', as train.py writes it")
+    scores = record.get("validation", {})
+    if not isinstance(scores, dict):
+        raise InputError(f"{where}: 'validation' must be an object of scores")
+    for name, value in [*record.items(), *scores.items()]:
+        if name != "validation" and type(value) not in (int, float):
+            raise InputError(f"{where}: {name!r} must be a number, not {value!r}")
+    return record
+
+
+def _drop_later(path: Path, iteration: int) -> None:
+    """Takes out of the log what comes after `iteration`, and a last line that is not whole."""
+    if not path.exists():
+        return
+    kept = "".join(f"{line}\n" for line, record in _read_lines(path) if record["iteration"] <= iteration)
+    if kept != path.read_text("utf-8"):
+        with atomic_write(path) as file:
+            file.write(kept)
+
+
+def _put_aside(path: Path) -> None:
+    """Renames the log, if it holds anything, to the first name LOG.1.jsonl, LOG.2.jsonl, … that is free."""
+    if path.is_file() and path.stat().st_size:
+        free = next(name for n in count(1) if not (name := path.with_suffix(f".{n}{path.suffix}")).exists())
+        path.rename(free)
+        logger.warning("%s is of another training; it is %s now", path, free.name)
+
+
+def _open_board(folder: Path, purge_step: int) -> Any:
+    """A writer of event files in `folder` that makes TensorBoard forget the steps from `purge_step` on."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # here, because few need it and not all have it
+    except ImportError:
+        raise InputError("there is no TensorBoard here; to have it: pip install tensorboard") from None
+    try:
+        return SummaryWriter(str(folder), purge_step=purge_step)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be a folder of TensorBoard's files: {error.strerror}") from None
