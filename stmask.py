@@ -72,6 +72,7 @@ class STMask(nn.Module):
                     num_prototypes=head.num_prototypes,
                     embedding_dim=head.embedding_dim,
                     centerness_kernel_major=config.quirks.centerness_kernel_major,
+                    square_kernels=head.square_kernels,
                 )
             ]
         )
@@ -82,6 +83,7 @@ class STMask(nn.Module):
             )
 
         self.initialise()
+        self.to(memory_format=torch.channels_last)  # the layout that convolutions are fastest in, on CPUs and GPUs
 
     def initialise(self) -> None:
         """Xavier-uniform weights and zero biases, except batch norms and the DCN offsets, which start neutral."""

@@ -1,6 +1,6 @@
 """What training eats: clips of annotated frames, in an order and with draws that depend on nothing but a seed.
 
-    clips = ClipDataset(YTVISDataset.from_config(cfg, "train"), ClipTransform(FrameTransform.from_config(cfg)))
+    clips = ClipDataset.from_config(cfg, YTVISDataset.from_config(cfg, "train"))
     sampler = ClipSampler(len(clips), batch_size=8, seed=0)
     for batch in make_clip_loader(clips, sampler, num_workers=2, pin_memory=True):      # endless `ClipBatch`es
 
@@ -10,13 +10,14 @@ which keys make up the batch of an iteration. So a run that is resumed, has othe
 
 import logging
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.transforms import ClipTransform
+from data.config import Config
+from data.transforms import AffineViews, ClipTransform
 from data.ytvis import FrameAnnotations, Video, YTVISDataset, init_worker, read_frame
 from utils.structures import Clip, ClipBatch, InputError
 
@@ -41,11 +42,21 @@ class _KeyFrame(NamedTuple):
 class ClipDataset(Dataset[Clip]):
     """Clips of `clip_length` frames around every key frame; its length is the number of key frames.
 
-    Key frames are the frames with at least one valid annotation (see `YTVISDataset.frame_annotations`).
+    Key frames are the frames with at least one valid annotation (see `YTVISDataset.frame_annotations`). In a set of
+    static images (`dataset.is_static`) that is an image, and a clip shows it in every frame.
     """
 
-    def __init__(self, dataset: YTVISDataset, transform: ClipTransform, clip_length: int = 2, max_distance: int = 2):
+    def __init__(
+        self,
+        dataset: YTVISDataset,
+        transform: ClipTransform,
+        clip_length: int = 2,
+        max_distance: int = 2,
+        views: AffineViews | None = None,
+    ):
         """A clip's other frames are drawn from the `max_distance` annotated frames before and after its key frame.
+
+        Each frame of a static image is a view of its own of `views`; all are the image as it is for None.
 
         Raises:
             InputError: no frame has a valid annotation.
@@ -54,6 +65,7 @@ class ClipDataset(Dataset[Clip]):
         self.transform = transform
         self.clip_length = clip_length
         self.max_distance = max_distance
+        self.views = views
         self._key_frames: list[_KeyFrame] = []
         for video in dataset.videos:
             frames = dataset.annotated_frames(video.video_id)
@@ -62,6 +74,20 @@ class ClipDataset(Dataset[Clip]):
             raise InputError(f"{dataset.ann_file}: no frame has a valid annotation; training needs a set with truth")
         num_frames = sum(len(video) for video in dataset.videos)
         logger.info("%s: %d key frames of %d frames", dataset.ann_file, len(self._key_frames), num_frames)
+
+    @classmethod
+    def from_config(cls, cfg: Config, dataset: YTVISDataset) -> Self:
+        """The clips of `dataset` with the augmentations of `cfg.train`.
+
+        Raises:
+            InputError: no frame has a valid annotation.
+        """
+        return cls(
+            dataset,
+            ClipTransform.from_config(cfg),
+            max_distance=cfg.train.max_frame_distance,
+            views=AffineViews.from_config(cfg),
+        )
 
     def __len__(self) -> int:
         return len(self._key_frames)
@@ -79,10 +105,16 @@ class ClipDataset(Dataset[Clip]):
         key_frame = self._key_frames[key.index]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key.seed)  # `torch.manual_seed` would also seed the accelerator
-            frame_indices = self._draw_frames(key_frame)
-            samples = self.transform([self._load(key_frame.video, frame_index) for frame_index in frame_indices])
+            samples = self.transform(self._annotated_frames(key_frame))
         images, targets = zip(*samples, strict=True)
         return Clip(torch.stack(images), targets)
+
+    def _annotated_frames(self, key_frame: _KeyFrame) -> list[tuple[np.ndarray, FrameAnnotations]]:
+        """The frames of a clip with their truth, before they become network input."""
+        if not self.dataset.is_static:
+            return [self._load(key_frame.video, frame_index) for frame_index in self._draw_frames(key_frame)]
+        image = self._load(key_frame.video, frame_index=0)
+        return [self.views(*image) if self.views else image for _ in range(self.clip_length)]
 
     def _draw_frames(self, key_frame: _KeyFrame) -> list[int]:
         """Indices of `clip_length` frames, ascending; drawn without replacement as long as there are enough."""

@@ -31,7 +31,8 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """A YouTube-VIS-format data set: where its files lie, and its classes in label order (label 1 is the first)."""
+    """A data set in the YouTube-VIS format, or of images in COCO's: where its files lie, and its classes in label order
+    (label 1 is the first)."""
 
     name: str = ""
     root: str = ""
@@ -64,10 +65,12 @@ class BackboneConfig:
 @dataclass(frozen=True)
 class HeadConfig:
     """Pyramid and prediction head. `kernels` (height, width) are FCA's: the anchor of that many cells has a
-    convolution of its own shape. `calibration` is FCB's kind. `num_prototypes` K, `embedding_dim` E."""
+    convolution of its own shape. `square_kernels` turns FCA off: every anchor keeps its shape, and has a 3×3
+    convolution. `calibration` is FCB's kind. `num_prototypes` K, `embedding_dim` E."""
 
     channels: int = 256
     kernels: tuple[tuple[int, int], ...] = ((3, 3), (3, 5), (5, 3))
+    square_kernels: bool = False
     calibration: Literal["none", "ali", "ada"] = "none"
     num_prototypes: int = 32
     embedding_dim: int = 128
@@ -126,8 +129,10 @@ class PostprocessConfig:
 class TrainConfig:
     """The recipe. `iterations`, `lr_steps` and `warmup_iterations` hold for batches of 4 clips (8 images) and are
     divided by batch/4. `pretrained` is the checkpoint that training starts from, "" for none. A clip pairs frames at
-    most `max_frame_distance` annotated frames apart; the last three of its augmentations are off as published.
-    `box_iou_loss` off trains boxes with smooth L1."""
+    most `max_frame_distance` annotated frames apart; `photometric`, `zoom_out` and `crop` are off as published.
+    A clip of a static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale`
+    (least, most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes
+    with smooth L1."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-4
@@ -144,6 +149,10 @@ class TrainConfig:
     photometric: bool = False
     zoom_out: bool = False
     crop: bool = False
+    static_rotation: float = 10.0
+    static_scale: tuple[float, float] = (0.8, 1.25)
+    static_translation: float = 0.1
+    static_shear: float = 5.0
     box_iou_loss: bool = True
 
 
@@ -206,6 +215,14 @@ _OVIS_CLASSES = (
     "Person Bird Cat Dog Horse Sheep Cow Elephant Bear Zebra Giraffe Poultry Giant_panda Lizard Parrot Monkey Rabbit "
     "Tiger Fish Turtle Bicycle Motorcycle Airplane Boat Vehicle"
 )
+_COCO_CLASSES = (
+    "person bicycle car motorcycle airplane bus train truck boat traffic_light fire_hydrant stop_sign parking_meter "
+    "bench bird cat dog horse sheep cow elephant bear zebra giraffe backpack umbrella handbag tie suitcase frisbee "
+    "skis snowboard sports_ball kite baseball_bat baseball_glove skateboard surfboard tennis_racket bottle wine_glass "
+    "cup fork knife spoon bowl banana apple sandwich orange broccoli carrot hot_dog pizza donut cake chair couch "
+    "potted_plant bed dining_table toilet tv laptop mouse remote keyboard cell_phone microwave oven toaster sink "
+    "refrigerator book clock vase scissors teddy_bear hair_drier toothbrush"
+)
 
 
 def _read_only(dicts: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
@@ -228,6 +245,23 @@ def _dataset(name: str, root: str, class_names: str, image_root: Sequence[str]) 
     return keys
 
 
+def _coco2017() -> dict[str, Any]:
+    """Dotted keys of COCO's images of 2017; only the truth of its test images is withheld."""
+    keys = {
+        "dataset.name": "COCO2017",
+        "dataset.root": "data/COCO2017",
+        "dataset.class_names": tuple(_COCO_CLASSES.split()),
+    }
+    for split, folder, kind in (
+        ("train", "train2017", "instances"),
+        ("valid", "val2017", "instances"),
+        ("test", "test2017", "image_info"),
+    ):
+        keys[f"dataset.{split}.ann_file"] = (f"annotations/{kind}_{folder}.json",)
+        keys[f"dataset.{split}.image_root"] = (folder, f"images/{folder}")
+    return keys
+
+
 DATASETS = _read_only(
     {
         "YTVIS2019": _dataset("YTVIS2019", "data/YouTube_VIS2019", _YTVIS2019_CLASSES, ("{}/JPEGImages",)),
@@ -239,8 +273,22 @@ DATASETS = _read_only(
             "circle ring square bar triangle star cross crescent",
             ("{}/JPEGImages",),
         ),
+        "COCO2017": _coco2017(),
     }
 )
+
+
+def dataset_overrides(name: str) -> dict[str, Any]:
+    """The dotted keys of the data set `name` of `DATASETS`, whatever its case: overrides that put it in the place of a
+    config's own, and give the network its classes.
+
+    Raises:
+        InputError: there is no such data set (the message gives the nearest).
+    """
+    for known, keys in DATASETS.items():
+        if known.lower() == name.lower():
+            return dict(keys)
+    raise InputError(f"unknown data set {name!r}{_nearest(name, DATASETS)}")
 
 
 # ---------------------------------------------------------------------------------------------------- models
@@ -364,10 +412,20 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--print_config", action="store_true", help="print the config and stop")
 
 
-def overrides_from(options: argparse.Namespace, shortcuts: Mapping[str, str]) -> list[str]:
-    """Overrides for `get_config`: all of --set, then each option of `shortcuts` (option → key) that was given."""
+def overrides_from(options: argparse.Namespace, shortcuts: Mapping[str, str], dataset: str | None = None) -> list[str]:
+    """Overrides for `get_config`: those of `dataset`, if given (see `dataset_overrides`), all of --set, then each
+    option of `shortcuts` (option → key) that was given.
+
+    Raises:
+        InputError: there is no such data set.
+    """
+    of_dataset = dataset_overrides(dataset) if dataset else {}
     given = ((key, getattr(options, option)) for option, key in shortcuts.items())
-    return [*options.set, *(f"{key}={value}" for key, value in given if value is not None)]
+    return [
+        *(f"{key}={value}" for key, value in of_dataset.items()),
+        *options.set,
+        *(f"{key}={value}" for key, value in given if value is not None),
+    ]
 
 
 def _split_assignment(text: str) -> tuple[str, str]:
@@ -483,11 +541,14 @@ _POSITIVE = (
     *("head.channels", "head.kernels", "head.num_prototypes", "head.embedding_dim"),
     *("temporal_fusion.patch_size", "temporal_fusion.channels", "temporal_fusion.roi_size"),
     *("detection.top_k", "detection.max_detections"),
+    "train.static_scale",
 )
 _FRACTIONS = (
     *("detection.conf_threshold", "detection.nms_threshold", "postprocess.score_threshold"),
-    *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability"),
+    *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability", "train.static_translation"),
 )
+_ANGLES = ("train.static_rotation", "train.static_shear")
+_RANGES = ("train.static_scale",)
 
 
 def _check(config: Config) -> None:
@@ -498,6 +559,8 @@ def _check(config: Config) -> None:
         (_ODD, lambda value: all(number % 2 for number in _numbers(value)), "must be odd: it is centred"),
         (_POSITIVE, lambda value: all(number > 0 for number in _numbers(value)), "must be positive"),
         (_FRACTIONS, lambda value: 0 <= value <= 1, "must lie in 0…1"),
+        (_ANGLES, lambda value: 0 <= value < 90, "must be at least 0 and less than 90 degrees"),
+        (_RANGES, lambda value: value[0] <= value[1], "must not be lower at its end than at its start"),
     )
     for keys, holds, rule in rules:
         for key in keys:

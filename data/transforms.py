@@ -1,11 +1,13 @@
 """From a picture to the network's input: resize, normalise, pad; the same for training, evaluation and live video.
 
-For training, `ClipTransform` takes the annotations along and can flip, crop, zoom and change colours.
+For training, `ClipTransform` takes the annotations along and can flip, crop, zoom and change colours; `AffineViews`
+makes several frames of a static image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import cv2
@@ -111,6 +113,14 @@ class ClipTransform:
         steps.append(_PixelFlip(flip_probability))
         self._steps = v2.Compose(steps)
 
+    @classmethod
+    def from_config(cls, cfg: Config) -> Self:
+        """The transform of `cfg.input` with the augmentations of `cfg.train`."""
+        recipe = cfg.train
+        return cls(
+            FrameTransform.from_config(cfg), recipe.flip_probability, recipe.photometric, recipe.zoom_out, recipe.crop
+        )
+
     def __call__(self, frames: Sequence[tuple[np.ndarray, FrameAnnotations]]) -> list[tuple[Tensor, FrameTargets]]:
         """[(image [3,H,W] float32, targets)] of [(frame [h,w,3] uint8 RGB, annotations in its pixels)].
 
@@ -142,6 +152,66 @@ class ClipTransform:
         # A box without area has no logarithm to regress, a mask without pixels nothing to learn from. (NaN: dropped.)
         has_area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(dim=1)
         return targets[has_area & masks.flatten(1).any(dim=1).bool()]
+
+
+class AffineViews:
+    """Shows an annotated image as other frames of a video would: rotated, scaled, moved and sheared, each time anew.
+
+    The angles `rotation` and `shear` (along the rows) are drawn from ± so many degrees, the factor from `scale` (least,
+    most), the move from ± the part `translation` of the image's sides; all draws come from torch's global CPU
+    generator. What comes in from outside the image has the colour `fill`.
+    """
+
+    def __init__(
+        self,
+        rotation: float,
+        scale: tuple[float, float],
+        translation: float,
+        shear: float,
+        fill: tuple[int, int, int] = (0, 0, 0),
+    ):
+        self._transform = v2.RandomAffine(
+            rotation,
+            (translation, translation),
+            scale,
+            shear,
+            interpolation=v2.InterpolationMode.BILINEAR,
+            fill={tv_tensors.Image: fill, tv_tensors.Mask: 0},
+        )
+
+    @classmethod
+    def from_config(cls, cfg: Config) -> Self:
+        """The views of `cfg.train`, filled with the mean colour, as padding is."""
+        recipe = cfg.train
+        return cls(
+            recipe.static_rotation,
+            recipe.static_scale,
+            recipe.static_translation,
+            recipe.static_shear,
+            FrameTransform.from_config(cfg).mean_colour,
+        )
+
+    def __call__(self, frame: np.ndarray, annotations: FrameAnnotations) -> tuple[np.ndarray, FrameAnnotations]:
+        """(frame, annotations) of a view of `frame` [h,w,3] uint8 RGB, of the same size.
+
+        An object's box is that of its mask in the view; one with no pixel left is dropped, so N may be 0.
+
+        Raises:
+            ValueError: `frame` is not [h,w,3] uint8 with at least one pixel.
+        """
+        sample = _to_sample(frame, annotations)
+        image, masks = self._transform(sample["image"], sample["masks"])
+        masks = masks.as_subclass(Tensor).bool()
+        is_left = masks.flatten(1).any(dim=1)
+        masks = masks[is_left]
+        view = replace(
+            annotations,
+            boxes_px=masks_to_boxes(masks).float(),
+            labels=annotations.labels[is_left],
+            masks=masks,
+            instance_ids=annotations.instance_ids[is_left],
+        )
+        return np.ascontiguousarray(image.permute(1, 2, 0).numpy()), view
 
 
 def _to_sample(frame: np.ndarray, annotations: FrameAnnotations) -> dict[str, Tensor]:

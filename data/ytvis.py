@@ -1,15 +1,18 @@
 """Data sets in the YouTube-VIS format: videos, annotations, and their frames ready for the network.
 
 The format is that of YouTube-VIS 2019 and 2021 and of OVIS: one JSON file with `videos` (each with its `file_names`),
-`categories`, and, where the truth is public, `annotations`: one entry a track, with lists of one entry a frame.
+`categories`, and, where the truth is public, `annotations`: one entry a track, with lists of one entry a frame. A file
+in the COCO format is read as well: each of its images is a video of one frame (`data.coco`).
 """
 
 import bisect
+import copy
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -22,15 +25,17 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from data.coco import as_videos, compact_polygons, is_static
 from data.config import Config
 from data.results import compress_rle, decode_mask
+from data.splits import base_split, read_video_ids, videos_of_split
 from data.transforms import FrameTransform
 from utils.structures import FrameInput, FrameMeta, InputError, PerObject
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Video:
     """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels."""
 
@@ -43,11 +48,12 @@ class Video:
         return len(self.file_names)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrackAnnotation:
     """One annotated object of a video, as the file has it: every tuple has one entry a frame, None where it is absent.
 
-    `segmentations` are polygons or RLEs (see `segmentation_to_rle`), `bboxes` x y width height in pixels.
+    `segmentations` are polygons or RLEs (see `segmentation_to_rle`), `bboxes` x y width height in pixels. A set may
+    have a million of these, hence the slots.
     """
 
     annotation_id: int
@@ -71,10 +77,11 @@ class FrameAnnotations(PerObject):
 
 
 class YTVISDataset:
-    """The videos, classes and annotations of a YouTube-VIS-format file.
+    """The videos, classes and annotations of a YouTube-VIS-format file, or of a COCO-format file of images.
 
-    `videos` are in the file's order. `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None
-    where the file lacks the class; `labels` is the way back.
+    `videos` are in the file's order; `is_static` says that they are images, of one frame each.
+    `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None where the file lacks the class;
+    `labels` is the way back.
     """
 
     def __init__(self, ann_file: str | os.PathLike, image_root: str | os.PathLike, class_names: Sequence[str]):
@@ -90,15 +97,18 @@ class YTVISDataset:
         self.image_root = Path(image_root)
         if not self.image_root.is_dir():
             raise InputError(f"{self.image_root}: no such folder of frames")
-        content = _read_json(self.ann_file)
+        content = _read_json(self.ann_file, compact_polygons)
+        self.is_static = is_static(content)
+        content = as_videos(content, self.ann_file)
         self.videos = tuple(_parse_videos(content, self.ann_file))
         self.labels = _match_categories(_parse_categories(content, self.ann_file), class_names, self.ann_file)
         by_label = {label: category_id for category_id, label in self.labels.items()}
         self.category_ids = tuple(by_label.get(label) for label in range(1, len(class_names) + 1))
         self._videos = {video.video_id: video for video in self.videos}
-        self._annotations: dict[int, tuple[TrackAnnotation, ...]] = dict.fromkeys(self._videos, ())
+        tracks: dict[int, list[TrackAnnotation]] = {video_id: [] for video_id in self._videos}
         for track in _parse_annotations(content, self._videos, self.labels, self.ann_file):
-            self._annotations[track.video_id] = (*self._annotations[track.video_id], track)
+            tracks[track.video_id].append(track)
+        self._annotations = {video_id: tuple(own) for video_id, own in tracks.items()}
 
     @classmethod
     def from_config(
@@ -107,13 +117,17 @@ class YTVISDataset:
         split: str = "valid",
         ann_file: str | os.PathLike | None = None,
         image_root: str | os.PathLike | None = None,
+        video_ids_file: str | os.PathLike | None = None,
     ) -> Self:
-        """The `split` (train, valid or test) of `cfg.dataset`; `ann_file` and `image_root` override the config's.
+        """The `split` of `cfg.dataset`, one of `data.splits.SPLITS`; `ann_file` and `image_root` override the config's.
+
+        train_sub and valid_sub are parts of the train split's file, or of `ann_file`. If `video_ids_file` is given,
+        only those videos of the split that it lists are taken (see `data.splits.read_video_ids`).
 
         Raises:
             InputError: the data set is not there (the message says where it was looked for) or cannot be used.
         """
-        candidates = getattr(cfg.dataset, split)
+        candidates = getattr(cfg.dataset, base_split(split))
         root = Path(cfg.dataset.root).expanduser()
         ann_files = [Path(ann_file)] if ann_file else [root / name for name in candidates.ann_file]
         folders = [Path(image_root)] if image_root else [root / name for name in candidates.image_root]
@@ -129,7 +143,29 @@ class YTVISDataset:
                 if found is None
             ]
             raise InputError(_where_to_put(cfg, split, " and ".join(missing)))
-        return cls(found_file, found_folder, cfg.dataset.class_names)
+        dataset = cls(found_file, found_folder, cfg.dataset.class_names)
+        video_ids = videos_of_split(split, [video.video_id for video in dataset.videos])
+        if not video_ids:
+            raise InputError(f"{found_file}: has a single video, which is valid_sub; nothing is left for {split}")
+        if video_ids_file is not None:
+            video_ids = read_video_ids(video_ids_file, frozenset(video_ids))
+        return dataset.subset(video_ids)
+
+    def subset(self, video_ids: Iterable[int]) -> Self:
+        """The data set with no videos but those of `video_ids`, whatever their order; this one stays as it is.
+
+        Raises:
+            InputError: there is no video of such an id.
+        """
+        wanted = set(video_ids)
+        unknown = wanted - self._videos.keys()
+        if unknown:
+            raise InputError(f"{self.ann_file}: there is no video {min(unknown)}")
+        subset = copy.copy(self)
+        subset.videos = tuple(video for video in self.videos if video.video_id in wanted)
+        subset._videos = {video.video_id: video for video in subset.videos}
+        subset._annotations = {video_id: self._annotations[video_id] for video_id in subset._videos}
+        return subset
 
     def annotations(self, video_id: int) -> tuple[TrackAnnotation, ...]:
         """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""
@@ -227,8 +263,8 @@ def _valid_box(track: TrackAnnotation, frame_index: int, rle: dict | None) -> li
 def segmentation_to_rle(segmentation: list | dict | None, height: int, width: int) -> dict | None:
     """The COCO compressed RLE (`counts` as text) of a segmentation; None for null and for [] (not visible).
 
-    `segmentation` is a list of polygons (each x y x y … in pixels; fewer than three points cover nothing), or an RLE
-    with its runs as a list or compressed.
+    `segmentation` is a list of polygons (each a list or an array of x y x y … in pixels; fewer than three points cover
+    nothing), or an RLE with its runs as a list or compressed.
 
     Raises:
         InputError: it is none of these, or an RLE of another size than `height` × `width`.
@@ -236,9 +272,9 @@ def segmentation_to_rle(segmentation: list | dict | None, height: int, width: in
     if not segmentation:
         return None
     if isinstance(segmentation, list):
-        if not all(isinstance(polygon, list) and len(polygon) % 2 == 0 for polygon in segmentation):
+        if not all(isinstance(polygon, list | array) and len(polygon) % 2 == 0 for polygon in segmentation):
             raise InputError("a polygon must be a list of x y x y …")
-        if not all(_is_number(coordinate) for polygon in segmentation for coordinate in polygon):
+        if not all(isinstance(polygon, array) or all(map(_is_number, polygon)) for polygon in segmentation):
             raise InputError("a polygon must hold nothing but numbers")
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
@@ -349,7 +385,7 @@ def init_worker(worker_id: int) -> None:
 
 def _where_to_put(cfg: Config, split: str, missing: str) -> str:
     """The whole message about a data set that is not where it was looked for."""
-    candidates = getattr(cfg.dataset, split)
+    candidates = getattr(cfg.dataset, base_split(split))
     lines = [f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}"]
     if candidates.ann_file and candidates.image_root:
         lines += [
@@ -357,16 +393,26 @@ def _where_to_put(cfg: Config, split: str, missing: str) -> str:
             f"  {cfg.dataset.root or '.'}/",
             f"  ├── {candidates.ann_file[0]}",
             f"  └── {candidates.image_root[0]}/",
-            "      └── <video>/<frame>.jpg",
+            "      └── <video>/<frame>.jpg (a set of images: <image>.jpg)",
         ]
     lines.append("to point elsewhere: --ann_file FILE --image_root FOLDER, or --set dataset.root=FOLDER")
     return "\n".join(lines)
 
 
-def _read_json(path: Path) -> dict:
+def read_annotations(path: str | os.PathLike) -> dict:
+    """The content of an annotation file, in the YouTube-VIS format even if the file is in COCO's; values unchecked.
+
+    Raises:
+        InputError: there is no such file, or it holds no JSON object.
+    """
+    path = Path(path)
+    return as_videos(_read_json(path), path)
+
+
+def _read_json(path: Path, object_hook: Callable[[dict], dict] | None = None) -> dict:
     try:
         with open(path, encoding="utf-8") as file:
-            content = json.load(file)
+            content = json.load(file, object_hook=object_hook)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

@@ -1,6 +1,7 @@
 """The prediction head, with FCA: each anchor is predicted by a convolution of the anchor's own shape
 (STMask, section 3.1), and FCB in the class branch (section 3.2)."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,9 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layers.box_utils import SIZE_VARIANCE
 from layers.feature_calibration import FeatureCalibration
 
 Kernel = tuple[int, int]
+
+SQUARE_KERNEL: Kernel = (3, 3)  # of every anchor without FCA
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class HeadOutput:
 class PredictionHead(nn.Module):
     """Outputs for every anchor of the levels given, with one set of weights for all of them.
 
-    `num_outputs` is C+1. `kernels` (height, width) are the anchors' shapes. `calibration` is FCB's kind, "none",
-    "ali" or "ada". With `centerness_kernel_major` the entries of `centerness` are ordered level, kernel, row, column,
-    while everything else has the kernel fastest: so the published weights were trained (docs/quirks.md).
+    `num_outputs` is C+1. `kernels` (height, width) are the shapes of the anchors and of their convolutions; with
+    `square_kernels` all convolutions are 3×3, and only the anchors keep their shapes. `calibration` is FCB's kind,
+    "none", "ali" or "ada". With `centerness_kernel_major` the entries of `centerness` are ordered level, kernel, row,
+    column, while everything else has the kernel fastest: so the published weights were trained (docs/quirks.md).
     """
 
     def __init__(
@@ -41,9 +46,13 @@ class PredictionHead(nn.Module):
         num_prototypes: int,
         embedding_dim: int,
         centerness_kernel_major: bool,
+        square_kernels: bool = False,
     ):
         super().__init__()
         self.centerness_kernel_major = centerness_kernel_major
+        self.anchor_shapes = tuple(kernels)
+        if square_kernels:
+            kernels = [SQUARE_KERNEL] * len(kernels)
 
         def per_kernel(outputs: int) -> nn.ModuleList:
             return nn.ModuleList(
@@ -60,6 +69,7 @@ class PredictionHead(nn.Module):
         self.mask_layer = per_kernel(num_prototypes)
         self.centerness_layer = per_kernel(1)
         self.calibrated = calibration != "none"
+        self.boxes_relative_to_kernel = square_kernels and calibration == "ali"
         if self.calibrated:
             self.conf_layer = nn.ModuleList(
                 FeatureCalibration(channels, num_outputs, kernel, calibration) for kernel in kernels
@@ -86,7 +96,8 @@ class PredictionHead(nn.Module):
         box_deltas = [layer(box_features) for layer in self.bbox_layer]
         centerness = [layer(box_features) for layer in self.centerness_layer]
         if self.calibrated:
-            logits = [layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, box_deltas, strict=True)]
+            seen = self._as_calibration_sees(box_deltas)
+            logits = [layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, seen, strict=True)]
         else:
             logits = [layer(class_features) for layer in self.conf_layer]
         if self.centerness_kernel_major:
@@ -100,6 +111,25 @@ class PredictionHead(nn.Module):
             mask_coeffs=_kernel_fastest([layer(mask_features) for layer in self.mask_layer]),
             embeddings=F.normalize(_kernel_fastest([layer(track_features) for layer in self.track_layer]), dim=-1),
         )
+
+    def _as_calibration_sees(self, box_deltas: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The regression values for FCB: "ali" lays the kernel's grid over the box they tell, as if the anchor had the
+        kernel's shape, so they become relative to that where it has not."""
+        if not self.boxes_relative_to_kernel:
+            return box_deltas
+        return [
+            relative_to_kernel(deltas, anchor, SQUARE_KERNEL)
+            for deltas, anchor in zip(box_deltas, self.anchor_shapes, strict=True)
+        ]
+
+
+def relative_to_kernel(box_deltas: Tensor, anchor: Kernel, kernel: Kernel) -> Tensor:
+    """Regression values tx ty tw th [B,4,h,w] that make the same boxes of anchors of `kernel` (height, width) cells as
+    `box_deltas` do of those of `anchor` cells."""
+    height, width = anchor[0] / kernel[0], anchor[1] / kernel[1]
+    factors = box_deltas.new_tensor([width, height, 1, 1])[:, None, None]
+    terms = box_deltas.new_tensor([0, 0, math.log(width), math.log(height)])[:, None, None]
+    return box_deltas * factors + terms / SIZE_VARIANCE
 
 
 def _kernel_fastest(maps: Sequence[Tensor]) -> Tensor:

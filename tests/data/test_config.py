@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from data.config import DATASETS, MODELS, WEIGHT_NAMES, Config, add_config_arguments, get_config, main
+from data.config import (
+    DATASETS,
+    MODELS,
+    WEIGHT_NAMES,
+    Config,
+    add_config_arguments,
+    dataset_overrides,
+    get_config,
+    main,
+    overrides_from,
+)
 from utils.structures import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +86,7 @@ def test_published_settings():
 
 def test_classes_of_the_data_sets():
     counts = {name: len(keys["dataset.class_names"]) for name, keys in DATASETS.items()}
-    assert counts == {"YTVIS2019": 40, "YTVIS2021": 40, "OVIS": 25, "ShapesVIS": 8}
+    assert counts == {"YTVIS2019": 40, "YTVIS2021": 40, "OVIS": 25, "ShapesVIS": 8, "COCO2017": 80}
     for name, keys in DATASETS.items():
         assert keys["dataset.name"] == name
         assert len(set(keys["dataset.class_names"])) == counts[name]
@@ -87,7 +97,12 @@ def test_classes_of_the_data_sets():
         "YTVIS2021": ("airplane", "zebra"),
         "OVIS": ("Person", "Vehicle"),
         "ShapesVIS": ("circle", "crescent"),
+        "COCO2017": ("person", "toothbrush"),
     }
+    coco = DATASETS["COCO2017"]["dataset.class_names"]
+    assert [coco[label - 1] for label in (10, 18, 40, 61, 79)] == [
+        *("traffic_light", "horse", "bottle", "dining_table", "hair_drier")
+    ]
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -96,7 +111,8 @@ def test_every_split_says_where_it_may_lie(name, split):
     keys = DATASETS[name]
     for key in (f"dataset.{split}.ann_file", f"dataset.{split}.image_root"):
         assert keys[key]
-        assert all(split in place and not Path(place).is_absolute() for place in keys[key])
+        folder = "val2017" if (name, split) == ("COCO2017", "valid") else split
+        assert all(folder in place and not Path(place).is_absolute() for place in keys[key])
 
 
 def test_weight_names_lead_to_configs():
@@ -330,6 +346,46 @@ def test_values_that_no_network_can_have_are_refused(text):
     assert text.partition("=")[0] in refusal([text])
 
 
+# ---------------------------------------------------------------------------------------------------- another data set
+
+
+@pytest.mark.parametrize("name", ["COCO2017", "coco2017", "Coco2017"])
+def test_a_data_set_takes_the_place_of_the_configs_own(name):
+    config = get_config("STMask_plus_resnet50_config", dataset_overrides(name))
+    assert config.dataset.name == "COCO2017" and config.dataset.root == "data/COCO2017"
+    assert config.num_classes == 80
+    own = get_config("STMask_plus_resnet50_config").flat()
+    assert {key for key, value in config.flat().items() if value != own[key]} <= set(DATASETS["COCO2017"])
+
+
+def test_every_data_set_says_the_same_keys():  # so nothing of a config's own stays
+    keys = {key for key in get_config(DEMO).flat() if key.startswith("dataset.")}
+    assert all(set(dataset_overrides(name)) == keys for name in DATASETS)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("coco", "COCO2017"), ("ytvis19", "YTVIS2019")])
+def test_an_unknown_data_set_is_refused_with_the_nearest(name, nearest):
+    with pytest.raises(InputError, match=f"unknown data set {name!r}; did you mean {nearest!r}"):
+        dataset_overrides(name)
+
+
+def command_line(*arguments):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    parser.add_argument("--lr", type=float)
+    return parser.parse_args(arguments)
+
+
+def test_of_the_data_set_set_and_the_short_options_the_later_counts():
+    options = command_line("--set=dataset.root=/mine", "--set", "train.learning_rate=1", "--lr=0.5")
+    config = get_config(DEMO, overrides_from(options, {"lr": "train.learning_rate"}, "coco2017"))
+    assert (config.dataset.name, config.dataset.root) == ("COCO2017", "/mine")
+    assert config.dataset.class_names == DATASETS["COCO2017"]["dataset.class_names"]
+    assert config.dataset.valid.image_root == ("val2017", "images/val2017")
+    assert config.train.learning_rate == 0.5
+    assert changed(overrides_from(command_line(), {"lr": "train.learning_rate"})) == {}
+
+
 # ---------------------------------------------------------------------------------------------------- keys
 
 
@@ -441,6 +497,11 @@ def test_other_commands_get_the_config_options():
         ("detection.top_k=-1", "positive"),
         ("detection.nms_threshold=1.5", "0…1"),
         ("tracking.score_decay=nan", "0…1"),
+        ("train.static_translation=1.1", "0…1"),
+        ("train.static_scale=0,1", "positive"),
+        ("train.static_scale=1.2,0.8", "lower"),
+        ("train.static_rotation=-1", "degrees"),
+        ("train.static_shear=90", "degrees"),
     ],
 )
 def test_values_no_network_can_have_are_refused(override, words):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.config import get_config
-from data.transforms import ClipTransform, FrameTransform
+from data.transforms import AffineViews, ClipTransform, FrameTransform
 from data.ytvis import FrameAnnotations
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
@@ -232,3 +232,106 @@ def test_the_frame_and_its_annotations_stay_as_they_were():
 def test_a_clip_of_anything_but_rgb_frames_is_refused():
     with pytest.raises(ValueError, match="must be"):
         ClipTransform(SMALL)([(np.zeros((180, 320), np.uint8), discs()[1])])
+
+
+# ---------------------------------------------------------------------------------------------------- static images
+
+
+STILL = AffineViews(rotation=0, scale=(1, 1), translation=0, shear=0)
+VIEWS = AffineViews(rotation=20, scale=(0.7, 1.4), translation=0.2, shear=10, fill=(1, 2, 3))
+
+
+def view_of_seed(views, picture, seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return views(*picture)
+
+
+def test_a_view_without_a_change_is_the_image_and_its_boxes_are_those_of_the_masks():
+    frame, truth = discs((80, 60, 30), (230, 110, 50))
+    loose = annotations(truth.boxes_px + torch.tensor([-5, -5, 5, 5]), truth.masks)
+    view, seen = STILL(frame, loose)
+    np.testing.assert_array_equal(view, frame)
+    assert torch.equal(seen.boxes_px, truth.boxes_px) and torch.equal(seen.masks, truth.masks)
+    assert seen.labels.tolist() == [10, 11] and seen.instance_ids.tolist() == [1, 2]
+
+
+def test_twice_the_size_by_hand():
+    """About the centre of 4×8 pixels, columns 3 and 4 of row 1 become columns 2…5 of rows 0 and 1."""
+    frame = np.zeros((4, 8, 3), np.uint8)
+    mask = np.zeros((1, 4, 8))
+    mask[0, 1, 3:5] = 1
+    _, seen = AffineViews(0, (2, 2), 0, 0)(frame, annotations([[3, 1, 4, 1]], mask))
+    assert seen.masks[0].nonzero().tolist() == [[row, column] for row in (0, 1) for column in (2, 3, 4, 5)]
+    assert seen.boxes_px.tolist() == [[2, 0, 5, 1]]
+
+
+def test_objects_stay_where_their_pixels_are_in_every_view():
+    picture = discs((80, 60, 30), (230, 110, 50))
+    boxes = set()
+    for seed in range(12):
+        view, seen = view_of_seed(VIEWS, picture, seed)
+        assert view.shape == (180, 320, 3) and view.dtype == np.uint8 and view.flags.c_contiguous
+        assert seen.masks.dtype == torch.bool and seen.masks.shape[1:] == (180, 320)
+        for number, mask, box in zip(seen.instance_ids.tolist(), seen.masks, seen.boxes_px, strict=True):
+            grey = torch.from_numpy(view[..., 0])
+            assert grey[mask].median() == 140 + 20 * number
+            assert not (grey == 140 + 20 * number)[~mask].float().mean() > 0.01
+            down, across = mask.nonzero().T
+            assert box.tolist() == [across.min(), down.min(), across.max(), down.max()]
+            boxes.add(tuple(box.tolist()))
+    assert len(boxes) > 20  # a view of its own for every seed
+
+
+def test_what_comes_in_from_outside_has_the_fill_colour_and_no_mask():
+    frame, truth = np.full((20, 30, 3), 200, np.uint8), annotations([[0, 0, 29, 19]], np.ones((1, 20, 30)))
+    view, seen = AffineViews(0, (0.5, 0.5), 0, 0, fill=(1, 2, 3))(frame, truth)
+    assert view[0, 0].tolist() == [1, 2, 3] and view[10, 15].tolist() == [200, 200, 200]
+    assert seen.masks.sum() == 10 * 15 and not seen.masks[0, 0, 0]
+
+
+def test_objects_that_leave_the_view_are_dropped_even_if_that_is_all():
+    corner = np.zeros((2, 40, 40))
+    corner[0, :3, :3] = corner[1, 18:22, 18:22] = 1
+    picture = np.zeros((40, 40, 3), np.uint8), annotations([[0, 0, 2, 2], [18, 18, 21, 21]], corner)
+    _, seen = AffineViews(0, (2, 2), 0, 0)(*picture)
+    assert seen.instance_ids.tolist() == [2] and seen.labels.tolist() == [11]
+    _, seen = AffineViews(0, (2, 2), 0, 0)(picture[0], picture[1][:1])
+    assert len(seen) == 0 and seen.boxes_px.shape == (0, 4) and seen.masks.shape == (0, 40, 40)
+
+
+def test_an_image_without_objects_has_views():
+    frame, truth = discs()
+    view, seen = view_of_seed(VIEWS, (frame, truth), 0)
+    assert view.shape == frame.shape and len(seen) == 0 and seen.boxes_px.shape == (0, 4)
+
+
+def test_the_image_stays_as_it_was():
+    frame, truth = discs((80, 60, 30))
+    before = frame.copy(), truth.masks.clone()
+    view_of_seed(VIEWS, (frame, truth), 0)
+    np.testing.assert_array_equal(frame, before[0])
+    assert torch.equal(truth.masks, before[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "alike"),
+    [
+        ({}, True),
+        ({"static_rotation": 30.0}, False),
+        ({"static_scale": (0.5, 0.9)}, False),
+        ({"static_translation": 0.3}, False),
+        ({"static_shear": 30.0}, False),
+    ],
+)
+def test_every_key_of_the_config_changes_the_views(change, alike):
+    still = {"static_rotation": 0.0, "static_scale": (1.0, 1.0), "static_translation": 0.0, "static_shear": 0.0}
+    config = get_config("STMask_demo_config", {f"train.{key}": value for key, value in (still | change).items()})
+    frame, truth = discs((80, 60, 30), (230, 110, 50))
+    view, _ = view_of_seed(AffineViews.from_config(config), (frame, truth), 0)
+    assert np.array_equal(view, frame) == alike
+
+
+def test_a_view_of_anything_but_an_rgb_frame_is_refused():
+    with pytest.raises(ValueError, match="must be"):
+        VIEWS(np.zeros((180, 320), np.uint8), discs()[1])

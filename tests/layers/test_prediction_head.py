@@ -3,15 +3,18 @@ import json
 import pytest
 import torch
 
+from data.config import get_config
 from layers.anchors import make_anchors
-from layers.prediction_head import HeadOutput, PredictionHead
+from layers.box_utils import decode
+from layers.prediction_head import HeadOutput, PredictionHead, relative_to_kernel
+from stmask import STMask
 
 KERNELS = ((3, 3), (3, 5), (5, 3))
 SIZES = ((4, 6), (2, 3), (1, 2))
 OUTPUTS = {"box_deltas": 4, "class_logits": 6, "mask_coeffs": 3, "embeddings": 7}
 
 
-def make_head(calibration="none", kernel_major=True, channels=8):
+def make_head(calibration="none", kernel_major=True, channels=8, square_kernels=False):
     torch.manual_seed(1)
     return PredictionHead(
         channels=channels,
@@ -21,6 +24,7 @@ def make_head(calibration="none", kernel_major=True, channels=8):
         num_prototypes=OUTPUTS["mask_coeffs"],
         embedding_dim=OUTPUTS["embeddings"],
         centerness_kernel_major=kernel_major,
+        square_kernels=square_kernels,
     ).requires_grad_(False)
 
 
@@ -154,3 +158,70 @@ def test_quirk_centerness_order_changes_nothing_else():
         assert torch.equal(getattr(kernel_major, name), getattr(kernel_fastest, name))
     assert not torch.equal(kernel_major.centerness, kernel_fastest.centerness)
     assert torch.equal(kernel_major.centerness.view(2, 3, -1).mT, kernel_fastest.centerness.view(2, -1, 3))
+
+
+# ---------------------------------------------------------------------------------------------------- without FCA
+
+
+@pytest.mark.parametrize("calibration", ["none", "ali", "ada"])
+def test_square_kernels_leave_every_anchor_its_output(calibration):
+    levels = make_levels()
+    head = make_head(calibration, square_kernels=True)
+    output, _ = head(levels)
+    num = len(make_anchors(SIZES, KERNELS))
+    assert {name: getattr(output, name).shape for name in OUTPUTS} == {
+        name: (2, num, size) for name, size in OUTPUTS.items()
+    }
+    assert output.centerness.shape == (2, num) and output.class_logits.isfinite().all()
+    weights = {
+        name: tuple(value.shape[2:]) for name, value in head.named_parameters() if "layer" in name and value.ndim == 4
+    }
+    assert all(shape == (3, 3) for name, shape in weights.items() if "conv_offset" not in name)
+    offsets = [value for name, value in head.named_parameters() if "conv_offset" in name]
+    assert [tuple(value.shape) for value in offsets] == [(18, 4, 1, 1)] * (3 if calibration == "ada" else 0)
+
+
+def test_square_kernels_change_nothing_for_square_anchors():
+    """The first anchor is 3×3 as its convolution is, so with the same weights it says the same."""
+    levels = make_levels()[:1]
+    square, usual = make_head("ali", square_kernels=True), make_head("ali")
+    shapes = {name: value.shape for name, value in usual.state_dict().items()}
+    state = {name: value for name, value in square.state_dict().items() if value.shape == shapes[name]}
+    usual.load_state_dict(state, strict=False)
+    ours, theirs = (head(levels)[0].class_logits.view(2, -1, 3, 6) for head in (square, usual))
+    assert torch.equal(ours[:, :, 0], theirs[:, :, 0])
+    assert not torch.equal(ours[:, :, 1], theirs[:, :, 1])
+
+
+@pytest.mark.parametrize("anchor", [(3, 3), (3, 5), (5, 3), (1, 7)])
+def test_a_box_stays_where_it_is_when_told_relative_to_the_kernel(anchor):
+    deltas = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+    as_kernel = relative_to_kernel(deltas, anchor, (3, 3))
+
+    def boxes(values, height, width):
+        return decode(values.permute(0, 2, 3, 1), torch.tensor([10.0, 20.0, width, height]))
+
+    torch.testing.assert_close(boxes(as_kernel, 3, 3), boxes(deltas, *anchor))
+
+
+def test_square_kernels_are_laid_over_the_box_of_an_anchor_of_another_shape():
+    """A box like its anchor of 3×5 cells is sampled in three columns 5/3 of a cell apart."""
+    head = make_head("ali", square_kernels=True)
+    seen = head._as_calibration_sees([torch.zeros(1, 4, 1, 1)] * 3)
+    offsets = [layer.offsets(deltas).view(3, 3, 2) for layer, deltas in zip(head.conf_layer, seen, strict=True)]
+    apart = 5 / 3 - 1
+    across = torch.tensor([-apart, 0, apart]).expand(3, 3)
+    for index, (dy, dx) in enumerate(((0 * across, 0 * across), (0 * across, across), (across.T, 0 * across))):
+        torch.testing.assert_close(offsets[index], torch.stack((dy, dx), dim=-1), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("square", [True, False])
+def test_the_config_key_is_about_the_convolutions_alone(square):
+    config = get_config("STMask_demo_config", {"head.square_kernels": square})
+    with torch.device("meta"):
+        head = STMask(config).prediction_layers[0]
+    assert config.head.kernels == KERNELS
+    expected = [(3, 3)] * 3 if square else list(KERNELS)
+    for layers in (head.bbox_layer, head.track_layer, head.mask_layer, head.centerness_layer):
+        assert [layer.kernel_size for layer in layers] == expected
+    assert [layer.conv.kernel_size for layer in head.conf_layer] == expected
