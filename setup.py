@@ -54,7 +54,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     py_modules=["stmask", "backbone", "train", "eval"],
-    packages=["data", "layers", "utils"],
+    packages=["data", "data.convert", "layers", "utils"],
     ext_modules=[Extension("layers._deform_im2col", ["layers/_deform_im2col.pyx"], optional=True)],
     cmdclass={"build_ext": BuildWithWhatTheCompilerTakes},
     install_requires=[
@@ -66,6 +66,7 @@ setup(
         "av>=12",
         "tqdm>=4.66",
         "matplotlib>=3.8",
+        "pillow>=10",
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.15"],

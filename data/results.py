@@ -47,17 +47,26 @@ def decode_mask(rle: dict) -> np.ndarray:
     Raises:
         InputError: `rle` is no RLE, or its runs do not fill its size.
     """
+    return coco_mask.decode(check_rle(rle)).astype(bool)
+
+
+def check_rle(rle: Any) -> dict:
+    """`rle` as `compress_rle` gives it, fit for pycocotools.
+
+    Raises:
+        InputError: `rle` is no RLE, or its runs do not fill its size.
+    """
     rle = compress_rle(rle)
     # pycocotools itself would leave the rest of a mask that is not filled to whatever was in memory.
     _check_filled(_sum_of_runs(rle["counts"]), rle["size"])
-    return coco_mask.decode(rle).astype(bool)
+    return rle
 
 
 def compress_rle(rle: Any) -> dict:
     """`rle` as `{"size": [height, width], "counts": str}`: from runs in a list, from counts as bytes, or as it is.
 
     Raises:
-        InputError: `rle` is no RLE. (Whether the runs of compressed counts fill the size shows in `decode_mask`.)
+        InputError: `rle` is no RLE. (Whether the runs of compressed counts fill the size shows in `check_rle`.)
     """
     rle = _plain_rle(rle)
     size, counts = rle["size"], rle["counts"]
@@ -210,19 +219,28 @@ def write_results(results: Iterable[VideoResult | Mapping], path: str | os.PathL
         file.write("\n]\n")
 
 
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: the file cannot be read or is no JSON.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from None
+
+
 def read_results(path: str | os.PathLike) -> list[dict]:
     """The entries of a results.json, checked; counts given as a list of runs are compressed.
 
     Raises:
         InputError: the file cannot be read or is no such list; the message names the file and the entry.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            entries = json.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from None
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: must hold a list of results, not {type(entries).__name__}")
     return [_checked_entry(entry, f"{path}: entry {index}", compress_rle) for index, entry in enumerate(entries)]
@@ -328,7 +346,7 @@ class ResultsJournal:
         """The ids of the videos that are finished."""
         return set(self._places)
 
-    def append(self, video_id: int, results: Sequence[VideoResult], summary: Mapping[str, Any]) -> None:
+    def append(self, video_id: int, results: Sequence[VideoResult | Mapping], summary: Mapping[str, Any]) -> None:
         """Puts a finished video on disk; `summary` is anything small about it that JSON can hold.
 
         Raises:
@@ -350,6 +368,17 @@ class ResultsJournal:
             os.fsync(file.fileno())
         self._places[video_id] = self._end
         self._end += len(line)
+
+    def absorb(self, path: str | os.PathLike) -> None:
+        """Takes in the finished videos of the journal at `path`, kept by another process of this run, and removes it.
+
+        Raises:
+            InputError: it is of another run, or damaged before its last line.
+        """
+        other = ResultsJournal.resume(path, self.header)
+        for line in other._lines(video_id for video_id in other._places if video_id not in self._places):
+            self.append(line["video_id"], line["results"], line["summary"])
+        other.path.unlink()
 
     def summaries(self) -> Iterator[dict[str, Any]]:
         """The summaries of the finished videos, in the order they were appended; gone after `finish`."""

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "train": ("stmask", "backbone", *FOLDERS),
 }
 MAY_USE_CUDA = ("utils.timer", "utils.device", "utils.distributed")
-IMPORT_NAMES = {"opencv-python": "cv2"}
+IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL"}
 
 
 def sources() -> dict[str, ast.Module]:

@@ -9,6 +9,7 @@ from pycocotools import mask as coco_mask
 from data.results import (
     ResultsJournal,
     VideoResultBuilder,
+    check_rle,
     compress_rle,
     decode_mask,
     encode_masks,
@@ -107,6 +108,12 @@ def test_what_is_no_rle_is_refused(rle):
 def test_runs_that_do_not_fill_the_size_are_not_decoded(counts):
     with pytest.raises(InputError, match="add up"):
         decode_mask({"size": [4, 6], "counts": counts})
+
+
+def test_check_rle_gives_what_pycocotools_can_take_and_refuses_the_rest():
+    assert check_rle({"size": [3, 2], "counts": [2, 3, 1]}) == {"size": [3, 2], "counts": "231"}
+    with pytest.raises(InputError, match="add up"):
+        check_rle({"size": [3, 3], "counts": "231"})
 
 
 def test_long_runs_and_differences_of_runs_decode():

@@ -1,0 +1,108 @@
+"""docs/your-data.md as its reader follows it: its commands, on a small set drawn and labelled as LabelMe does it."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import eval as eval_command
+import train as train_command
+from data import browse, check
+from data.convert import __main__ as convert
+from data.ytvis import YTVISDataset
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "your-data.md"
+COMMANDS = {
+    "-m data.convert": convert.main,
+    "-m data.check": check.main,
+    "-m data.browse": browse.main,
+    "train.py": train_command.main,
+    "eval.py": eval_command.main,
+}
+HW = (48, 64)
+
+
+def commands():
+    """[(command, its arguments)] of the page's shell blocks, in order."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [line.removeprefix("python ") for block in blocks for line in block.splitlines()]
+    found = [(name, line) for line in lines for name in COMMANDS if line.startswith(f"{name} ")]
+    assert len(found) == len(lines), "every line of a shell block must be a command that is tested"
+    return [(name, shlex.split(line.removeprefix(name))) for name, line in found]
+
+
+def shape(label, group_id, left, top, side):
+    points = [[left, top], [left + side, top], [left + side, top + side], [left, top + side]]
+    return {"label": label, "points": points, "group_id": group_id, "shape_type": "polygon", "flags": {}}
+
+
+def draw_video(folder, length, step):
+    """A red box that moves to the right past a blue one, and a green ball that is not there at first."""
+    folder.mkdir(parents=True)
+    for frame in range(length):
+        picture = np.full((*HW, 3), 90, np.uint8)
+        shapes = [shape("box", 1, 2 + step * frame, 4, 16), shape("box", 2, 40, 28, 14)]
+        if frame:
+            shapes.append(shape("ball", 1, 4, 28, 12))
+        for item in shapes:
+            (left, top), _, (right, bottom), _ = item["points"]
+            colour = {("box", 1): (0, 0, 255), ("box", 2): (255, 0, 0)}.get(
+                (item["label"], item["group_id"]), (0, 255, 0)
+            )
+            picture[top:bottom, left:right] = colour
+        cv2.imwrite(str(folder / f"{frame:05d}.jpg"), picture)
+        content = {"imagePath": f"{frame:05d}.jpg", "imageData": None, "imageHeight": HW[0], "imageWidth": HW[1]}
+        (folder / f"{frame:05d}.json").write_text(json.dumps({**content, "shapes": shapes}))
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch):
+    """The folder in which the commands run, with data/mine as the page draws it."""
+    monkeypatch.chdir(tmp_path)
+    for split, lengths in (("train", (4, 5)), ("valid", (3,))):
+        for number, length in enumerate(lengths):
+            draw_video(tmp_path / "data" / "mine" / split / "JPEGImages" / f"clip{number}", length, step=4 + number)
+    return tmp_path
+
+
+def run(wanted, *more):
+    for name, arguments in commands():
+        if name.startswith(wanted):
+            assert COMMANDS[name]([*arguments, *more]) == 0, (name, arguments)
+
+
+def test_the_page_runs_from_labels_to_a_checked_and_drawn_set(labelled, capsys):
+    run("-m data.")
+    printed = capsys.readouterr().out
+    assert printed.count("nothing is wrong") == 2
+    assert "2 videos, 9 frames, 6 tracks, 25 masks\ntracks of 2 classes: ball 2, box 4\n" in printed
+    sheet = cv2.imread("results/mine/train.png")
+    assert sheet is not None and sheet.shape[1] > 4 * browse.TILE_WIDTH
+    dataset = YTVISDataset("data/mine/train.json", "data/mine/train/JPEGImages", ("ball", "box"))
+    truth = dataset.frame_annotations(1, 1)
+    assert sorted(truth.labels.tolist()) == [1, 2, 2]
+    frame = cv2.imread("data/mine/train/JPEGImages/" + dataset.videos[0].file_names[1])
+    for label, mask in zip(truth.labels.tolist(), truth.masks.numpy(), strict=True):
+        mask = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        blue, green, red = frame[mask].mean(axis=0)
+        assert (green > 200) == (label == 1) and (max(red, blue) > 200) == (label == 2)
+
+
+@pytest.mark.slow
+def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsys):
+    run("-m data.convert")
+    small = ("--device=cpu", "--num_workers=0", "--set", "input.size_hw=64,96")
+    run("train.py", "--max_iter=2", *small)
+    run("eval.py", *small)
+    printed = capsys.readouterr().out
+    assert "AP50" in printed and "1 videos, 3 frames" in printed
+    assert isinstance(json.loads(Path("results/mine/results.json").read_text()), list)
+
+
+def test_the_page_names_every_format():
+    text = PAGE.read_text("utf-8")
+    assert all(f"| `{name}` |" in text for name in convert.FORMATS if name != "ytvis")
