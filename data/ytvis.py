@@ -267,7 +267,8 @@ def segmentation_to_rle(segmentation: list | dict | None, height: int, width: in
     nothing), or an RLE with its runs as a list or compressed.
 
     Raises:
-        InputError: it is none of these, or an RLE of another size than `height` × `width`.
+        InputError: it is none of these, an RLE of another size than `height` × `width`, or a polygon that reaches far
+            out of such a frame.
     """
     if not segmentation:
         return None
@@ -276,6 +277,10 @@ def segmentation_to_rle(segmentation: list | dict | None, height: int, width: in
             raise InputError("a polygon must be a list of x y x y …")
         if not all(isinstance(polygon, array) or all(map(_is_number, polygon)) for polygon in segmentation):
             raise InputError("a polygon must hold nothing but numbers")
+        # pycocotools walks along the edges of a polygon pixel by pixel, however far they go.
+        reach = 10 * max(height, width)
+        if not all(abs(side) <= reach for polygon in segmentation for side in polygon):
+            raise InputError("a polygon reaches far out of the frame, or holds a number that is not finite")
         polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
         if not polygons:
             return None
