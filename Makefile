@@ -14,7 +14,7 @@ help: ## show this list
 
 venv: ## install what is needed, if setup.py or the kernel has changed since
 	stamp="$(ENVIRONMENT)/.stmask-installed"; \
-	if [ -n "$$(find "$$stamp" -newer setup.py -newer layers/_deform_im2col.pyx 2>/dev/null)" ]; then exit 0; fi; \
+	if [ -n "$$(find "$$stamp" -newer setup.py -newer layers/_deform_im2col.pyx -newer utils/_eval_kernels.pyx 2>/dev/null)" ]; then exit 0; fi; \
 	python=$(PYTHON); \
 	if [ -n "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then python=$(PY); fi; \
 	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -38,6 +38,6 @@ lint: venv ## check style and formatting
 	$(PY) -m ruff format --check .
 
 clean: ## remove caches and build products; data, results and .venv stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache layers/*.so layers/*.c
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache layers/*.so layers/*.c utils/*.so utils/*.c
 	rm -f .venv/.stmask-installed
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -54,8 +54,12 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     py_modules=["stmask", "backbone", "train", "eval"],
-    packages=["data", "data.convert", "layers", "utils"],
-    ext_modules=[Extension("layers._deform_im2col", ["layers/_deform_im2col.pyx"], optional=True)],
+    packages=["data", "data.convert", "layers", "utils", "utils.report", "utils.viewer"],
+    package_data={"utils.report": ["page/*"], "utils.viewer": ["page/*"]},
+    ext_modules=[
+        Extension("layers._deform_im2col", ["layers/_deform_im2col.pyx"], optional=True),
+        Extension("utils._eval_kernels", ["utils/_eval_kernels.pyx"], optional=True),
+    ],
     cmdclass={"build_ext": BuildWithWhatTheCompilerTakes},
     install_requires=[
         "torch>=2.4",
@@ -67,6 +71,7 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "pillow>=10",
+        "scipy>=1.11",
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.15"],
