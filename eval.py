@@ -4,8 +4,12 @@
     python eval.py --trained_model=weights/STMask_plus_resnet50_ada.pth --split=train --max_videos=20 --display
     python eval.py --config=STMask_demo_config --trained_model=random --benchmark
     python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=weights/results.json
+    python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=new.json --compare=old.json
+    python eval.py --check --ann_file=annotations/valid.json --mask_det_file=weights/results.json
+    torchrun --nproc_per_node=4 eval.py --trained_model=weights/STMask_r101_FCA+TF.pth      # shares out the videos
 
-A killed run goes on with --resume. Exit codes: 0 done, 2 bad input, 130 interrupted.
+A killed run goes on with --resume. Exit codes: 0 done, 1 --check found what a server would refuse, 2 bad input,
+130 interrupted.
 """
 
 import argparse
@@ -14,6 +18,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 
@@ -22,17 +27,24 @@ import numpy as np
 import torch
 
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
+from data.doctor import examine_results
+from data.findings import exit_code, format_findings
 from data.results import ResultsJournal
+from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
 from data.transforms import FrameTransform
 from data.video import VideoWriter
-from data.ytvis import Video, YTVISDataset, read_frames
+from data.ytvis import Video, YTVISDataset, read_annotations, read_frames
 from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
-from utils.device import describe_device, peak_memory_mib, pick_device
+from utils.device import describe_device, peak_memory_mib
+from utils.distributed import World, launch
 from utils.files import atomic_write
 from utils.logger import EvalProgress, setup_logging
+from utils.report import write_report
 from utils.structures import FrameResult, InputError
 from utils.timer import StageTimer, format_summary
+from utils.tracking_eval import RATES, evaluate_tracking
+from utils.uncertainty import compare_results, describe_difference
 from utils.visualization import draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
 
@@ -40,6 +52,7 @@ logger = logging.getLogger("eval")
 
 RANDOM_WEIGHTS = "random"
 DISPLAY_FRAME_RATE = 6  # YouTube-VIS annotates every fifth frame of videos at 30 frames per second
+COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of two results
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
     "score_threshold": "postprocess.score_threshold",
@@ -60,7 +73,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "or 'random' for seeded random weights, to try the installation or measure speed",
     )
     group.add_argument("--seed", type=int, default=0, help="seed of --trained_model=random (default: %(default)s)")
-    group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
     group.add_argument(
         "--cross_class_nms",
         metavar="True|False",
@@ -69,13 +82,22 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
     group = parser.add_argument_group("data")
     group.add_argument(
-        "--split", choices=("train", "valid", "test"), default="valid", help="split of the data set (default: valid)"
+        "--split",
+        choices=SPLITS,
+        default="valid",
+        help="split of the data set; train_sub and valid_sub are the first nine tenths and the last tenth of the "
+        "videos of train, whose truth is public (default: valid)",
     )
+    group.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one a line")
+    group.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos, to be cited")
     group.add_argument("--ann_file", metavar="FILE", help="annotation file (YouTube-VIS format) instead of the split's")
     group.add_argument("--image_root", metavar="DIR", help="folder of the frames instead of the split's")
     group.add_argument("--max_videos", type=_positive, metavar="N", help="only the first N videos")
     group.add_argument(
-        "--num_workers", type=_not_negative, default=2, help="processes that read frames ahead (default: %(default)s)"
+        "--num_workers",
+        type=_not_negative,
+        default=2,
+        help="processes that read frames ahead, for each that tracks (default: %(default)s)",
     )
     group.add_argument(
         "--skip_bad_frames",
@@ -102,6 +124,21 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_true",
         help="score the results file that is there against --ann_file; no model is run",
     )
+    group.add_argument(
+        "--report",
+        metavar="DIR",
+        help="with annotations: write report.html, metrics.json and metrics.md there, with 95 %% intervals",
+    )
+    group.add_argument(
+        "--compare",
+        metavar="FILE",
+        help="with --only_calc_metrics: by how much the results are better than these, with 95 %% intervals",
+    )
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="examine the results file that is there against --ann_file; no model is run",
+    )
     group.add_argument("--benchmark", action="store_true", help="print time per frame by stage, and peak memory")
     return parser.parse_args(arguments)
 
@@ -111,38 +148,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     setup_logging()
     try:
-        run(options)
+        with launch(options.device) as world:
+            return run(options, world)
     except InputError as error:
         print(f"eval.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("eval.py: interrupted; --resume goes on after the last finished video", file=sys.stderr)
         return 130
-    return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """What the command line asks for.
+def run(options: argparse.Namespace, world: World) -> int:
+    """What the command line asks for, of one of the processes of `world`; returns the exit code.
 
     Raises:
         InputError: something given cannot be used; finished videos are kept for --resume.
     """
-    if options.only_calc_metrics:
-        if options.ann_file is None:
-            raise InputError("--only_calc_metrics needs --ann_file=FILE with annotations")
-        print(format_table(evaluate_results(options.ann_file, options.mask_det_file)))
-        return
+    for name in ("only_calc_metrics", "check"):
+        if getattr(options, name):
+            if options.ann_file is None:
+                raise InputError(f"--{name} needs --ann_file=FILE with annotations")
+            if world.is_main:
+                return examine(options) if options.check else score(options)
+            return 0
+    if options.compare:
+        raise InputError("--compare needs --only_calc_metrics")
     config, checkpoint = find_config(options)
     if options.print_config:
-        print(config)
-        return
+        if world.is_main:
+            print(config)
+        return 0
     if options.display_png and not options.display:
         raise InputError("--display_png needs --display")
-    device = pick_device(options.device)
-    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root)
-    model = load_model(config, checkpoint, options.seed, device)
+    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
+    videos = dataset.videos[: options.max_videos]
+    if options.write_video_ids and world.is_main:
+        write_video_ids(options.write_video_ids, [video.video_id for video in videos])
+    model = load_model(config, checkpoint, options.seed, world.device)
     header = journal_header(model, checkpoint, options.seed, dataset)
-    evaluate(model, dataset, dataset.videos[: options.max_videos], options, header)
+    evaluate(model, dataset, videos, options, header, world)
+    return 0
+
+
+def truth_of(options: argparse.Namespace) -> dict:
+    """The annotations of --ann_file, of the videos that --split and --video_ids leave."""
+    content = read_annotations(options.ann_file)
+    ids = [video["id"] for video in content.get("videos", ())]
+    if options.split in ("train_sub", "valid_sub"):
+        ids = list(videos_of_split(options.split, ids))
+    if options.video_ids:
+        ids = read_video_ids(options.video_ids, ids)
+    return subset_annotations(content, ids)
+
+
+def score(options: argparse.Namespace) -> int:
+    """Prints the scores of the results file, and by how much they differ from those of another."""
+    truth, results = truth_of(options), options.mask_det_file
+    print_scores(truth, results, options)
+    if options.compare:
+        print(f"\n{results} against {options.compare}:")
+        differences = compare_results(truth, options.compare, results)
+        for name in COMPARED:
+            print(describe_difference(name, differences[name], len(truth["videos"])))
+    return 0
+
+
+def examine(options: argparse.Namespace) -> int:
+    """Prints what is wrong with the results file; 1 if a server would refuse it."""
+    findings = examine_results(options.ann_file, options.mask_det_file)
+    print(format_findings(findings))
+    return exit_code(findings)
+
+
+def print_scores(truth: dict, results: str, options: argparse.Namespace) -> None:
+    """Prints the tables of YouTube-VIS scores and of tracking, and writes the report that is asked for."""
+    print(format_table(evaluate_results(truth, results)))
+    tracking = evaluate_tracking(truth, results)
+    print(
+        f"tracks with a score of at least {tracking.score_threshold}: "
+        + ", ".join(f"{name} {format_tracking(name, value)}" for name, value in tracking.overall().items())
+    )
+    if options.report:
+        print(f"report: {write_report(truth, results, options.report, options.image_root)}")
+
+
+def format_tracking(name: str, value: float) -> str:
+    """A rate in percent, a count as it is."""
+    return f"{value:.0f}" if name not in RATES else "-" if value == -1 else f"{100 * value:.1f}"
 
 
 def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
@@ -172,46 +264,42 @@ def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch
 
 
 def evaluate(
-    model: STMask, dataset: YTVISDataset, videos: Sequence[Video], options: argparse.Namespace, header: dict
+    model: STMask,
+    dataset: YTVISDataset,
+    videos: Sequence[Video],
+    options: argparse.Namespace,
+    header: dict,
+    world: World,
 ) -> None:
-    """Runs `model` over `videos`, writes the results and prints a summary.
+    """Runs `model` over this process's share of `videos`; the main process writes the results and prints a summary.
 
     Each finished video goes to a journal beside the results, from which --resume goes on; the results appear, whole,
     when all are done. `header` tells this run from others.
     """
     results_path = Path(options.mask_det_file)
-    journal = open_journal(results_path, header, options.resume)
-    todo = [video for video in videos if video.video_id not in journal.done]
+    journal, done = open_journal(results_path, header, options.resume, world)
+    todo = [video for video in videos if video.video_id not in done]
     if len(todo) < len(videos):
         logger.info("resuming: %d of %d videos are done", len(videos) - len(todo), len(videos))
     timer = StageTimer(model.device)
-    frames = read_frames(
-        dataset,
-        FrameTransform.from_config(model.config),
-        videos=todo,
-        num_workers=options.num_workers,
-        keep_frames=options.display,
-    )
     begin = time.monotonic()
-    with EvalProgress(len(frames), len(todo)) as progress:
-        results = track_videos(model, frames, timer)
-        if options.display:
-            results = drawn(results, display_folder(results_path), model.config, options.display_png)
-        results = counted(results, timer, progress)
-        for video, tracks, bad_frames in collect_tracks(
-            results, todo, dataset.category_ids, timer, options.skip_bad_frames
-        ):
-            names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
-            journal.append(
-                video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames}
-            )
+    track_into(journal, model, dataset, world.share(todo), options, timer, show_progress=world.is_main)
+    world.barrier()
+    if not world.is_main:
+        return
+    for part in other_journals(results_path):
+        journal.absorb(part)
     seconds = time.monotonic() - begin
     summaries = list(journal.summaries())
     journal.finish(results_path, [video.video_id for video in videos])
     print(summary_text(summaries, results_path))
-    print(f"{len(frames)} frames in {seconds:.1f} s on {describe_device(model.device)}")
-    if len(videos) == len(dataset.videos) and any(dataset.annotations(video.video_id) for video in videos):
-        print(format_table(evaluate_results(str(dataset.ann_file), str(results_path))))
+    processes = f", {world.size} processes" if world.size > 1 else ""
+    num_frames = sum(len(video) for video in todo)
+    print(f"{num_frames} frames in {seconds:.1f} s on {describe_device(model.device)}{processes}")
+    if any(dataset.annotations(video.video_id) for video in videos):
+        truth = subset_annotations(read_annotations(dataset.ann_file), [video.video_id for video in videos])
+        options = argparse.Namespace(**{**vars(options), "image_root": str(dataset.image_root)})
+        print_scores(truth, str(results_path), options)
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:
@@ -220,14 +308,47 @@ def evaluate(
         print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
 
 
-def counted(results: Iterable[FrameResult], timer: StageTimer, progress: EvalProgress) -> Iterator[FrameResult]:
+def track_into(
+    journal: ResultsJournal,
+    model: STMask,
+    dataset: YTVISDataset,
+    videos: Sequence[Video],
+    options: argparse.Namespace,
+    timer: StageTimer,
+    show_progress: bool,
+) -> None:
+    """Runs `model` over `videos`, each put into `journal` when it is finished, and drawn if asked for."""
+    frames = read_frames(
+        dataset,
+        FrameTransform.from_config(model.config),
+        videos=videos,
+        num_workers=options.num_workers,
+        keep_frames=options.display,
+    )
+    with EvalProgress(len(frames), len(videos)) if show_progress else nullcontext() as progress:
+        results = track_videos(model, frames, timer)
+        if options.display:
+            folder = display_folder(Path(options.mask_det_file))
+            results = drawn(results, folder, model.config, options.display_png)
+        results = counted(results, timer, progress)
+        for video, tracks, bad_frames in collect_tracks(
+            results, videos, dataset.category_ids, timer, options.skip_bad_frames
+        ):
+            names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
+            journal.append(
+                video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames}
+            )
+
+
+def counted(results: Iterable[FrameResult], timer: StageTimer, progress: EvalProgress | None) -> Iterator[FrameResult]:
     """`results`, each frame closed in `timer` and `progress` when the next is asked for."""
     for result in results:
         yield result
         timer.frame_done()
-        progress.update()
-        if result.is_last:
-            progress.video_done()
+        if progress is not None:
+            progress.update()
+            if result.is_last:
+                progress.video_done()
 
 
 def drawn(results: Iterable[FrameResult], folder: Path, config: Config, png: bool) -> Iterator[FrameResult]:
@@ -260,18 +381,37 @@ def display_folder(results_path: Path) -> Path:
     return results_path.with_name(f"{results_path.stem}_display")
 
 
-def open_journal(results_path: Path, header: dict, resume: bool) -> ResultsJournal:
-    """The journal of this run: a new one, or with `resume` the one an earlier run left.
+def open_journal(results_path: Path, header: dict, resume: bool, world: World) -> tuple[ResultsJournal, set[int]]:
+    """(this process's journal, the videos that are finished): a new one, or with `resume` what an earlier run left.
+
+    The main process's is `<results>.partial`, that of another `<results>.partial.<rank>`; it takes in the others of a
+    run that was resumed, which may have had another number of processes.
 
     Raises:
         InputError: there is one and `resume` was not asked for, or it is of a run with other settings.
     """
     path = results_path.with_name(f"{results_path.name}.partial")
+    if not world.is_main:
+        done = world.broadcast(None)
+        return ResultsJournal.create(path.with_name(f"{path.name}.{world.rank}"), header), done
+    parts = other_journals(results_path)
     if resume:
-        return ResultsJournal.resume(path, header)
-    if path.exists():
-        raise InputError(f"{path}: an unfinished run is kept there; go on with --resume, or delete the file")
-    return ResultsJournal.create(path, header)
+        journal = ResultsJournal.resume(path, header)
+        for part in parts:
+            journal.absorb(part)
+    else:
+        for found in (path, *parts):
+            if found.exists():
+                raise InputError(f"{found}: an unfinished run is kept there; go on with --resume, or delete the file")
+        journal = ResultsJournal.create(path, header)
+    return journal, world.broadcast(journal.done)
+
+
+def other_journals(results_path: Path) -> list[Path]:
+    """The journals that other processes than the main one keep of the run to `results_path`."""
+    prefix = f"{results_path.name}.partial."
+    found = results_path.parent.iterdir() if results_path.parent.is_dir() else ()
+    return sorted(path for path in found if path.name.startswith(prefix) and path.name.removeprefix(prefix).isdigit())
 
 
 def journal_header(model: STMask, checkpoint: Path | None, seed: int, dataset: YTVISDataset) -> dict:

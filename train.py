@@ -3,28 +3,32 @@
     python train.py --config=STMask_plus_base_config --batch_size=8 --save_folder=weights/weights_r101
     python train.py --config=STMask_plus_base_config --resume=weights/weights_r101/latest
     python train.py --config=STMask_demo_config --batch_size=4 --save_folder=results/demo_training
+    torchrun --nproc_per_node=4 train.py --config=STMask_plus_base_config --batch_size=32
 
 Checkpoints are `<config>_<epoch>_<iteration>.pth`, plain state dicts, each with a `.state` beside it for exact resume.
 Ctrl+C and SIGTERM save `…_interrupt.pth` and stop. Exit codes: 0 done or interrupted, 1 diverged, 2 bad input.
 """
 
 import argparse
-import json
 import logging
 import math
-import signal
+import os
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from data.clips import ClipDataset, ClipSampler, make_clip_loader
+from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
-from data.transforms import ClipTransform, FrameTransform
-from data.ytvis import YTVISDataset, read_frames
+from data.crops import CropDataset, collate_crops
+from data.splits import subset_annotations, write_video_ids
+from data.transforms import FrameTransform
+from data.ytvis import YTVISDataset, read_annotations, read_frames
 from layers.losses import MultiBoxLoss
 from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import (
@@ -37,16 +41,21 @@ from utils.checkpoint import (
     save_state_dict,
     save_training_state,
 )
-from utils.device import describe_device, peak_memory_mib, pick_device
+from utils.device import describe_device
+from utils.distributed import World, keep_gradients, launch, torchrun_command
 from utils.logger import setup_logging
-from utils.structures import ClipBatch, InputError
+from utils.schedule import Schedule
+from utils.stop_signal import StopSignal
+from utils.structures import ClipBatch, CropBatch, FrameObjects, FrameResult, InputError
+from utils.training_log import TrainingLog
+from utils.visualization import truth_beside_prediction
 from utils.ytvis_eval import STAT_NAMES, evaluate_results
 
 logger = logging.getLogger("train")
 
-REFERENCE_IMAGES = 8  # the recipe's iterations are told for batches of so many images
-LOG_INTERVAL = 10
 MAX_BAD_STEPS = 20
+SHOWN_VIDEOS = 4  # of a validation, as pictures in TensorBoard
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONFIG_OPTIONS = {  # options that are short for a config key
     "lr": "train.learning_rate",
     "momentum": "train.momentum",
@@ -63,7 +72,26 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    parser.add_argument("--batch_size", type=int, default=8, help="clips a step, two frames each (default: 8)")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=8,
+        help="clips that go through the network at once, two frames each, of all processes together (default: 8)",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="average the gradients of N batches for every step: N times the batch in the memory of one (default: 1)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("clips", "crops"),
+        default="clips",
+        help="what to learn from: clips, or crops of single objects, which teach the backbone alone to tell classes: a "
+        "start for --set train.pretrained=FILE where there is no COCO checkpoint; a batch then counts frames",
+    )
     parser.add_argument("--save_folder", type=Path, default=Path("weights"), help="where checkpoints and the log go")
     parser.add_argument("--resume", metavar="FILE", help="checkpoint to go on from, or [FOLDER/]latest or interrupt")
     parser.add_argument("--max_iter", type=int, help="iterations (default: the recipe's, for the batch size)")
@@ -76,18 +104,40 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="N",
         help="every N epochs, and at the end, score the valid split, which must be annotated (default: never)",
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="also write TensorBoard event files, to <save_folder>/<config>_tensorboard (pip install tensorboard)",
+    )
     parser.add_argument("--lr", type=float, help="learning rate (config key train.learning_rate)")
     parser.add_argument("--momentum", type=float, help="momentum of SGD (train.momentum)")
     parser.add_argument("--decay", type=float, help="weight decay (train.weight_decay)")
     parser.add_argument("--gamma", type=float, help="factor of the learning rate at each step (train.gamma)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of the network's forward pass")
+    parser.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="fp32",
+        help="of the network's forward pass (default: fp32); fp16, with scaled losses, is for GPUs without bf16",
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the network's forward pass with torch.compile")
     parser.add_argument("--seed", type=int, default=0, help="of fresh weights and of the order and draws of clips")
-    parser.add_argument("--num_workers", type=int, default=2, help="processes that prepare clips (default: 2)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one)")
+    parser.add_argument(
+        "--num_workers", type=int, default=2, help="processes that prepare clips, for each that trains (default: 2)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
+    parser.add_argument("--train_dataset", metavar="NAME", help="another data set than the config's, e.g. COCO2017")
+    parser.add_argument(
+        "--split",
+        choices=("train", "train_sub"),
+        default="train",
+        help="train_sub: the first nine tenths of the videos; validation is then on the last (default: train)",
+    )
+    parser.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one a line")
+    parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos that are trained on")
     parser.add_argument("--ann_file", metavar="FILE", help="annotation file instead of the train split's")
     parser.add_argument("--image_root", metavar="DIR", help="folder of the frames instead of the train split's")
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "save_interval"):
+    for name in ("batch_size", "accumulate", "save_interval"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
     return options
@@ -95,10 +145,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse_arguments(arguments)
     setup_logging()
     try:
-        run(options)
+        with launch(options.device) as world:
+            command = torchrun_command(os.path.relpath(__file__), arguments)
+            if command and options.device in (None, "cuda"):
+                logger.warning("only one of the GPUs is used; all are by: %s", command)
+            run(options, world)
     except InputError as error:
         print(f"train.py: error: {error}", file=sys.stderr)
         return 2
@@ -108,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """What the command line asks for.
+def run(options: argparse.Namespace, world: World) -> None:
+    """What the command line asks for, of one of the processes of `world`.
 
     Raises:
         InputError: something given cannot be used.
@@ -117,32 +172,54 @@ def run(options: argparse.Namespace) -> None:
     """
     config, checkpoint = find_config(options)
     if options.print_config:
-        print(config)
+        if world.is_main:
+            print(config)
         return
-    device = pick_device(options.device)
-    dataset = YTVISDataset.from_config(config, "train", options.ann_file, options.image_root)
-    clips = ClipDataset(
-        dataset,
-        ClipTransform(
-            FrameTransform.from_config(config),
-            flip_probability=config.train.flip_probability,
-            photometric=config.train.photometric,
-            zoom_out=config.train.zoom_out,
-            crop=config.train.crop,
-        ),
-        max_distance=config.train.max_frame_distance,
-    )
+    check_options(options, world)
+    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
+    if options.write_video_ids and world.is_main:
+        write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
+    crops = options.task == "crops"
+    samples = (CropDataset if crops else ClipDataset).from_config(config, dataset)
     torch.manual_seed(options.seed)
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
-        start_from(model, Path(config.train.pretrained))
-    validation = YTVISDataset.from_config(config, "valid") if options.validation_epoch else None
-    trainer = Trainer(model.to(device).train(), options, len(clips), validation)
+        start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES))
+    trainer = Trainer(model, options, len(samples), world, find_validation(config, options))
     if checkpoint is not None:
         trainer.resume(checkpoint)
-    trainer.announce(len(clips), device)
-    sampler = ClipSampler(len(clips), options.batch_size, options.seed, trainer.iteration, trainer.schedule.iterations)
-    trainer.train(make_clip_loader(clips, sampler, options.num_workers, pin_memory=device.type == "cuda"))
+    trainer.announce()
+    sampler = ClipSampler(
+        len(samples),
+        trainer.samples_per_step,
+        options.seed,
+        trainer.iteration,
+        trainer.schedule.iterations,
+        world.rank,
+        world.size,
+    )
+    collate = collate_crops if crops else collate_clips
+    pin_memory = world.device.type == "cuda"
+    trainer.train(make_clip_loader(samples, sampler, options.num_workers, pin_memory, collate))
+
+
+def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset | None:
+    """What is scored every --validation_epoch: the valid split, or what --split=train_sub left; None if nothing."""
+    if not options.validation_epoch:
+        return None
+    if options.split == "train_sub":
+        return YTVISDataset.from_config(config, "valid_sub", options.ann_file, options.image_root)
+    return YTVISDataset.from_config(config, "valid")
+
+
+def check_options(options: argparse.Namespace, world: World) -> None:
+    """Raises InputError for what these processes and their devices cannot do."""
+    if options.batch_size % world.size:
+        raise InputError(f"--batch_size={options.batch_size}: {world.size} processes share it, make it a multiple")
+    if options.precision == "fp16" and world.device.type != "cuda":
+        raise InputError(f"--precision=fp16 needs a GPU, this is {world.device}; say --precision=fp32 or bf16")
+    if options.task == "crops" and (options.validation_epoch or options.accumulate > 1 or options.compile):
+        raise InputError("--task=crops goes without --validation_epoch, --accumulate and --compile")
 
 
 def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
@@ -157,7 +234,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         name = known or config_name_of(checkpoint, WEIGHT_NAMES)
     if name is None:
         raise InputError("say --config=NAME; `python -m data.config` lists the names")
-    return get_config(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
+    return get_config(name, overrides_from(options, CONFIG_OPTIONS, options.train_dataset)), checkpoint
 
 
 def start_from(model: STMask, path: Path) -> None:
@@ -181,55 +258,101 @@ def start_from(model: STMask, path: Path) -> None:
     logger.info("start: %d tensors taken from %s; of the model %s", len(taken), path, mismatch or "none is fresh")
 
 
-class Schedule:
-    """The learning rate of every iteration: linear warm-up, then steps; lengths divided by the batch's size.
+class NetworkLosses(nn.Module):
+    """A batch in, its losses out.
 
-    The recipe's lengths are for batches of 8 images. The learning rate itself is divided only with the quirk
-    `lr_not_autoscaled` off (then multiplied by images/8).
+    As one module, because DistributedDataParallel has to see all use of parameters, and the losses use the temporal
+    net, which the network's own forward pass does not.
     """
 
-    def __init__(self, config: Config, batch_size: int, iterations: int | None = None):
-        recipe = config.train
-        factor = 2 * batch_size / REFERENCE_IMAGES
-        self.iterations = round(recipe.iterations / factor) if iterations is None else iterations
-        self.warmup = round(recipe.warmup_iterations / factor)
-        self.steps = [round(step / factor) for step in recipe.lr_steps]
-        self.gamma = recipe.gamma
-        self.learning_rate = recipe.learning_rate * (1 if config.quirks.lr_not_autoscaled else factor)
+    def __init__(self, model: STMask, options: argparse.Namespace, world: World):
+        super().__init__()
+        self.model = model
+        self.criterion = MultiBoxLoss.from_config(model.config, world.gather)
+        self.auxiliary = nn.Module()  # nothing that the model itself does not hold
+        self.autocast = autocast(options.precision, world.device)
+        # Compiled is a function, so that no parameter gets a second name, and validation runs the network as it is.
+        self.network = torch.compile(model.forward) if options.compile else model.forward
 
-    def __call__(self, iteration: int) -> float:
-        rate = self.learning_rate * self.gamma ** sum(iteration >= step for step in self.steps)
-        return rate * min(1.0, (iteration + 1) / max(self.warmup, 1))
+    def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
+        with self.autocast():
+            predictions = self.network(batch.frames)
+        return self.criterion(self.model, predictions, batch.targets)
+
+
+class CropLosses(nn.Module):
+    """The cross-entropies C3, C4 and C5 of classifiers of their own on what the stages say of a crop, on average."""
+
+    def __init__(self, model: STMask, options: argparse.Namespace, world: World):
+        super().__init__()
+        if model.config.train.freeze_batch_norm:
+            raise InputError("--task=crops starts from nothing: say --set train.freeze_batch_norm=false")
+        self.backbone = model.backbone
+        outputs = model.config.num_classes + 1
+        self.auxiliary = nn.ModuleList(nn.Linear(c, outputs) for c in model.backbone.out_channels[1:]).to(world.device)
+        self.autocast = autocast(options.precision, world.device)
+
+    def forward(self, batch: CropBatch) -> dict[str, Tensor]:
+        with self.autocast():
+            stages = self.backbone(batch.images)[1:]
+        losses = {}
+        for number, (stage, classifier) in enumerate(zip(stages, self.auxiliary, strict=True), start=3):
+            logits = classifier(stage.float().mean(dim=(2, 3)))
+            total = F.cross_entropy(logits, batch.labels, reduction="sum")
+            losses[f"C{number}"] = total / max(len(batch.labels), 1)
+        return losses
+
+
+def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """Makes the context in which the network runs in `precision`."""
+    dtype = PRECISIONS[precision]
+    return partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
 
 
 class Trainer:
     """One run of training: the model, its optimiser, where it is, and its files."""
 
     def __init__(
-        self, model: STMask, options: argparse.Namespace, num_clips: int, validation: YTVISDataset | None = None
+        self,
+        model: STMask,
+        options: argparse.Namespace,
+        num_samples: int,
+        world: World,
+        validation: YTVISDataset | None = None,
     ):
         config = model.config
-        self.model = model
+        if not config.train.freeze_batch_norm:
+            model = world.sync_batch_norm(model)
+        self.model = model.to(world.device).train()
         self.options = options
-        self.num_clips = num_clips
+        self.num_samples = num_samples
+        self.world = world
         self.validation = validation
         self.iteration = 0
-        self.criterion = MultiBoxLoss.from_config(config)
-        self.schedule = Schedule(config, options.batch_size, options.max_iter)
-        self.optimizer = make_optimizer(model, config)
-        self.log = TrainingLog(options.save_folder / f"{stem(config)}_log.jsonl", self.schedule.iterations)
+        self.samples_per_step = options.batch_size * options.accumulate
+        self.schedule = Schedule(config, self.samples_per_step, options.max_iter)
+        crops = options.task == "crops"
+        losses = (CropLosses if crops else NetworkLosses)(self.model, options, world)
+        self.auxiliary = losses.auxiliary
+        # A batch in which no instance is in both frames of its clip trains no temporal net.
+        self.losses = world.parallel(losses, find_unused=config.temporal_fusion.enabled and not crops)
+        self.optimizer = make_optimizer(losses, config)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
+        self.log: TrainingLog | None = None  # opened by `train` on the main process
         self._last_saved: Path | None = None
         self._bad_steps = 0
 
-    def announce(self, num_clips: int, device: torch.device) -> None:
+    def announce(self) -> None:
         """Says aloud what will be done."""
-        schedule = self.schedule
-        epochs = schedule.iterations * self.options.batch_size / num_clips
-        trained = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+        schedule, options = self.schedule, self.options
+        epochs = schedule.iterations * self.samples_per_step / self.num_samples
+        trained = sum(p.numel() for p in self.losses.parameters() if p.requires_grad)
+        parts = f" ({options.accumulate} times {options.batch_size})" if options.accumulate > 1 else ""
+        others = f" and {self.world.size - 1} more" if self.world.size > 1 else ""
         logger.info(
-            "%s on %s: %.2f M parameters trained, %d key frames, batches of %d clips, iterations %d…%d (%.1f epochs)",
-            *(self.model.config.name, describe_device(device), trained / 1e6, num_clips, self.options.batch_size),
-            *(self.iteration, schedule.iterations, epochs),
+            "%s on %s%s: %.2f M parameters trained, %d key frames, batches of %d%s, iterations %d…%d (%.1f epochs)",
+            *(self.model.config.name, describe_device(self.world.device), others, trained / 1e6, self.num_samples),
+            *(self.samples_per_step, parts, self.iteration, schedule.iterations, epochs),
         )
         logger.info(
             "%s, learning rate %g, warm-up over %d iterations, ×%g at %s",
@@ -242,17 +365,19 @@ class Trainer:
             ),
         )
 
-    def train(self, batches: Iterable[ClipBatch]) -> None:
+    def train(self, batches: Iterable[ClipBatch | CropBatch]) -> None:
         """Takes a step for each batch; saves at intervals, at the end, and when told to stop."""
         due = False
-        with StopSignal() as stop:
+        with StopSignal() as stop, self.open_log() as self.log:
             for batch in batches:
-                losses = self.step(batch.to(self.model.device, non_blocking=True))
+                losses = self.step(batch)
                 self.iteration += 1
-                self.log.add(self.iteration, losses, self.schedule(self.iteration - 1), self.model.device)
-                if stop.requested:
+                if self.log:
+                    self.log.add(self.iteration, losses, self.schedule(self.iteration - 1), self.model.device)
+                if self.world.any(stop.requested is not None):
                     self.save("_interrupt")
-                    logger.info("stopped by %s; --resume=interrupt goes on", stop.requested)
+                    by = stop.requested or "a signal to another process"
+                    logger.info("stopped by %s; --resume=interrupt goes on", by)
                     return
                 due |= self.iteration % self.options.save_interval == 0 or self.iteration == self.schedule.iterations
                 if self.validation_is_due():
@@ -263,9 +388,22 @@ class Trainer:
         if due:
             logger.warning("the last steps were not finite: iteration %d is not saved", self.iteration)
 
+    def open_log(self) -> AbstractContextManager[TrainingLog | None]:
+        """The log of this run, which goes on with that of the run that is resumed; the main process has one."""
+        if not self.world.is_main:
+            return nullcontext()
+        folder, name = self.options.save_folder, stem(self.model.config)
+        return TrainingLog(
+            folder / f"{name}_log.jsonl",
+            self.schedule.iterations,
+            clips_per_step=self.samples_per_step,
+            start_iteration=self.iteration,
+            tensorboard=folder / f"{name}_tensorboard" if self.options.tensorboard else None,
+        )
+
     def epoch_at(self, iteration: int) -> int:
         """The number of whole epochs before `iteration`."""
-        return iteration * self.options.batch_size // self.num_clips
+        return iteration * self.samples_per_step // self.num_samples
 
     def validation_is_due(self) -> bool:
         """Whether an epoch that is to be validated, or the run, ended with the last iteration."""
@@ -276,42 +414,85 @@ class Trainer:
         return ended or self.iteration == self.schedule.iterations
 
     def validate(self) -> None:
-        """Scores the valid split, to the log."""
-        data = self.validation
-        frames = read_frames(data, FrameTransform.from_config(self.model.config), num_workers=self.options.num_workers)
-        tracked = collect_tracks(track_videos(self.model, frames), data.videos, data.category_ids)
-        results = [vars(track) for _, tracks, _ in tracked for track in tracks]
-        scores = dict(zip(STAT_NAMES, evaluate_results(str(data.ann_file), results).stats.tolist(), strict=True))
-        self.log.note(self.iteration, scores)
+        """Scores the videos of the validation, which the processes share, to the log."""
+        self.world.broadcast_tensors(self.model.buffers())  # as they are saved, should batch norms have them differ
+        data, transform = self.validation, FrameTransform.from_config(self.model.config)
+        videos = self.world.share(data.videos)
+        pictures = self.log is not None and self.log.takes_pictures
+        frames = read_frames(data, transform, videos=videos, num_workers=self.options.num_workers, keep_frames=pictures)
+        found = track_videos(self.model, frames)
+        tracked = collect_tracks(self.showing(found) if pictures else found, videos, data.category_ids)
+        parts = self.world.collect([vars(track) for _, tracks, _ in tracked for track in tracks])
+        if self.world.is_main:
+            results = [track for part in parts for track in part]
+            truth = subset_annotations(read_annotations(data.ann_file), [video.video_id for video in data.videos])
+            scores = dict(zip(STAT_NAMES, evaluate_results(truth, results).stats.tolist(), strict=True))
+            self.log.note(self.iteration, scores)
+        self.world.barrier()
 
-    def step(self, batch: ClipBatch) -> dict[str, float]:
-        """One optimiser step; the losses. A batch whose loss is not finite is left out.
+    def showing(self, results: Iterable[FrameResult]) -> Iterator[FrameResult]:
+        """`results`, while the middle frame of the first few videos goes to the log beside its truth."""
+        middles = {video.video_id: len(video) // 2 for video in self.validation.videos[:SHOWN_VIDEOS]}
+        for result in results:
+            meta = result.meta
+            if result.error is None and middles.get(meta.video_id) == meta.frame_index:
+                shown = self.validation.frame_annotations(meta.video_id, meta.frame_index, skip_unusable=True)
+                truth = FrameObjects(
+                    boxes_px=shown.boxes_px.round().long(),
+                    scores=torch.ones(len(shown)),
+                    labels=shown.labels,
+                    track_ids=shown.instance_ids,
+                    masks=shown.masks,
+                )
+                names = self.model.config.dataset.class_names
+                picture = truth_beside_prediction(result.frame, truth, result.objects, names)
+                self.log.show(self.iteration, f"validation/video {meta.video_id}", picture)
+            yield result
+
+    def step(self, batch: ClipBatch | CropBatch) -> dict[str, float]:
+        """One optimiser step for this process's share of a batch; the losses of the whole batch.
+
+        Gradients and losses are the means over the `accumulate` parts of the batch, which go through the network one
+        after another. A batch with a loss that is not finite, in any part of any process, is left out.
 
         Raises:
             Diverged: that happened `MAX_BAD_STEPS` times in a row.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.iteration)
-        bf16 = self.options.precision == "bf16"
-        with torch.autocast(self.model.device.type, dtype=torch.bfloat16, enabled=bf16):
-            predictions = self.model(batch.frames)
-        losses = self.criterion(self.model, predictions, batch.targets)
         self.optimizer.zero_grad(set_to_none=True)
-        values = {name: loss.item() for name, loss in losses.items()}
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            self._bad_steps += 1
-            logger.warning("iteration %d: %s not finite, step left out", self.iteration, ", ".join(bad))
-            if self._bad_steps >= MAX_BAD_STEPS:
-                raise Diverged(f"{', '.join(bad)} not finite {MAX_BAD_STEPS} times in a row; lower --lr")
-            return values
+        parts = split(batch, self.options.accumulate) if self.options.accumulate > 1 else [batch]
+        rows = []
+        for number, part in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else keep_gradients(self.losses):
+                losses = self.losses(part.to(self.model.device, non_blocking=True))
+                rows.append(self.world.mean(torch.stack(list(losses.values()))))
+                values = dict(zip(losses, torch.stack(rows).mean(dim=0).tolist(), strict=True))
+                bad = [name for name, value in values.items() if not math.isfinite(value)]
+                if bad:
+                    self._leave_out(bad)
+                    return values
+                self.scaler.scale(sum(losses.values()) / len(parts)).backward()
         self._bad_steps = 0
-        sum(losses.values()).backward()
-        self.optimizer.step()
+        if self.model.config.train.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.losses.parameters(), self.model.config.train.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         return values
+
+    def _leave_out(self, bad: Sequence[str]) -> None:
+        """Notes a step whose losses `bad` are not finite."""
+        self._bad_steps += 1
+        if self.world.is_main:
+            logger.warning("iteration %d: %s not finite, step left out", self.iteration, ", ".join(bad))
+        if self._bad_steps >= MAX_BAD_STEPS:
+            raise Diverged(f"{', '.join(bad)} not finite {MAX_BAD_STEPS} times in a row; lower --lr")
 
     def save(self, suffix: str = "") -> None:
         """Writes the checkpoint of this iteration, its state first: a checkpoint that is there is complete."""
+        if not self.world.is_main:
+            return
         name = f"{stem(self.model.config)}_{self.epoch_at(self.iteration)}_{self.iteration}{suffix}.pth"
         path = self.options.save_folder / name
         save_training_state(
@@ -319,7 +500,11 @@ class Trainer:
                 "iteration": self.iteration,
                 "seed": self.options.seed,
                 "batch_size": self.options.batch_size,
+                "accumulate": self.options.accumulate,
                 "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "task": self.options.task,
+                "auxiliary": self.auxiliary.state_dict(),
                 "random": torch.get_rng_state(),
             },
             path,
@@ -335,7 +520,7 @@ class Trainer:
         """Takes weights, optimiser and place from `checkpoint`; without a state beside it, weights and place only.
 
         Raises:
-            InputError: the checkpoint does not fit the model, or was made with another seed or batch size.
+            InputError: the checkpoint does not fit the model, or was made with another seed or batch.
         """
         state = load_state_dict(checkpoint)
         mismatch = compare(state, self.model.state_dict())
@@ -347,95 +532,38 @@ class Trainer:
             self.iteration = CheckpointName.parse(checkpoint).iteration
             logger.warning("%s has no .state beside it: optimiser and warm-up start anew", checkpoint)
         else:
-            for key in ("seed", "batch_size"):
-                if training[key] != getattr(self.options, key):
-                    raise InputError(f"{checkpoint}: was trained with --{key}={training[key]}; say so to resume it")
+            for key, default in (("seed", 0), ("batch_size", 1), ("accumulate", 1), ("task", "clips")):
+                value = training.get(key, default)
+                if value != getattr(self.options, key):
+                    raise InputError(f"{checkpoint}: was trained with --{key}={value}; say so to resume it")
             self.iteration = training["iteration"]
             self.optimizer.load_state_dict(training["optimizer"])
+            self.auxiliary.load_state_dict(training.get("auxiliary", {}))
+            if training.get("scaler"):
+                self.scaler.load_state_dict(training["scaler"])
             torch.set_rng_state(training["random"])
         logger.info("resumed %s at iteration %d", checkpoint, self.iteration)
 
 
-def make_optimizer(model: STMask, config: Config) -> torch.optim.Optimizer:
-    """The config's optimiser over all parameters that are trained."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
+def make_optimizer(losses: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """The config's optimiser over all parameters that `losses` trains."""
+    parameters = [p for p in losses.parameters() if p.requires_grad]
     recipe = config.train
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
 
 
+def split(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:
+    """`batch` in `num_parts` equal parts, its clips in order; nothing is copied."""
+    size = len(batch.targets) // num_parts
+    starts = range(0, len(batch.targets), size)
+    return [ClipBatch(batch.frames[i : i + size], batch.targets[i : i + size]) for i in starts]
+
+
 def stem(config: Config) -> str:
     """The config's name as checkpoints carry it."""
     return config.name.removesuffix("_config")
-
-
-class TrainingLog:
-    """What is said of the training: a line every ten iterations, to the log and as JSON to `path`."""
-
-    def __init__(self, path: Path, num_iterations: int, clock: Callable[[], float] = time.monotonic):
-        self.path = path
-        self.num_iterations = num_iterations
-        self._clock = clock
-        self._window: list[Mapping[str, float]] = []
-        self._seconds: deque[float] = deque(maxlen=10)
-        self._last = clock()
-
-    def add(self, iteration: int, losses: Mapping[str, float], learning_rate: float, device: torch.device) -> None:
-        """Notes one iteration."""
-        self._window.append(losses)
-        if iteration % LOG_INTERVAL and iteration != self.num_iterations:
-            return
-        now = self._clock()
-        seconds = (now - self._last) / len(self._window)
-        self._seconds.append(seconds)
-        self._last = now
-        means = {name: sum(row[name] for row in self._window) / len(self._window) for name in self._window[0]}
-        self._window.clear()
-        left = (self.num_iterations - iteration) * sum(self._seconds) / len(self._seconds)
-        record = {
-            "iteration": iteration,
-            "total": sum(means.values()),
-            **means,
-            "lr": learning_rate,
-            "seconds": seconds,
-            "memory_mib": peak_memory_mib(device),
-        }
-        self._write(record)
-        logger.info(
-            "%d/%d | %s | total %.2f | lr %.1e | %.2f s/it | ETA %d:%02d:%02d",
-            *(iteration, self.num_iterations, " ".join(f"{name} {value:.2f}" for name, value in means.items())),
-            *(record["total"], learning_rate, seconds, left // 3600, left // 60 % 60, left % 60),
-        )
-
-    def note(self, iteration: int, scores: Mapping[str, float]) -> None:
-        """Notes the scores of a validation; its time is nobody's."""
-        self._write({"iteration": iteration, "validation": dict(scores)})
-        logger.info("%d | validation | %s", iteration, " ".join(f"{k} {100 * v:.1f}" for k, v in scores.items()))
-        self._last = self._clock()
-
-    def _write(self, record: Mapping) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-
-class StopSignal:
-    """A context manager that notes Ctrl+C and SIGTERM in `requested` instead of dying of them."""
-
-    def __init__(self):
-        self.requested: str | None = None
-
-    def __enter__(self) -> "StopSignal":
-        self._handlers = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame) -> None:
-        self.requested = signal.Signals(number).name
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ which keys make up the batch of an iteration. So a run that is resumed, has othe
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.config import Config
 from data.transforms import AffineViews, ClipTransform
 from data.ytvis import FrameAnnotations, Video, YTVISDataset, init_worker, read_frame
-from utils.structures import Clip, ClipBatch, InputError
+from utils.structures import Clip, ClipBatch, InputError, TensorFields
 
 logger = logging.getLogger(__name__)
 
@@ -199,8 +200,11 @@ def collate_clips(clips: list[Clip]) -> ClipBatch:
     return ClipBatch(torch.stack([clip.frames for clip in clips]), tuple(clip.targets for clip in clips))
 
 
-def make_clip_loader(clips: ClipDataset, sampler: ClipSampler, num_workers: int, pin_memory: bool) -> DataLoader:
-    """An iterable of the `ClipBatch`es of `sampler`, prepared ahead by `num_workers` processes (0: by the caller's).
+def make_clip_loader(
+    clips: Dataset, sampler: ClipSampler, num_workers: int, pin_memory: bool, collate: Callable = collate_clips
+) -> DataLoader:
+    """An iterable of the batches of `sampler`, made by `collate` of the items of a `ClipDataset`, or another data set
+    with `SampleKey`s for keys, and prepared ahead by `num_workers` processes (0: by the caller's).
 
     The processes live as long as one pass, so an endless sampler keeps them. Torch's generators are not drawn from.
     `pin_memory` puts the batches where an accelerator fetches them fastest. Iterating raises InputError where a frame's
@@ -210,7 +214,7 @@ def make_clip_loader(clips: ClipDataset, sampler: ClipSampler, num_workers: int,
         _ClipsOrErrors(clips),
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, collate),
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
@@ -220,22 +224,24 @@ def make_clip_loader(clips: ClipDataset, sampler: ClipSampler, num_workers: int,
 class _ClipsOrErrors(Dataset):
     """Clips, or the InputErrors in their place: raised in a worker, one would arrive as the text of a traceback."""
 
-    def __init__(self, clips: ClipDataset):
+    def __init__(self, clips: Dataset):
         self.clips = clips
 
-    def __getitem__(self, key: SampleKey) -> Clip | InputError:
+    def __getitem__(self, key: SampleKey) -> TensorFields | InputError:
         try:
             return self.clips[key]
         except InputError as error:
             return error
 
 
-def _collate(items: list[Clip | InputError]) -> ClipBatch | InputError:
-    return next((item for item in items if isinstance(item, InputError)), None) or collate_clips(items)
+def _collate(collate: Callable, items: list) -> TensorFields | InputError:
+    """What `collate` makes of `items`, or the first InputError among them."""
+    error = next((item for item in items if isinstance(item, InputError)), None)
+    return collate(items) if error is None else error
 
 
 class _ClipLoader(DataLoader):
-    def __iter__(self) -> Iterator[ClipBatch]:
+    def __iter__(self) -> Iterator[TensorFields]:
         for batch in super().__iter__():
             if isinstance(batch, InputError):
                 raise batch

@@ -78,9 +78,13 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class TemporalFusionConfig:
-    """The temporal fusion net: correlation window in cells, channels of its three convolutions, RoIAlign's size."""
+    """The temporal fusion net: correlation window in cells, channels of its three convolutions, RoIAlign's size.
+
+    `detach_features`: its losses train the net alone and not the features it reads. As published they train both, but
+    in a network that starts from scratch they drown what the other losses say."""
 
     enabled: bool = True
+    detach_features: bool = False
     patch_size: int = 11
     channels: tuple[int, int, int] = (512, 512, 1024)
     roi_size: int = 7
@@ -105,7 +109,8 @@ class TrackingConfig:
 
     With temporal fusion an unseen object's score decays by `score_decay` a frame, and it is visible while its age is at
     most `max_hidden_age`, its mask has `min_mask_pixels` and its score is over `score_threshold`. Without, an object's
-    state stands still where its detection overlaps two objects by more than `ambiguous_mask_iou`."""
+    state stands still where its detection overlaps two objects by more than `ambiguous_mask_iou`. An object not seen
+    for more than `max_track_age` frames is forgotten; 0 is never, as published."""
 
     match_coeff: tuple[float, float, float, float] = (0.0, 1.0, 2.0, 0.0)
     new_object_similarity: float = 0.5
@@ -114,6 +119,7 @@ class TrackingConfig:
     score_decay: float = 0.95
     score_threshold: float = 0.05
     max_hidden_age: int = 10
+    max_track_age: int = 0
     min_mask_pixels: int = 2
 
 
@@ -132,7 +138,7 @@ class TrainConfig:
     most `max_frame_distance` annotated frames apart; `photometric`, `zoom_out` and `crop` are off as published.
     A clip of a static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale`
     (least, most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes
-    with smooth L1."""
+    with smooth L1. Gradients longer than `clip_grad_norm` are shortened to it, 0 leaves them as published."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-4
@@ -142,6 +148,7 @@ class TrainConfig:
     lr_steps: tuple[int, ...] = (150_000, 200_000)
     warmup_iterations: int = 500
     iterations: int = 250_000
+    clip_grad_norm: float = 0.0
     freeze_batch_norm: bool = True
     pretrained: str = "weights/yolact_plus_base_54_800000.pth"
     max_frame_distance: int = 2
@@ -338,9 +345,15 @@ MODELS = _read_only(
             "head.num_prototypes": 16,
             "head.embedding_dim": 32,
             "temporal_fusion.channels": (64, 64, 128),
+            "temporal_fusion.detach_features": True,
+            # Its weights are its own: nothing asks it to repeat what looks unintended in how others were trained.
+            "quirks.centerness_kernel_major": False,
+            "quirks.ohem_weights_by_position": False,
+            "quirks.mask_bce_outside_crop": False,
             "train.optimizer": "adamw",
             "train.learning_rate": 1e-3,
             "train.weight_decay": 0.01,
+            "train.clip_grad_norm": 10.0,
             "train.warmup_iterations": 100,
             "train.iterations": 2000,
             "train.lr_steps": (1400, 1800),
@@ -547,6 +560,7 @@ _FRACTIONS = (
     *("detection.conf_threshold", "detection.nms_threshold", "postprocess.score_threshold"),
     *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability", "train.static_translation"),
 )
+_NOT_NEGATIVE = ("train.clip_grad_norm", "tracking.max_track_age")
 _ANGLES = ("train.static_rotation", "train.static_shear")
 _RANGES = ("train.static_scale",)
 
@@ -559,6 +573,7 @@ def _check(config: Config) -> None:
         (_ODD, lambda value: all(number % 2 for number in _numbers(value)), "must be odd: it is centred"),
         (_POSITIVE, lambda value: all(number > 0 for number in _numbers(value)), "must be positive"),
         (_FRACTIONS, lambda value: 0 <= value <= 1, "must lie in 0…1"),
+        (_NOT_NEGATIVE, lambda value: value >= 0, "must not be negative"),
         (_ANGLES, lambda value: 0 <= value < 90, "must be at least 0 and less than 90 degrees"),
         (_RANGES, lambda value: value[0] <= value[1], "must not be lower at its end than at its start"),
     )

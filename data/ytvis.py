@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import signal
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -381,8 +382,13 @@ def _as_is(frame: FrameInput) -> FrameInput:
 
 
 def init_worker(worker_id: int) -> None:
-    """For `DataLoader`: the workers are the parallelism, each keeps to one thread (torch's loader sees to its own)."""
+    """For `DataLoader`: the workers are the parallelism, each keeps to one thread (torch's loader sees to its own).
+
+    When to stop is their parent's to say: torchrun and clusters send SIGTERM to all processes at once, and a worker
+    that died of it would break the parent off before it has saved. Workers end with their parent in any case.
+    """
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 # ---------------------------------------------------------------------------------------------------- the file

@@ -3,7 +3,7 @@
 Letters: I images of the batch (clip-major), A anchors, P positives (anchors that learn an instance) of all images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,9 @@ from torchvision.ops import distance_box_iou_loss
 
 from layers.box_utils import decode, encode, to_cxcywh
 from layers.mask_utils import assemble_masks
-from layers.matching import BACKGROUND, Match, match
+from layers.matching import BACKGROUND, NEUTRAL, Match, match
 from layers.temporal_fusion import fuse
-from utils.structures import FrameTargets, Predictions
+from utils.structures import FrameTargets, FusionFeatures, Predictions
 
 BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
 NEGATIVES_PER_POSITIVE = 3
@@ -55,33 +55,52 @@ def find_positives(predictions: Predictions, truths: Sequence[FrameTargets], mat
     )
 
 
-def class_loss(class_logits: Tensor, labels: Tensor, weights: Tensor, weights_by_position: bool) -> Tensor:
+def alone(rows: Tensor) -> Tensor:
+    """`rows`: those of all processes, where there is one."""
+    return rows
+
+
+def class_loss(
+    class_logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    weights_by_position: bool,
+    gather: Callable[[Tensor], Tensor] = alone,
+) -> Tensor:
     """Weighted cross-entropy over positives and hard negatives, summed, /4.
 
     `class_logits` [I,A,C+1], `labels` [I,A] (−1 neutral), `weights` [P] of the positives in order. Hard negatives are
     the 3·P anchors of the whole batch that are least sure to be background; each weighs 3·I/(their number). With
     `weights_by_position` the vector of all weights, positives' first, is laid over the anchors in the order of their
     index, so that weight and anchor do not correspond (docs/quirks.md).
+
+    The batch may be spread over processes of equally many images: `gather` makes the images [I,…] of all of one's own,
+    and what comes back is the sum over all of them divided by the number of processes.
     """
-    num_images = len(labels)
-    logits, flat_labels = class_logits.flatten(0, 1).float(), labels.flatten()
-    positive = flat_labels > 0
-    background = flat_labels == BACKGROUND
+    logits = class_logits.float()
+    cross_entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NEUTRAL, reduction="none")
+    positive = labels > 0
     with torch.no_grad():
-        hardness = (torch.logsumexp(logits, dim=1) - logits[:, 0]).masked_fill(~background, float("-inf"))
-        count = min(NEGATIVES_PER_POSITIVE * int(positive.sum()), int(background.sum()))
-        negative = torch.zeros_like(positive)
-        negative[hardness.argsort(descending=True)[:count]] = True
-    negative_weights = weights.new_full((count,), NEGATIVES_PER_POSITIVE * num_images / max(count, 1))
-    kept = positive | negative
+        hardness = (logits.logsumexp(dim=2) - logits[..., 0]).masked_fill(labels != BACKGROUND, float("-inf"))
+        image_weights = logits.new_zeros(labels.shape).masked_scatter(positive, weights)
+    cross_entropy, hardness, image_weights = map(gather, (cross_entropy.view_as(labels), hardness, image_weights))
+    anchor_weights = _with_hard_negatives(image_weights, hardness, weights_by_position)
+    kept = anchor_weights > 0
+    return (anchor_weights[kept] * cross_entropy[kept]).sum() / 4 * (len(labels) / len(kept))
+
+
+def _with_hard_negatives(positive_weights: Tensor, hardness: Tensor, weights_by_position: bool) -> Tensor:
+    """The weights [I,A] in the class loss: `positive_weights` [I,A], 0 for anchors that are not positive, and those of
+    the hard negatives among the anchors with a `hardness` [I,A] over −∞."""
+    positive, background = positive_weights.flatten() > 0, hardness.flatten() > float("-inf")
+    count = min(NEGATIVES_PER_POSITIVE * int(positive.sum()), int(background.sum()))
+    negative = torch.zeros_like(positive)
+    negative[hardness.flatten().argsort(descending=True)[:count]] = True
+    weights = positive_weights.flatten().clone()
+    weights[negative] = NEGATIVES_PER_POSITIVE * len(hardness) / max(count, 1)
     if weights_by_position:
-        kept_weights = torch.cat((weights, negative_weights))
-    else:
-        all_weights = logits.new_zeros(len(logits))
-        all_weights[positive] = weights
-        all_weights[negative] = negative_weights
-        kept_weights = all_weights[kept]
-    return (kept_weights * F.cross_entropy(logits[kept], flat_labels[kept], reduction="none")).sum() / 4
+        weights[positive | negative] = torch.cat((weights[positive], weights[negative]))
+    return weights.view_as(hardness)
 
 
 def track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Tensor) -> Tensor:
@@ -132,20 +151,31 @@ class MultiBoxLoss:
         weights_by_position: bool = True,
         crop_with_predicted_box: bool = True,
         patch_size: int = 11,
+        detach_features: bool = False,
+        gather: Callable[[Tensor], Tensor] = alone,
     ):
+        """With `detach_features` the shift losses train the temporal net alone, not the features it reads.
+
+        `gather` gives the rows of all processes in the order they share a batch's clips in, for one's own rows: what
+        a loss takes from the whole batch is then taken from that of all. The mean of the processes' losses, and of
+        their gradients, is that of one process with all the clips (see `utils.distributed.World.gather`)."""
         self.box_iou_loss = box_iou_loss
         self.weights_by_position = weights_by_position
         self.crop_with_predicted_box = crop_with_predicted_box
         self.patch_size = patch_size
+        self.detach_features = detach_features
+        self.gather = gather
 
     @classmethod
-    def from_config(cls, config) -> "MultiBoxLoss":
-        """The losses of a config (`train.box_iou_loss`, two quirks, the correlation's window)."""
+    def from_config(cls, config, gather: Callable[[Tensor], Tensor] = alone) -> "MultiBoxLoss":
+        """The losses of a config (`train.box_iou_loss`, two quirks, two keys of the temporal fusion)."""
         return cls(
             box_iou_loss=config.train.box_iou_loss,
             weights_by_position=config.quirks.ohem_weights_by_position,
             crop_with_predicted_box=config.quirks.mask_bce_outside_crop,
             patch_size=config.temporal_fusion.patch_size,
+            detach_features=config.temporal_fusion.detach_features,
+            gather=gather,
         )
 
     def __call__(
@@ -159,14 +189,10 @@ class MultiBoxLoss:
         positives = find_positives(predictions, truths, matches)
         labels = torch.stack([m.labels for m in matches])
         losses = self._box_losses(predictions, positives, len(truths))
-        losses["C"] = (
-            6.125
-            * class_loss(predictions.class_logits, labels, positives.weights, self.weights_by_position)
-            / len(truths)
-        )
+        losses["C"] = 6.125 * self._class_loss(predictions, positives, labels, len(targets)) / len(truths)
         losses["M"] = 6.125 * self._mask_loss(predictions, positives, truths) / len(truths)
         embeddings = predictions.embeddings[positives.image, positives.anchor].float()
-        losses["T"] = 5 * track_loss(embeddings, positives.instance_ids, positives.weights)
+        losses["T"] = 5 * track_loss(*map(self.gather, (embeddings, positives.instance_ids, positives.weights)))
         if hasattr(model, "TemporalNet"):
             losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets)
         return losses
@@ -185,6 +211,14 @@ class MultiBoxLoss:
         per_box = F.smooth_l1_loss(centerness, distance_iou, reduction="none")
         losses["center"] = 20 * (positives.weights * per_box).sum() / num_images
         return losses
+
+    def _class_loss(self, predictions: Predictions, positives: Positives, labels: Tensor, num_clips: int) -> Tensor:
+        """The class loss; processes share clips, so the images of a clip are gathered together."""
+
+        def gather(images: Tensor) -> Tensor:
+            return self.gather(images.unflatten(0, (num_clips, -1))).flatten(0, 1)
+
+        return class_loss(predictions.class_logits, labels, positives.weights, self.weights_by_position, gather=gather)
 
     def _mask_loss(self, predictions: Predictions, positives: Positives, truths: Sequence[FrameTargets]) -> Tensor:
         """The sum over positives, by weight, of the mask loss in the box that crops the mask."""
@@ -207,6 +241,8 @@ class MultiBoxLoss:
     ) -> dict[str, Tensor]:
         """B_shift and M_shift: means over a clip's positives whose instance is in its second frame too."""
         features = predictions.fusion_features
+        if self.detach_features:
+            features = FusionFeatures(features.pyramid.detach(), features.shared.detach())
         box_total = mask_total = predictions.prototypes.sum() * 0
         for clip, (_, second) in enumerate(targets):
             image = 2 * clip

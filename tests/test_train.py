@@ -1,10 +1,9 @@
-"""train.py as its user runs it: steps, checkpoints, interruptions and exact resume."""
+"""train.py as its user runs it: steps, checkpoints, interruptions and exact resume, in one process and in two."""
 
+import copy
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,11 +13,17 @@ import torch
 import train as command
 from data.config import get_config
 from data.synthetic import generate
+from layers.losses import MultiBoxLoss
 from stmask import STMask
-from utils.checkpoint import load_state_dict, save_state_dict
+from tests import processes
+from utils.checkpoint import load_state_dict, load_training_state, save_state_dict
+from utils.distributed import World
+from utils.structures import ClipBatch, FrameTargets, InputError
 
 ROOT = Path(__file__).parent.parent
 DEMO = "STMask_demo_config"
+# Nothing here magnifies the last bits, in which two processes differ from one, as Adam's division by tiny numbers does.
+PLAIN = ("--set=train.optimizer=sgd", "--set=train.freeze_batch_norm=true", "--set=train.warmup_iterations=0")
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +109,7 @@ def test_validation_scores_the_valid_split_and_changes_nothing(data, straight, t
 
 
 def start(data, folder, *more):
-    line = [sys.executable, str(ROOT / "train.py"), *arguments(data, folder, *more)]
-    # Sums depend on the number of threads in their last bits: as many as this process has.
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(line, env={**os.environ, **threads}, stderr=subprocess.PIPE, text=True)
+    return processes.start([ROOT / "train.py", *arguments(data, folder, *more)])
 
 
 def wait_for(process, folder, pattern):
@@ -121,9 +123,9 @@ def wait_for(process, folder, pattern):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_saves_at_once_and_resumes_to_the_identical_weights(data, straight, tmp_path, number):
-    process = start(data, tmp_path, f"--config={DEMO}", "--save_interval=1")
+    process = start(data, tmp_path, f"--config={DEMO}", "--save_interval=1", "--num_workers=1")
     wait_for(process, tmp_path, "STMask_demo_*_1.pth")
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as terminals and clusters do: the workers get it too
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0 and "--resume=interrupt" in errors
     (interrupted,) = tmp_path.glob("*_interrupt.pth")
@@ -159,6 +161,198 @@ def test_resuming_with_another_seed_or_batch_is_refused(data, straight, tmp_path
     assert "--seed=0" in capsys.readouterr().err
     assert command.main(arguments(data, tmp_path, f"--resume={path}", "--batch_size=3")) == 2
     assert "--batch_size=2" in capsys.readouterr().err
+    assert command.main(arguments(data, tmp_path, f"--resume={path}", "--accumulate=2")) == 2
+    assert "--accumulate=1" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ two processes
+
+
+def assert_close_weights(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], rtol=1e-5, atol=1e-6, msg=lambda text, name=name: name + text)
+
+
+def records(folder):
+    return list(map(json.loads, (folder / "STMask_demo_log.jsonl").read_text().splitlines()))
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_validate_as_one(data, tmp_path):
+    line = [f"--config={DEMO}", *PLAIN, "--accumulate=2", "--max_iter=3", "--validation_epoch=1"]
+    run = processes.torchrun([ROOT / "train.py", *arguments(data, tmp_path / "two", *line)])
+    assert run.returncode == 0, run.stderr
+    assert command.main(arguments(data, tmp_path / "one", *line)) == 0
+    assert run.stderr.count("saved ") == 1
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == sorted(
+        path.name for path in (tmp_path / "one").iterdir()
+    )
+    scores, means = records(tmp_path / "one")[::-1]
+    two_scores, two_means = records(tmp_path / "two")[::-1]
+    for name in ("BIoU", "C", "center", "M", "T", "B_shift", "M_shift", "total", "lr"):
+        assert two_means[name] == pytest.approx(means[name], rel=1e-5), name
+    assert two_scores == scores
+    names = [next((tmp_path / folder).glob("*_3.pth")) for folder in ("one", "two")]
+    assert_close_weights(*map(load_state_dict, names))
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step_and_one_process_goes_on(data, tmp_path):
+    line = arguments(data, tmp_path / "two", f"--config={DEMO}", *PLAIN, "--save_interval=1", "--max_iter=40")
+    both = processes.start_each([ROOT / "train.py", *line])
+    wait_for(both[0], tmp_path / "two", "STMask_demo_*_1.pth")
+    both[1].send_signal(signal.SIGTERM)
+    errors = processes.finish(both)
+    assert "stopped by a signal to another process" in errors[0]
+    (interrupted,) = (tmp_path / "two").glob("*_interrupt.pth")
+    iteration = int(interrupted.stem.split("_")[-2])
+    assert 1 < iteration < 40
+    line = [f"--max_iter={iteration + 1}", *PLAIN]
+    assert command.main(arguments(data, tmp_path / "two", "--resume=interrupt", *line)) == 0
+    assert command.main(arguments(data, tmp_path / "one", f"--config={DEMO}", *line)) == 0
+    last = [next((tmp_path / folder).glob(f"*_{iteration + 1}.pth")) for folder in ("one", "two")]
+    assert_close_weights(*map(load_state_dict, last))
+
+
+BROKEN_ON_ONE = """
+import os, sys
+import train
+from tests.test_train import Broken
+make = train.MultiBoxLoss.from_config
+bad_steps = {1} if os.environ.get("RANK", "1") == "1" else {}
+train.MultiBoxLoss.from_config = lambda *given: Broken(make(*given), bad_steps)
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(monkeypatch, data, tmp_path):
+    line = [f"--config={DEMO}", *PLAIN, "--max_iter=3"]
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN_ON_ONE)
+    errors = processes.finish(processes.start_each([script, *arguments(data, tmp_path / "two", *line)]))
+    assert "C not finite" in errors[0] and "C not finite" not in errors[1]
+    assert run_broken(monkeypatch, data, tmp_path / "one", {1}, *line) == 0
+    assert_close_weights(*(load_state_dict(next((tmp_path / name).glob("*_3.pth"))) for name in ("one", "two")))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    options = command.parse_arguments(["--batch_size=3"])
+    with pytest.raises(InputError, match="--batch_size=3: 2 processes"):
+        command.check_options(options, World(torch.device("cpu"), 0, 2))
+
+
+def test_idle_gpus_are_told_of_with_the_command_that_uses_them(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.chdir(ROOT)
+    line = ["--config=STMask_demo", f"--set=dataset.root={tmp_path}"]
+    wanted = f"CUDA_VISIBLE_DEVICES=0,1 torchrun --nproc_per_node=2 train.py {' '.join(line)}"
+    assert command.main(line) == 2
+    warning = capsys.readouterr().err.splitlines()[0]
+    assert "WARNING" in warning and warning.endswith(wanted)
+    assert command.main([*line, "--device=cpu"]) == 2
+    assert "torchrun" not in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ ways to compute
+
+
+def trainer(*line):
+    """A trainer of a seeded demo model, which is not to be run but step by step."""
+    options = command.parse_arguments([f"--config={DEMO}", "--batch_size=1", "--set=input.size_hw=64,64", *line])
+    torch.manual_seed(0)
+    model = STMask.from_config(command.find_config(options)[0])
+    return command.Trainer(model, options, 10, World(torch.device("cpu")))
+
+
+def two_clips():
+    """A batch of two clips; in the first an object moves, the second has one in its first frame only."""
+    generator = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[0.1, 0.2, 0.5, 0.7], [0.2, 0.2, 0.6, 0.7], [0.4, 0.1, 0.9, 0.6]])
+    masks = torch.zeros(3, 64, 64)
+    for mask, box in zip(masks, (64 * boxes).int().tolist(), strict=True):
+        mask[box[1] : box[3], box[0] : box[2]] = 1
+    frames = [
+        FrameTargets(boxes[i, None], torch.tensor([i + 1]), masks[i, None], torch.tensor([i // 2])) for i in range(3)
+    ]
+    targets = ((frames[0], frames[1]), (frames[2], frames[2][:0]))
+    return ClipBatch(torch.randn(2, 2, 3, 64, 64, generator=generator), targets)
+
+
+def test_accumulated_parts_move_the_weights_by_the_mean_of_their_gradients():
+    recipe = ("clip_grad_norm=0", "momentum=0", "weight_decay=0", "learning_rate=0.01", "warmup_iterations=0")
+    ours = trainer("--accumulate=2", *PLAIN[:2], *(f"--set=train.{key}" for key in recipe))
+    assert ours.schedule.iterations == command.Schedule(ours.model.config, 2).iterations
+    assert ours.samples_per_step == 2
+    batch = two_clips()
+    by_hand = copy.deepcopy(ours.model)
+    criterion = MultiBoxLoss.from_config(by_hand.config)
+    parts = [criterion(by_hand, by_hand(batch.frames[i : i + 1]), batch.targets[i : i + 1]) for i in range(2)]
+    torch.stack([sum(losses.values()) for losses in parts]).mean().backward()
+    values = ours.step(batch)
+    assert {name: pytest.approx(value, rel=1e-5) for name, value in values.items()} == {
+        name: (parts[0][name] + parts[1][name]).item() / 2 for name in values
+    }
+    moved = 0
+    expected = {name: p if p.grad is None else p - 0.01 * p.grad for name, p in by_hand.named_parameters()}
+    for name, parameter in ours.model.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-7)
+        moved += not torch.equal(parameter, dict(by_hand.named_parameters())[name])
+    assert moved > 100
+
+
+def test_accumulating_runs_resume_exactly(data, tmp_path):
+    line = [f"--config={DEMO}", "--accumulate=2", "--batch_size=1", "--max_iter=2"]
+    assert command.main(arguments(data, tmp_path, *line, "--save_interval=1")) == 0
+    (first,) = tmp_path.glob("*_1.pth")
+    again = tmp_path / "again"
+    assert command.main(arguments(data, again, *line, f"--resume={first}")) == 0
+    assert_same_weights(*(load_state_dict(next(folder.glob("*_2.pth"))) for folder in (tmp_path, again)))
+
+
+def test_compile_runs_the_compiled_network_and_checkpoints_keep_their_names(monkeypatch, data, tmp_path):
+    calls = []
+
+    def backend(graph, _):
+        def run(*inputs):
+            calls.append(len(inputs))
+            return graph(*inputs)
+
+        return run
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function: compile_(function, backend=backend))
+    line = [f"--config={DEMO}", *PLAIN, "--max_iter=1", "--validation_epoch=1"]
+    for name, more in (("plain", []), ("compiled", ["--compile"])):
+        assert not calls
+        assert command.main(arguments(data, tmp_path / name, *line, *more)) == 0
+    assert len(calls) >= 1
+    assert_close_weights(*(load_state_dict(next((tmp_path / name).glob("*.pth"))) for name in ("plain", "compiled")))
+
+
+def test_fp16_needs_a_gpu(data, tmp_path, capsys):
+    assert command.main(arguments(data, tmp_path, f"--config={DEMO}", "--precision=fp16")) == 2
+    assert "--precision=fp16 needs a GPU" in capsys.readouterr().err
+
+
+def test_losses_are_scaled_for_fp16_and_the_scale_is_kept_with_the_state(monkeypatch, tmp_path):
+    plain = trainer(*PLAIN)
+    plain.step(two_clips())
+    monkeypatch.setitem(command.PRECISIONS, "fp16", torch.float32)  # CPUs have the scaler, but hardly the arithmetic
+    line = (*PLAIN, "--precision=fp16", f"--save_folder={tmp_path}")
+    scaled = trainer(*line)
+    scaled.step(two_clips())
+    for name, value in scaled.model.state_dict().items():
+        torch.testing.assert_close(value, plain.model.state_dict()[name], rtol=1e-5, atol=1e-7)
+    scaled.scaler.update(new_scale=512.0)
+    scaled.save()
+    (path,) = tmp_path.glob("*.pth")
+    assert load_training_state(path)["scaler"]["scale"] == 512
+    resumed = trainer(*line)
+    resumed.resume(path)
+    assert resumed.scaler.get_scale() == 512
 
 
 # ------------------------------------------------------------------------------------------------ the recipe
@@ -230,7 +424,7 @@ class Broken:
 
 def run_broken(monkeypatch, data, folder, bad_steps, *more):
     make = command.MultiBoxLoss.from_config
-    monkeypatch.setattr(command.MultiBoxLoss, "from_config", lambda config: Broken(make(config), bad_steps))
+    monkeypatch.setattr(command.MultiBoxLoss, "from_config", lambda *given: Broken(make(*given), bad_steps))
     return command.main(arguments(data, folder, f"--config={DEMO}", *more))
 
 
@@ -278,3 +472,82 @@ def test_print_config_prints_the_overrides(capsys):
     assert command.main(line) == 0
     printed = capsys.readouterr().out
     assert "train.learning_rate = 0.25" in printed and "train.weight_decay = 0.0" in printed
+
+
+# ------------------------------------------------------------------------------------------------ crops and subsets
+
+
+def test_a_backbone_learns_from_crops_resumes_exactly_and_starts_a_network(data, tmp_path, caplog):
+    crops = (f"--config={DEMO}", "--task=crops", "--save_interval=3")
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert command.main(arguments(data, whole, *crops)) == 0
+    (halfway,) = whole.glob("*_3.pth")
+    part.mkdir()
+    for file in (halfway, halfway.with_suffix(".state")):
+        (part / file.name).write_bytes(file.read_bytes())
+    assert command.main(arguments(data, part, *crops, f"--resume={part / halfway.name}")) == 0
+    assert_same_weights(final_weights(part), final_weights(whole))
+
+    torch.manual_seed(0)
+    fresh = STMask.from_config(get_config(DEMO)).state_dict()
+    moved = {name for name, value in final_weights(whole).items() if not value.equal(fresh[name])}
+    assert moved and all(name.startswith("backbone.") for name in moved)
+    record = json.loads((whole / "STMask_demo_log.jsonl").read_text().splitlines()[-1])
+    assert {"C3", "C4", "C5"} <= record.keys()
+
+    assert command.main(arguments(data, part, f"--config={DEMO}", f"--resume={part / halfway.name}")) == 2
+    line = arguments(data, tmp_path / "clips", f"--config={DEMO}", f"--set=train.pretrained={whole}/latest")
+    with caplog.at_level("INFO"):
+        assert command.main([*line, "--max_iter=1"]) == 0
+    assert "tensors taken from" in caplog.text
+
+
+def test_crops_start_from_nothing(data, tmp_path, capsys):
+    line = arguments(data, tmp_path, f"--config={DEMO}", "--task=crops")
+    assert command.main([*line, "--set=train.freeze_batch_norm=true"]) == 2
+    assert "freeze_batch_norm=false" in capsys.readouterr().err
+    assert command.main([*line, "--accumulate=2"]) == 2
+
+
+def test_gradients_are_clipped_where_the_config_says_so():
+    moves = []
+    for limit in (0, 1e-3):
+        recipe = ("momentum=0", "weight_decay=0", "learning_rate=1", f"clip_grad_norm={limit}")
+        ours = trainer(*PLAIN, *(f"--set=train.{key}" for key in recipe))
+        before = [p.detach().clone() for p in ours.model.parameters()]
+        ours.step(two_clips())
+        after = zip(before, ours.model.parameters(), strict=True)
+        moves.append(torch.stack([(a - b).norm() for a, b in after]).norm().item())
+    assert moves[0] > 1 and moves[1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_some_videos_alone_are_trained_on_and_the_rest_validates(data, tmp_path):
+    written, logged = tmp_path / "ids.txt", tmp_path / "STMask_demo_log.jsonl"
+    line = arguments(data, tmp_path, f"--config={DEMO}", "--split=train_sub", f"--write_video_ids={written}")
+    assert command.main([*line, "--max_iter=1", "--validation_epoch=1"]) == 0
+    ids = [entry for entry in written.read_text().splitlines() if not entry.startswith("#")]
+    assert ids == ["1", "2"]  # of three; the last one is for the validation
+    assert "AP" in json.loads(logged.read_text().splitlines()[-1])["validation"]
+    again = tmp_path / "again.txt"
+    line = arguments(data, tmp_path / "more", f"--config={DEMO}", f"--video_ids={written}")
+    assert command.main([*line, "--max_iter=1", f"--write_video_ids={again}"]) == 0
+    assert again.read_text() == written.read_text()
+
+
+def test_another_data_set_is_trained_on_by_name(data, tmp_path, capsys):
+    line = ["--config=STMask_plus_resnet50_config", "--train_dataset=shapesvis", f"--set=dataset.root={data}"]
+    config, _ = command.find_config(command.parse_arguments(line))
+    assert config.dataset.name == "ShapesVIS" and config.num_classes == 8
+    assert command.main([f"--config={DEMO}", "--train_dataset=shapes"]) == 2
+    assert "ShapesVIS" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_curves_scores_and_pictures(data, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    line = arguments(data, tmp_path, f"--config={DEMO}", "--tensorboard", "--validation_epoch=1", "--max_iter=2")
+    assert command.main(line) == 0
+    events = accumulator.EventAccumulator(str(tmp_path / "STMask_demo_tensorboard"))
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss/BIoU", "loss/B_shift", "validation/AP"} <= set(tags["scalars"])
+    assert tags["images"]

@@ -25,7 +25,8 @@ class FrameMeta:
     """Where a frame comes from, and its three sizes, each (height, width) in pixels.
 
     `original_hw` is the video's own size, `resized_hw` the size the frame has inside the network input, `padded_hw`
-    the network input itself (multiples of 32).
+    the network input itself (multiples of 32). Frames of a stream also have `time_s`, the seconds since its start, the
+    `name` of their file if each has its own, and `is_cut`: the frame shows another scene than the one before.
     """
 
     video_id: int
@@ -33,6 +34,9 @@ class FrameMeta:
     original_hw: tuple[int, int]
     resized_hw: tuple[int, int]
     padded_hw: tuple[int, int]
+    time_s: float | None = None
+    name: str = ""
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,14 @@ class ClipBatch(TensorFields):
 
     frames: Tensor
     targets: tuple[tuple[FrameTargets, ...], ...]
+
+
+@dataclass(frozen=True)
+class CropBatch(PerObject):
+    """N pictures of single objects: `images` [N,3,S,S] network input, `labels` [N] int64 1…C, 0 for the ground."""
+
+    images: Tensor
+    labels: Tensor
 
 
 @dataclass(frozen=True)

@@ -124,3 +124,20 @@ def test_a_batch_without_instances_trains_nothing_and_stops_nothing():
     assert all(loss.item() == 0 for loss in losses.values())
     sum(losses.values()).backward()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_shift_losses_train_the_features_unless_they_are_detached(detached):
+    torch.manual_seed(0)
+    config = get_config("STMask_demo_config", {"temporal_fusion.detach_features": detached})
+    model = STMask.from_config(config).train()
+    box = torch.tensor([[0.2, 0.2, 0.6, 0.8]])
+    mask = torch.zeros(1, 64, 96)
+    mask[:, 13:51, 19:57] = 1
+    truth = FrameTargets(box, torch.tensor([1]), mask, torch.tensor([7]))
+    losses = MultiBoxLoss.from_config(config)(model, model(torch.randn(1, 2, 3, 64, 96)), [[truth, truth]])
+    assert losses["B_shift"] > 0 and losses["M_shift"] > 0
+    (losses["B_shift"] + losses["M_shift"]).backward()
+    assert model.TemporalNet.conv1.weight.grad.abs().sum() > 0
+    reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.backbone.parameters()]
+    assert not any(reached) if detached else any(reached)

@@ -1,0 +1,123 @@
+"""The paper's ablation on the demo data set: each part of the method switched on in turn, same budget, several seeds.
+
+    python -m tests.ablation --output results/ablation --max_iter 450 --seeds 0 1 --jobs 2     # trains, scores, prints
+    python -m tests.ablation --output results/ablation --table                                 # prints what is there
+
+Every run is `train.py` and `eval.py` as anybody would call them, one thread each; runs that are done are not done
+again, so a run that was stopped goes on. The table is Markdown, mean ± half the spread over seeds.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data.config import get_config
+from utils.breakdown import evaluate_occluded
+from utils.tracking_eval import evaluate_tracking
+from utils.ytvis_eval import STAT_NAMES, evaluate_results
+
+CONFIG = "STMask_demo_config"
+NO_FUSION = ["temporal_fusion.enabled=false"]
+ROWS = {
+    "square kernels": ["head.square_kernels=true", "head.calibration=none", *NO_FUSION],
+    "FCA": ["head.calibration=none", *NO_FUSION],
+    "FCA + FCB ali": ["head.calibration=ali", *NO_FUSION],
+    "FCA + FCB ada": ["head.calibration=ada", *NO_FUSION],
+    "FCA + FCB ada + TF (the demo)": [],
+    "the demo, centerness_kernel_major on": ["quirks.centerness_kernel_major=true"],
+    "the demo, ohem_weights_by_position on": ["quirks.ohem_weights_by_position=true"],
+    "the demo, mask_bce_outside_crop on": ["quirks.mask_bce_outside_crop=true"],
+    "the demo, fusion trains the features too": ["temporal_fusion.detach_features=false"],
+}
+COLUMNS = ("AP", "AP50", "AR10", "AP occluded", "HOTA")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder of the runs")
+    parser.add_argument("--max_iter", type=int, default=450, help="iterations of every run (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=2, help="clips a step (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--table", action="store_true", help="only print the table of the runs that are done")
+    options = parser.parse_args()
+    if not options.table:
+        runs = [(row, seed) for seed in options.seeds for row in ROWS]
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(lambda run: train_and_score(*run, options), runs))
+    print(table(options.output, options.seeds))
+    return 0
+
+
+def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
+    """One run, from nothing to its metrics.json; nothing where that is there."""
+    folder = run_folder(options.output, row, seed)
+    if (folder / "metrics.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    # The schedule keeps the demo's proportions: the recipe's lengths are for batches of four clips.
+    length = options.max_iter * options.batch_size // 4
+    schedule = [
+        f"train.lr_steps={round(0.7 * length)},{round(0.9 * length)}",
+        f"train.warmup_iterations={round(0.05 * length)}",
+    ]
+    common = [f"--config={CONFIG}", *(f"--set={key}" for key in (*ROWS[row], *schedule)), "--num_workers=1"]
+    train = [
+        *(f"--batch_size={options.batch_size}", f"--max_iter={options.max_iter}", f"--seed={seed}"),
+        *(f"--save_folder={folder}", "--keep_latest", "--save_interval=50"),
+    ]
+    if list(folder.glob("*.pth")):
+        train.append("--resume=latest")
+    results = folder / "results.json"
+    with open(folder / "run.log", "a", encoding="utf-8") as log:
+        call = {"stdout": log, "stderr": log, "check": True, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
+        subprocess.run([sys.executable, "train.py", *common, *train], **call)
+        subprocess.run(
+            [sys.executable, "eval.py", *common, f"--trained_model={folder}/latest", f"--mask_det_file={results}"],
+            **call,
+        )
+    metrics = score(str(results))
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n")
+    print(f"{row}, seed {seed}: " + " ".join(f"{k} {100 * v:.1f}" for k, v in metrics.items()), file=sys.stderr)
+
+
+def score(results: str) -> dict[str, float]:
+    """The columns of the table for one results file, 0…1."""
+    dataset = get_config(CONFIG).dataset
+    truth = str(Path(dataset.root) / dataset.valid.ann_file[0])
+    stats = dict(zip(STAT_NAMES, evaluate_results(truth, results).stats.tolist(), strict=True))
+    return {
+        **{name: stats[name] for name in ("AP", "AP50", "AR10")},
+        "AP occluded": float(evaluate_occluded(truth, results).stats[0]),
+        "HOTA": evaluate_tracking(truth, results).overall()["HOTA"],
+    }
+
+
+def table(output: Path, seeds: list[int]) -> str:
+    """The Markdown table of all runs in `output`."""
+    lines = [f"| | seeds | {' | '.join(COLUMNS)} |", "|---|---|" + "---|" * len(COLUMNS)]
+    for row in ROWS:
+        files = [run_folder(output, row, seed) / "metrics.json" for seed in seeds]
+        runs = [json.loads(file.read_text()) for file in files if file.exists()]
+        if runs:
+            cells = [cell([100 * run[column] for run in runs]) for column in COLUMNS]
+            lines.append(f"| {row} | {len(runs)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cell(values: list[float]) -> str:
+    """Mean ± half the spread."""
+    return f"{sum(values) / len(values):.1f} ± {(max(values) - min(values)) / 2:.1f}"
+
+
+def run_folder(output: Path, row: str, seed: int) -> Path:
+    """Where a run's files are."""
+    return output / f"{row.replace(' ', '_').replace('(', '').replace(')', '').replace(',', '')}_{seed}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

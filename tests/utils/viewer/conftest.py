@@ -1,0 +1,45 @@
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.utils.viewer.browser import launch, why_missing
+from tests.utils.viewer.small_set import SmallSet, write_small_set
+from utils.viewer.content import Content
+from utils.viewer.server import ViewerServer
+
+
+@pytest.fixture
+def small_set(tmp_path) -> SmallSet:
+    return write_small_set(tmp_path / "set")
+
+
+@pytest.fixture
+def content(small_set) -> Content:
+    return Content(small_set.results, small_set.images, small_set.ann_file, small_set.compare)
+
+
+@pytest.fixture
+def serve() -> Iterator:
+    """A function that serves a `Content` until the test ends, and returns the server."""
+    servers = []
+
+    def start(content: Content) -> ViewerServer:
+        server = ViewerServer(content, port=0)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator:
+    reason = why_missing()
+    if reason:
+        pytest.skip(reason)
+    with launch() as chromium:
+        yield chromium

@@ -1,0 +1,209 @@
+"""Several processes that train or evaluate as one; all of torch.distributed is here.
+
+    with launch(options.device) as world:       # as many processes as torchrun started, otherwise one
+        for video in world.share(videos):
+            ...
+        parts = world.collect(found)            # a list on the main process, None on the others
+
+With one process everything here is its plain meaning, and torch.distributed stays untouched.
+"""
+
+import logging
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from utils.device import pick_device
+from utils.structures import InputError
+
+logger = logging.getLogger(__name__)
+
+# Of one process for another, where the work is uneven: a long video, the scoring of a validation. A process that died
+# is noticed by torchrun, not by this.
+PATIENCE = timedelta(days=1)
+
+
+class World:
+    """The processes of a run, seen from one: its number `rank` of `size`, and its `device`. Made by `launch`.
+
+    Every process has to call `gather`, `mean`, `any`, `collect`, `broadcast` and `barrier` in the same order.
+    """
+
+    def __init__(self, device: torch.device, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None):
+        """`control` is a gloo group for what is not computed with: flags and Python objects."""
+        self.device = device
+        self.rank = rank
+        self.size = size
+        self._control = control
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence) -> Sequence:
+        """This process's part of `items`: number `rank`, `rank` + `size`, …; all parts together are all items."""
+        return items[self.rank :: self.size]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, dealt out: the first of every process, then the second of every process, …
+
+        So they lie in the order in which `share` took them. `rows` [N,…] may be of any number, also none, and differ
+        in it between processes. What each process computes of the result must be the same scalar; a process's own rows
+        get `size` times its gradient, the others' none: averaged over processes, as DistributedDataParallel does with
+        parameters, that is the gradient of the scalar.
+        """
+        return rows if self.size == 1 else _Gather.apply(rows, self.rank, self.size)
+
+    @torch.no_grad()
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of `values` over processes, without gradient; not finite where one of them is not."""
+        if self.size == 1:
+            return values.detach()
+        total = values.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any process."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor(int(flag))
+        dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._control)
+        return bool(flags)
+
+    def collect(self, item: Any) -> list | None:
+        """The `item`s of all processes by rank on the main process, None on the others; anything that pickles."""
+        if self.size == 1:
+            return [item]
+        items = [None] * self.size if self.is_main else None
+        dist.gather_object(item, items, group=self._control)
+        return items
+
+    def broadcast(self, item: Any) -> Any:
+        """The main process's `item`; that of the others is ignored."""
+        items = [item]
+        if self.size > 1:
+            dist.broadcast_object_list(items, group=self._control)
+        return items[0]
+
+    def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
+        """Puts the main process's values into `tensors`, which lie on `device`."""
+        for tensor in tensors if self.size > 1 else ():
+            dist.broadcast(tensor, 0)
+
+    def barrier(self) -> None:
+        """Returns when every process has come here."""
+        self.any(False)
+
+    def parallel(self, module: nn.Module, find_unused: bool) -> nn.Module:
+        """`module` with the gradients of its parameters averaged over processes; `module` itself if there is one only.
+
+        All parameters become the main process's. `find_unused`: a step may leave some without a gradient.
+        """
+        return module if self.size == 1 else DistributedDataParallel(module, find_unused_parameters=find_unused)
+
+    def sync_batch_norm(self, model: nn.Module) -> nn.Module:
+        """`model` with batch norms over the clips of all processes, under the same names. Not on CPUs: logged there."""
+        if self.size == 1:
+            return model
+        if self.device.type == "cuda":
+            return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        logger.warning("batch norm is not frozen, and on CPUs each process normalises by its own share of the batch")
+        return model
+
+
+def keep_gradients(module: nn.Module) -> AbstractContextManager:
+    """A block, of forward and backward passes, after which the gradients of `module` are not averaged yet.
+
+    They are with those of the next backward pass outside of such a block.
+    """
+    return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+
+@contextmanager
+def launch(device: str | None = None) -> Iterator[World]:
+    """A context with the processes that torchrun started, or this one alone if it was not started by torchrun.
+
+    `device` is as for `pick_device`; of several processes on a machine each takes a GPU of its own. Only the main
+    process logs, but for errors.
+
+    Raises:
+        InputError: no such device here, fewer GPUs than processes, or one device named for several processes.
+    """
+    if not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
+        yield World(pick_device(device))
+        return
+    own_device = _own_device(device)
+    on_gpu = own_device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(own_device)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    world = World(own_device, dist.get_rank(), dist.get_world_size(), dist.new_group(backend="gloo", timeout=PATIENCE))
+    if not world.is_main:
+        logging.getLogger().setLevel(logging.ERROR)
+    yield world
+    # Not after an exception: the others may be waiting for this process, and it would wait for them here.
+    dist.destroy_process_group()
+
+
+def _own_device(name: str | None) -> torch.device:
+    """The device of this one of torchrun's processes."""
+    local_rank = int(os.environ["LOCAL_RANK"])
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if local_size == 1 or name == "cpu" or (name is None and not torch.cuda.is_available()):
+        return pick_device(name)
+    if name not in (None, "cuda"):
+        raise InputError(f"--device={name} is one device for {local_size} processes; say --device=cuda or leave it out")
+    count = torch.cuda.device_count()
+    if 0 < count < local_size:
+        raise InputError(f"{count} GPUs cannot serve {local_size} processes; say torchrun --nproc_per_node={count}")
+    return pick_device(f"cuda:{local_rank}")
+
+
+def torchrun_command(script: str, arguments: Sequence[str]) -> str | None:
+    """The command that would run `script` on all GPUs in sight; None with fewer than two, or if torchrun runs it."""
+    count = torch.cuda.device_count()
+    if count < 2 or dist.is_initialized():
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    prefix = "" if visible is None else f"CUDA_VISIBLE_DEVICES={shlex.quote(visible)} "
+    return prefix + shlex.join(["torchrun", f"--nproc_per_node={count}", script, *arguments])
+
+
+class _Gather(torch.autograd.Function):
+    """`World.gather` for several processes."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, rank: int, size: int) -> Tensor:
+        counts = _gather_equal(torch.tensor([len(rows)], device=rows.device), size)  # [size,1]
+        longest = int(counts.max())
+        padded = rows.new_zeros(longest, *rows.shape[1:])
+        padded[: len(rows)] = rows
+        dealt = _gather_equal(padded, size).transpose(0, 1)  # [longest,size,…]
+        is_row = torch.arange(longest, device=rows.device)[:, None] < counts[:, 0]
+        owners = torch.arange(size, device=rows.device).expand(longest, size)[is_row]
+        ctx.save_for_backward(owners == rank)
+        ctx.size = size
+        return dealt[is_row]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (is_own,) = ctx.saved_tensors
+        return gradient[is_own] * ctx.size, None, None
+
+
+def _gather_equal(tensor: Tensor, size: int) -> Tensor:
+    """[size,…]: the tensors of all processes, of one shape."""
+    parts = [torch.empty_like(tensor) for _ in range(size)]
+    if tensor.numel():  # the same on every process, so that all or none take part
+        dist.all_gather(parts, tensor)
+    return torch.stack(parts)

@@ -1,0 +1,114 @@
+"""Which predicted track shows which true object, frame by frame.
+
+A track shows an object in a frame if the IoU of their masks is at least 0.5. As in the counts of the MOT challenge, a
+pair of the frame before is kept while its IoU allows; then the other tracks, by falling score, each take the free
+object they overlap most. Classes do not matter for that: an object shown by a track of another class is found, and the
+class is wrong.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+MIN_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Track:
+    """A track of a video: `masks` has one compressed RLE a frame, None where it has no pixel.
+
+    The `score` of a true track is None; `is_crowd` marks a true region of uncountable objects: it is no error to leave
+    it out, nor to predict something in it. `shifted` are frames in which the object was not detected but carried on.
+    """
+
+    category_id: int
+    score: float | None
+    masks: tuple[dict | None, ...]
+    is_crowd: bool = False
+    shifted: tuple[int, ...] = ()
+
+
+@dataclass
+class FrameMatches:
+    """One frame's comparison, in places of the lists of tracks: `matched` [predicted, true], `missed` true ones,
+    `false` predicted ones, `switched` [predicted, the predicted track that last showed the same object],
+    `wrong_class` predicted ones."""
+
+    matched: list[tuple[int, int]] = field(default_factory=list)
+    missed: list[int] = field(default_factory=list)
+    false: list[int] = field(default_factory=list)
+    switched: list[tuple[int, int]] = field(default_factory=list)
+    wrong_class: list[int] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, list]:
+        """What JSON holds of it: the lists that are not empty."""
+        return {key: values for key, values in asdict(self).items() if values}
+
+
+def match_frames(predictions: Sequence[Track], truths: Sequence[Track], num_frames: int) -> list[FrameMatches]:
+    """The comparison of every frame, as the module says."""
+    frames = []
+    before: dict[int, int] = {}  # true: predicted, of the frame before
+    last: dict[int, int] = {}  # true: predicted, of the last frame in which it was shown
+    for frame in range(num_frames):
+        seen, present = _visible(predictions, frame), _visible(truths, frame)
+        overlaps = _overlaps(predictions, truths, frame, seen, present)
+        in_crowd = {track for track, true in overlaps if truths[true].is_crowd}
+        objects = {pair: iou for pair, iou in overlaps.items() if not truths[pair[1]].is_crowd}
+        before = _pairs(sorted(seen, key=lambda track: -(predictions[track].score or 0)), objects, before)
+        pairs = sorted((track, true) for true, track in before.items())
+        frames.append(
+            FrameMatches(
+                matched=pairs,
+                missed=[true for true in present if true not in before and not truths[true].is_crowd],
+                false=[track for track in seen if track not in in_crowd.union(before.values())],
+                switched=[(track, last[true]) for track, true in pairs if last.get(true, track) != track],
+                wrong_class=[t for t, true in pairs if predictions[t].category_id != truths[true].category_id],
+            )
+        )
+        last |= before
+    return frames
+
+
+def link_tracks(tracks: Sequence[Track], others: Sequence[Track], num_frames: int) -> dict[int, int]:
+    """{place in `tracks`: place in `others`} of the pairs that share the most frames; each is in one pair at most."""
+    counts = Counter(pair for frame in match_frames(tracks, others, num_frames) for pair in frame.matched)
+    links: dict[int, int] = {}
+    for (track, other), _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if track not in links and other not in links.values():
+            links[track] = other
+    return links
+
+
+def _visible(tracks: Sequence[Track], frame: int) -> list[int]:
+    """The places of the tracks that are seen in the frame."""
+    return [place for place, track in enumerate(tracks) if track.masks[frame] is not None]
+
+
+def _overlaps(
+    predictions: Sequence[Track], truths: Sequence[Track], frame: int, seen: list[int], present: list[int]
+) -> dict[tuple[int, int], float]:
+    """{(predicted, true): IoU} where it is enough; of a crowd, what counts is the part of the prediction inside it."""
+    if not seen or not present:
+        return {}
+    ious = coco_mask.iou(
+        [predictions[track].masks[frame] for track in seen],
+        [truths[true].masks[frame] for true in present],
+        [truths[true].is_crowd for true in present],
+    )
+    rows, columns = np.nonzero(ious >= MIN_IOU)
+    return {(seen[row], present[column]): ious[row, column] for row, column in zip(rows, columns, strict=True)}
+
+
+def _pairs(by_score: list[int], overlaps: dict[tuple[int, int], float], before: dict[int, int]) -> dict[int, int]:
+    """{true: predicted} of one frame, given that of the frame before."""
+    pairs = {true: track for true, track in before.items() if (track, true) in overlaps}
+    kept = set(pairs.values())
+    for track in by_score:
+        free = [true for candidate, true in overlaps if candidate == track and true not in pairs]
+        if track not in kept and free:
+            pairs[max(free, key=lambda true, track=track: overlaps[track, true])] = track
+    return pairs

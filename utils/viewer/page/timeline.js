@@ -1,0 +1,194 @@
+"use strict";
+/* The bars: one a track, with gaps where it is not seen, and a lane for each kind of error. */
+
+const ERROR_KINDS = ["missed", "false", "switched", "wrong_class"];
+const ERROR_TITLES = { missed: "Missed", false: "False", switched: "Switched", wrong_class: "Class" };
+const SVG = "http://www.w3.org/2000/svg";
+const MOST_TICKS = 10;
+const SWITCH_WIDTH = 0.007; // of the bar
+
+/** The ranges [start, end) of frames for which a test holds. */
+function ranges(length, test) {
+  const found = [];
+  let start = -1;
+  for (let frame = 0; frame <= length; frame++) {
+    const holds = frame < length && test(frame);
+    if (holds && start < 0) start = frame;
+    if (!holds && start >= 0) {
+      found.push([start, frame]);
+      start = -1;
+    }
+  }
+  return found;
+}
+
+/** "1–4, 7": ranges of frames as people count them. */
+function rangesText(found) {
+  return found.map(([start, end]) => (end - start === 1 ? `${end}` : `${start + 1}–${end}`)).join(", ");
+}
+
+class Timeline {
+  constructor(element, viewer) {
+    this.element = element;
+    this.viewer = viewer;
+  }
+
+  /** Makes the rows of a video. */
+  open(video) {
+    this.video = video;
+    this.rows = [];
+    this.lanes = [];
+    this.headings = [];
+    this.element.style.setProperty("--frames", video.length);
+    const rows = [this.makeRuler()];
+    for (const layer of video.layers) {
+      const note = make("span", { className: "quiet" });
+      const heading = make("h3", { className: "layer-title" }, `${PANE_TITLES[layer.kind]} `, note);
+      this.headings.push({ layer, heading, note });
+      rows.push(heading);
+      if (layer.matches) rows.push(...ERROR_KINDS.map((kind) => this.makeLane(layer, kind)));
+      rows.push(...layer.tracks.map((track) => this.makeRow(track)));
+    }
+    this.playhead = make("div", { className: "playhead" });
+    this.element.replaceChildren(...rows, this.playhead);
+    this.update();
+  }
+
+  /** Shows what is hidden, followed and wrong now. */
+  update() {
+    const { viewer } = this;
+    for (const { layer, heading, note } of this.headings) {
+      const visible = layer.tracks.filter((track) => viewer.isVisible(track)).length;
+      note.textContent = `${visible} of ${layer.tracks.length} tracks · ${layer.file}`;
+      heading.hidden = !viewer.showsPane(layer.kind);
+    }
+    for (const { layer, kind, row, count, bar } of this.lanes) {
+      const frames = viewer.errors(layer).map((errors) => errors.filter((error) => error.kind === kind).length);
+      const sum = frames.reduce((total, number) => total + number, 0);
+      row.hidden = !viewer.showsPane(layer.kind) || !viewer.shows("errors");
+      count.textContent = sum;
+      bar.replaceChildren(...ranges(this.video.length, (frame) => frames[frame]).map(([start, end]) =>
+        rectangle(start, end, 1.5, 7)));
+      bar.setAttribute("aria-label", sum ? `in frames ${rangesText(ranges(this.video.length, (frame) => frames[frame]))}` : "none");
+    }
+    for (const { track, row, button, marks } of this.rows) {
+      row.hidden = !viewer.showsPane(track.layer.kind) || !viewer.isVisible(track);
+      button.setAttribute("aria-pressed", track.group === viewer.followed);
+      row.classList.toggle("dimmed", viewer.isDimmed(track));
+      marks.replaceChildren(...(viewer.shows("errors") ? this.errorMarks(track) : []));
+    }
+  }
+
+  setFrame(frame) {
+    this.playhead.style.setProperty("--at", frame / this.video.length);
+  }
+
+  /** The frame under a pointer. */
+  frameAt(bar, event) {
+    const { left, width } = bar.getBoundingClientRect();
+    return Math.floor(((event.clientX - left) / width) * this.video.length);
+  }
+
+  makeRuler() {
+    const bar = make("div", { className: "bar ruler" });
+    let step = 1;
+    for (const factors = [2, 2.5, 2]; this.video.length / step > MOST_TICKS; factors.push(factors.shift())) step *= factors[0];
+    const numbers = Array.from({ length: Math.floor(this.video.length / step) }, (_, place) => (place + 1) * step);
+    for (const number of [1, ...numbers.filter((number) => number > 1 + step / 2)]) {
+      const tick = make("span", {}, number);
+      tick.style.setProperty("--place", (number - 0.5) / this.video.length);
+      bar.append(tick);
+    }
+    this.makeSeekable(bar);
+    return make("div", { className: "row top-row" }, make("span", { className: "label quiet" }, "Frame"), bar);
+  }
+
+  makeLane(layer, kind) {
+    const bar = this.makeBar();
+    bar.classList.add(kind);
+    const count = make("span", { className: "count" });
+    const row = make("div", { className: "row lane" }, make("span", { className: "label" }, ERROR_TITLES[kind], count), bar);
+    this.lanes.push({ layer, kind, row, count, bar });
+    this.makeSeekable(bar);
+    return row;
+  }
+
+  makeRow(track) {
+    const swatch = make("span", { className: "swatch" });
+    swatch.style.background = track.colour;
+    const button = make("button", { type: "button", className: "label track" }, swatch,
+      make("span", { className: "name" }, track.title));
+    if (track.score !== null) button.append(make("span", { className: "count" }, track.score.toFixed(2)));
+    const seen = ranges(this.video.length, (frame) => track.masks[frame]);
+    button.setAttribute("aria-label", [
+      track.title,
+      ...(track.score === null ? [] : [`score ${track.score.toFixed(2)}`]),
+      seen.length ? `frames ${rangesText(seen)}` : "never seen",
+    ].join(", "));
+    button.title = button.getAttribute("aria-label");
+    button.addEventListener("click", () => {
+      this.viewer.follow(track.group);
+      if (this.viewer.followed === track.group && seen.length && !track.masks[this.viewer.frame]) this.viewer.seek(seen[0][0]);
+    });
+
+    const bar = this.makeBar();
+    bar.setAttribute("aria-hidden", "true");
+    const shifted = new Set(track.shifted);
+    for (const [start, end] of ranges(this.video.length, (frame) => track.masks[frame] && !shifted.has(frame))) {
+      bar.append(rectangle(start, end, 2, 6, track.colour));
+    }
+    for (const [start, end] of ranges(this.video.length, (frame) => track.masks[frame] && shifted.has(frame))) {
+      bar.append(rectangle(start, end, 4, 2, track.colour));
+    }
+    const marks = document.createElementNS(SVG, "g");
+    bar.append(marks);
+    this.makeSeekable(bar, () => {
+      if (this.viewer.followed !== track.group) this.viewer.follow(track.group);
+    });
+    const row = make("div", { className: "row" }, button, bar);
+    this.rows.push({ track, row, button, marks });
+    return row;
+  }
+
+  makeBar() {
+    const bar = document.createElementNS(SVG, "svg");
+    bar.setAttribute("class", "bar");
+    bar.setAttribute("viewBox", `0 0 ${this.video.length} 10`);
+    bar.setAttribute("preserveAspectRatio", "none");
+    bar.setAttribute("role", "img");
+    return bar;
+  }
+
+  makeSeekable(bar, tapped = () => {}) {
+    onTapOrDrag(bar, {
+      tap: (event) => {
+        tapped();
+        this.viewer.seek(this.frameAt(bar, event));
+      },
+      drag: (event) => this.viewer.seek(this.frameAt(bar, event)),
+    });
+  }
+
+  /** Marks on a track's bar: a line along its lower side where it is wrong, across it where it took over. */
+  errorMarks(track) {
+    const layer = track.layer.kind === "truth" ? this.video.layers[0] : track.layer;
+    const errors = this.viewer.errors(layer);
+    return ERROR_KINDS.flatMap((kind) => {
+      const found = ranges(this.video.length, (frame) =>
+        errors[frame].some((error) => error.kind === kind && error.track === track));
+      return found.map(([start, end]) => {
+        const width = Math.min(0.5, SWITCH_WIDTH * this.video.length);
+        const mark = kind === "switched" ? rectangle(start, start + width, 0, 10) : rectangle(start, end, 8.6, 1.4);
+        mark.setAttribute("class", kind);
+        return mark;
+      });
+    });
+  }
+}
+
+function rectangle(start, end, top, height, colour) {
+  const shape = document.createElementNS(SVG, "rect");
+  const values = { x: start, y: top, width: end - start, height, ...(colour && { fill: colour }) };
+  for (const [key, value] of Object.entries(values)) shape.setAttribute(key, value);
+  return shape;
+}
