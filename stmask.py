@@ -4,23 +4,32 @@ model = STMask.from_pretrained("weights/STMask_plus_resnet50_ada.pth")
 tracker = VideoTracker(model)
 for image in images:                      # each [3,H,W] float32, normalised RGB, H and W multiples of 32
     tracks = tracker.step(image)          # what is visible now, under stable track ids
+
+for frame in model.stream("in.mp4"):      # or a folder of pictures, a camera's number, any iterable of frames
+    print(frame.time_s, frame.names, frame.boxes_px, frame.track_ids)
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from backbone import ResNet
 from data.config import MODELS, WEIGHT_NAMES, Config, get_config
+from data.export import ObjectRow, object_rows, to_coco, to_labelme, to_supervision
 from data.results import VideoResultBuilder
+from data.transforms import FrameTransform
+from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source, read_source
 from data.ytvis import Video
 from layers.anchors import make_anchors
 from layers.detection import Detector
@@ -35,6 +44,7 @@ from utils.device import pick_device
 from utils.structures import (
     Detections,
     FrameInput,
+    FrameObjects,
     FrameResult,
     FusionFeatures,
     InputError,
@@ -43,10 +53,12 @@ from utils.structures import (
     VideoResult,
 )
 from utils.timer import StageTimer
+from utils.visualization import draw_objects
 
 logger = logging.getLogger(__name__)
 
 FUSION_LEVEL = 1  # P4, the pyramid level that temporal fusion works on
+STREAM_MAX_TRACK_AGE = 60  # frames: two seconds of most videos, and far longer than an object is shown unseen
 
 
 class STMask(nn.Module):
@@ -141,6 +153,39 @@ class STMask(nn.Module):
         model.load_state_dict({name: value for name, value in state.items() if name in known}, strict=False)
         return model.to(pick_device(device)).eval()
 
+    def stream(
+        self,
+        source: str | Path | int | Iterable[np.ndarray] | FrameSource,
+        *,
+        scene_cut: bool | float = False,
+        max_track_age: int | None = None,
+        classes: Iterable[str] | None = None,
+        frame_rate: float = DEFAULT_FRAME_RATE,
+        tracker: VideoTracker | None = None,
+        timer: StageTimer | None = None,
+    ) -> Stream:
+        """What is found in `source`, frame by frame, as soon as each is there; memory does not grow with its length.
+
+        `source` is what `data.video.open_source` takes: a video file, a folder or glob of pictures, a camera's number,
+        any iterable of frames; `frame_rate` makes the time stamps of those that have none. At a hard cut, told by
+        `data.video.SceneCuts` with its default threshold (True) or another in 0…1, objects are forgotten. So are those
+        not seen for `max_track_age` frames, 0 for never; by default it is the config's, or 60 if that is never.
+        Only objects of `classes` are reported, by default of all. A `tracker` of one's own goes on where it stands,
+        with its own age. A `timer` gets the stages of a frame.
+
+        Raises:
+            InputError: there is no such source or class. What cannot be read of a source, frames behind a file's broken
+                end or pictures that do not decode, is left out and told by an InputError behind the last frame.
+        """
+        source = open_source(source, frame_rate)
+        if tracker is None:
+            if max_track_age is None:
+                max_track_age = self.config.tracking.max_track_age or STREAM_MAX_TRACK_AGE
+            tracker = VideoTracker(self, max_track_age=max_track_age, timer=timer)
+        labels = None if classes is None else labels_of(classes, self.config.dataset.class_names)
+        threshold = SceneCuts.DEFAULT_THRESHOLD if scene_cut is True else scene_cut
+        return Stream(tracker, source, SceneCuts(threshold) if threshold else None, labels, timer)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -173,29 +218,65 @@ class STMask(nn.Module):
 class VideoTracker:
     """Follows the objects of one video; all state of the video is here, so several can share one model.
 
-    `cross_class_nms` overrides the config's; everything else is as the model's config says. Without temporal fusion
-    (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen. A `timer` gets the
-    stages network, detect and track.
+    `cross_class_nms` and `max_track_age` override the config's; everything else is as the model's config says. Without
+    temporal fusion (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen. A
+    `timer` gets the stages network, detect and track.
     """
 
-    def __init__(self, model: STMask, cross_class_nms: bool | None = None, timer: StageTimer | None = None):
+    def __init__(
+        self,
+        model: STMask,
+        cross_class_nms: bool | None = None,
+        timer: StageTimer | None = None,
+        max_track_age: int | None = None,
+    ):
         config = model.config
         self.model = model
         self.timer = timer or _no_timer
         self.fusion = config.temporal_fusion if config.temporal_fusion.enabled else None
         self.binary_masks = config.quirks.binary_masks_without_fusion
         self.settings = config.tracking
+        self.max_track_age = config.tracking.max_track_age if max_track_age is None else max_track_age
         self.detector = make_detector(config, cross_class_nms)
         self.affinity = Affinity(
             config.tracking.match_coeff, config.tracking.new_object_similarity, config.tracking.new_object_iou
         )
+        self._next_id = 0
         self.reset()
 
-    def reset(self) -> None:
-        """Forgets the video: the next frame is a first frame."""
+    def reset(self, keep_ids: bool = False) -> None:
+        """Forgets the video: the next frame is a first frame. With `keep_ids` track ids go on, instead of from 0."""
         self.known: Tracks | None = None
         self._last_features: FusionFeatures | None = None
-        self._next_id = 0
+        self._next_id = self._next_id if keep_ids else 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is known of the video so far, as copies in plain tensors, which torch.save takes."""
+        parts = {"known": self.known, "last_features": self._last_features}
+        state = {
+            f"{name}.{f.name}": getattr(part, f.name).clone()
+            for name, part in parts.items()
+            if part is not None
+            for f in fields(part)
+        }
+        return {"next_id": torch.tensor(self._next_id), **state}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over the state that another tracker of the same model had, from where it goes on identically.
+
+        Raises:
+            ValueError: it is no state of such a tracker.
+        """
+        known = _from_state(Tracks, "known", state, self.model.device)
+        last_features = _from_state(FusionFeatures, "last_features", state, self.model.device)
+        head = self.model.config.head
+        fits = "next_id" in state and (last_features is not None) == (known is not None and self.fusion is not None)
+        if known is not None:
+            fits &= known.mask_coeffs.shape[1] == head.num_prototypes
+            fits &= known.embeddings.shape[1] == head.embedding_dim
+        if not fits:
+            raise ValueError("not the state of a tracker of this model")
+        self.known, self._last_features, self._next_id = known, last_features, int(state["next_id"])
 
     @torch.inference_mode()
     def step(self, image: Tensor) -> Tracks:
@@ -218,7 +299,8 @@ class VideoTracker:
                 known = as_tracks(detections[:0], detections.labels[:0])
             if self.fusion:
                 known = self._shift(known, predictions, index)
-            self.known, seen = self._match(known, detections)
+            known, seen = self._match(known, detections)
+            self.known = known[known.ages <= self.max_track_age] if self.max_track_age else known
             if self.fusion:
                 return self._visible(self.known)
             return replace(seen, masks=(seen.masks > 0.5).float()) if self.binary_masks else seen
@@ -246,6 +328,8 @@ class VideoTracker:
             updates = torch.ones_like(rows, dtype=torch.bool)
         else:
             updates = (mask_ious > self.settings.ambiguous_mask_iou).sum(dim=1) < 2
+            matched = torch.isin(known.track_ids, seen.track_ids[rows != LOST])
+            known = replace(known, ages=torch.where(matched, 0, known.ages + 1))
         return absorb(known, seen, rows, updates), seen[rows != LOST]
 
     def _visible(self, tracks: Tracks) -> Tracks:
@@ -276,33 +360,171 @@ def make_detector(config: Config, cross_class_nms: bool | None = None) -> Detect
     )
 
 
-def track_videos(model: STMask, frames: Iterable[FrameInput], timer: StageTimer | None = None) -> Iterator[FrameResult]:
+def track_videos(
+    model: STMask,
+    frames: Iterable[FrameInput],
+    timer: StageTimer | None = None,
+    tracker: VideoTracker | None = None,
+    labels: Collection[int] | None = None,
+) -> Iterator[FrameResult]:
     """What is found in each of `frames`, in the video's own pixels and on the CPU, in their order.
 
-    The frames of a video follow each other; a new video id starts a new tracker. A frame that could not be read gives
-    a result without objects that carries its `error`, and is as if it were not in the video. The model's training mode
-    is restored when the iteration ends.
+    The frames of a video follow each other; a new video id starts a new tracker, and at a cut it forgets its objects.
+    The first video goes on with `tracker` as it stands, if one is given. Only `labels` are reported, by default all. A
+    frame that could not be read gives a result without objects that carries its `error`, and is as if it were not in
+    the video. The model's training mode is restored when the iteration ends.
     """
     timer = timer or _no_timer
     limits = model.config.postprocess
     was_training = model.training
     model.eval()
-    tracker = VideoTracker(model, timer=timer)
+    tracker = tracker or VideoTracker(model, timer=timer)
+    wanted = None if labels is None else torch.tensor(sorted(labels), device=model.device)
     video_id = None
     try:
         for frame in _timed(frames, timer):
-            if frame.meta.video_id != video_id:
+            if video_id not in (None, frame.meta.video_id):
                 tracker.reset()
-                video_id = frame.meta.video_id
+            elif frame.meta.is_cut:
+                tracker.reset(keep_ids=True)
+            video_id = frame.meta.video_id
             if frame.error is not None:
                 yield FrameResult(frame.meta, None, frame.is_last, error=frame.error)
                 continue
             tracks = tracker.step(frame.image.to(model.device, non_blocking=True))
             with timer("write"):
+                tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
                 objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k).to("cpu")
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
         model.train(was_training)
+
+
+@dataclass(frozen=True)
+class StreamFrame:
+    """One frame of a stream and the N objects found in it.
+
+    `frame` [h,w,3] uint8 RGB, `index` from 0, `time_s` in seconds since the stream's start, `is_cut` whether a new
+    scene begins, `name` the file's if the frame has its own. `objects` are in pixels of the frame, on the CPU.
+    """
+
+    frame: np.ndarray
+    index: int
+    time_s: float
+    objects: FrameObjects
+    class_names: tuple[str, ...]
+    is_cut: bool = False
+    name: str = ""
+
+    @property
+    def boxes_px(self) -> Tensor:
+        """[N,4] int64, x1 y1 x2 y2."""
+        return self.objects.boxes_px
+
+    @property
+    def scores(self) -> Tensor:
+        """[N] in 0…1."""
+        return self.objects.scores
+
+    @property
+    def track_ids(self) -> Tensor:
+        """[N] int64, the same for an object in all frames."""
+        return self.objects.track_ids
+
+    @property
+    def masks(self) -> Tensor:
+        """[N,h,w] bool."""
+        return self.objects.masks
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each object."""
+        return [self.class_names[label - 1] for label in self.objects.labels.tolist()]
+
+    @cached_property
+    def rows(self) -> list[ObjectRow]:
+        """One row an object, with its mask as RLE: what tables, results.json and MOTS files are made of."""
+        return object_rows(self.objects, self.index, self.time_s, self.class_names)
+
+    @property
+    def rles(self) -> list[dict]:
+        """The masks as COCO compressed RLEs."""
+        return [row.rle for row in self.rows]
+
+    def draw(self, **style: Any) -> np.ndarray:
+        """A copy of the frame with the objects on it; `style` is `utils.visualization.draw_objects`'s."""
+        return draw_objects(self.frame, self.objects, self.class_names, **style)
+
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections`; InputError if supervision is not installed."""
+        return to_supervision(self.objects, self.class_names)
+
+    def to_coco(self, first_id: int = 1) -> list[dict]:
+        """COCO annotations with ids from `first_id`; the image id is the frame's index."""
+        return to_coco(self.rows, first_id)
+
+    def to_labelme(self, image_path: str | None = None) -> dict:
+        """The content of a LabelMe file for the picture `image_path`, by default the frame's own name."""
+        return to_labelme(self.objects, self.class_names, image_path or self.name)
+
+
+class Stream(Iterator[StreamFrame]):
+    """The frames of a source, each with what was found in it; made by `STMask.stream`.
+
+    Ended by `close`, by leaving it as a context manager, or by dropping it, it releases the file or the camera.
+    `source` knows the expected number of frames and their rate, `class_names[0]` is the name of label 1, `tracker`
+    holds the state.
+    """
+
+    def __init__(
+        self,
+        tracker: VideoTracker,
+        source: FrameSource,
+        scene_cuts: SceneCuts | None,
+        labels: Collection[int] | None,
+        timer: StageTimer | None,
+    ):
+        self.tracker = tracker
+        self.source = source
+        config = tracker.model.config
+        self.class_names = config.dataset.class_names
+        self._frames = read_source(source, FrameTransform.from_config(config), scene_cuts)
+        self._results = track_videos(tracker.model, self._frames, timer, tracker, labels)
+
+    def __next__(self) -> StreamFrame:
+        result = next(self._results)
+        meta = result.meta
+        return StreamFrame(
+            result.frame, meta.frame_index, meta.time_s, result.objects, self.class_names, meta.is_cut, meta.name
+        )
+
+    def reset(self) -> None:
+        """Forgets all objects before the next frame, for a jump that the source made; track ids go on."""
+        self.tracker.reset(keep_ids=True)
+
+    def close(self) -> None:
+        """Ends the stream and releases its source."""
+        self._results.close()
+        self._frames.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def labels_of(classes: Iterable[str], class_names: Sequence[str]) -> frozenset[int]:
+    """The labels 1…C of `classes`.
+
+    Raises:
+        InputError: one is not among `class_names`, or there is none.
+    """
+    classes = list(classes)
+    unknown = [name for name in classes if name not in class_names]
+    if unknown or not classes:
+        raise InputError(f"unknown class {', '.join(unknown)!r}; the model knows {', '.join(class_names)}")
+    return frozenset(class_names.index(name) + 1 for name in classes)
 
 
 def collect_tracks(
@@ -346,6 +568,17 @@ def better_config(state: StateDict, config: Config, num_mismatches: int) -> str 
         if count < num_mismatches:
             best, num_mismatches = name, count
     return best
+
+
+def _from_state(kind: type, prefix: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
+    """The `kind` whose fields `state` holds under `prefix`, None if it holds none of them; ValueError if only some."""
+    keys = {f.name: f"{prefix}.{f.name}" for f in fields(kind)}
+    missing = [key for key in keys.values() if key not in state]
+    if len(missing) == len(keys):
+        return None
+    if missing:
+        raise ValueError(f"not the state of a tracker: {missing[0]} is missing")
+    return kind(**{name: state[key].to(device) for name, key in keys.items()})
 
 
 def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:

@@ -1,6 +1,7 @@
 """Drawing what was found in a frame, or is true of it: tinted masks, outlines, boxes and labels, a colour per track."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -34,32 +35,67 @@ def track_colour(track_id: int) -> Colour:
     return red, green, blue
 
 
-def draw_objects(frame: np.ndarray, objects: FrameObjects, class_names: Sequence[str]) -> np.ndarray:
+class Trails:
+    """Where the box centres of tracks were in the last `length` frames given to `add`."""
+
+    def __init__(self, length: int = 30):
+        self._frames: deque[dict[int, tuple[int, int]]] = deque(maxlen=length)
+
+    def add(self, objects: FrameObjects) -> None:
+        """Takes the objects of the next frame."""
+        centres = (objects.boxes_px[:, :2] + objects.boxes_px[:, 2:]) // 2
+        self._frames.append(dict(zip(objects.track_ids.tolist(), map(tuple, centres.tolist()), strict=True)))
+
+    def of(self, track_id: int) -> list[tuple[int, int]]:
+        """The centres x, y of a track in pixels, oldest first; frames without it are left out."""
+        return [frame[track_id] for frame in self._frames if track_id in frame]
+
+
+def draw_objects(
+    frame: np.ndarray,
+    objects: FrameObjects,
+    class_names: Sequence[str],
+    *,
+    masks: bool = True,
+    boxes: bool = True,
+    text: bool = True,
+    scores: bool = True,
+    trails: Trails | None = None,
+    caption: str = "",
+) -> np.ndarray:
     """A copy of `frame` with every object's mask, outline, box and label "name #id score" on it.
 
     `frame` is uint8 RGB [h,w,3]; `objects` has masks of that size, boxes may reach beyond it; `class_names[0]` is the
     name of label 1. Small objects are drawn over large ones, labels over everything. Lines and letters grow with the
     frame; where the frame is too narrow for a label, the score and then the name are left out. Without objects it is
-    a plain copy.
+    a plain copy. Masks with their outlines, boxes, labels (`text`) and the `scores` in them can be left out; `trails`
+    adds the way each object came, `caption` a text in the lower left corner.
     """
     picture = np.array(frame, order="C")
-    masks = objects.masks.cpu().numpy()
-    boxes = objects.boxes_px.cpu().tolist()
+    mask_pixels = objects.masks.cpu().numpy()
+    corners = objects.boxes_px.cpu().tolist()
     track_ids = objects.track_ids.tolist()
-    names = [class_names[label - 1] for label in objects.labels.tolist()]
-    large_first = sorted(range(len(objects)), key=lambda index: _area(boxes[index]), reverse=True)
+    colours = [track_colour(track_id) for track_id in track_ids]
+    large_first = sorted(range(len(objects)), key=lambda index: _area(corners[index]), reverse=True)
     short_side = min(frame.shape[:2])
     outline, thin = max(1, round(short_side / 360)), max(1, round(short_side / 720))
 
-    for index in large_first:
-        _draw_mask(picture, masks[index], track_colour(track_ids[index]), outline)
-    for index in large_first:
-        x1, y1, x2, y2 = boxes[index]
-        cv2.rectangle(picture, (x1, y1), (x2, y2), track_colour(track_ids[index]), thin)
+    for index in large_first if masks else ():
+        _draw_mask(picture, mask_pixels[index], colours[index], outline)
+    for index in large_first if trails else ():
+        way = np.array(trails.of(track_ids[index]), np.int32).reshape(-1, 1, 2)
+        cv2.polylines(picture, [way], False, colours[index], 2 * outline, cv2.LINE_AA)
+    for index in large_first if boxes else ():
+        x1, y1, x2, y2 = corners[index]
+        cv2.rectangle(picture, (x1, y1), (x2, y2), colours[index], thin)
     taken: list[Rect] = []
-    for index in large_first:
-        texts = _label_texts(names[index], track_ids[index], float(objects.scores[index]))
-        taken.append(_draw_label(picture, texts, boxes[index], track_colour(track_ids[index]), taken))
+    for index in large_first if text else ():
+        name = class_names[int(objects.labels[index]) - 1]
+        texts = _label_texts(name, track_ids[index], float(objects.scores[index]) if scores else None)
+        taken.append(_draw_label(picture, texts, corners[index], colours[index], taken))
+    if caption:
+        bottom = len(picture)
+        _draw_label(picture, [caption], [0, bottom, 0, bottom], (0, 0, 0), [])
     return picture
 
 
@@ -71,13 +107,10 @@ def truth_beside_prediction(
     Each is drawn as `draw_objects` does, with a caption in the lower left corner. `truth` has the score 1 everywhere
     and the annotations' ids for track ids, so that a colour on one side says nothing of the other.
     """
-    height = frame.shape[0]
     halves = []
     for caption, objects in (("truth", truth), ("prediction", found)):
-        picture = draw_objects(frame, objects, class_names)
-        _draw_label(picture, [caption], [0, height, 0, height], (0, 0, 0), [])
-        halves.append(picture)
-    gap = np.full((height, _GAP, 3), 255, np.uint8)
+        halves.append(draw_objects(frame, objects, class_names, caption=caption))
+    gap = np.full((frame.shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate((halves[0], gap, halves[1]), axis=1)
 
 
@@ -96,9 +129,10 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: i
     cv2.drawContours(picture, contours, -1, colour, outline, cv2.LINE_AA)
 
 
-def _label_texts(name: str, track_id: int, score: float) -> list[str]:
-    """What a label may say, longest first."""
-    return [f"{name} #{track_id} {score:.2f}", f"{name} #{track_id}", f"#{track_id}"]
+def _label_texts(name: str, track_id: int, score: float | None) -> list[str]:
+    """What a label may say, longest first; nothing of the score if it is None."""
+    texts = [f"{name} #{track_id}", f"#{track_id}"]
+    return texts if score is None else [f"{name} #{track_id} {score:.2f}", *texts]
 
 
 def _draw_label(picture: np.ndarray, texts: list[str], box: list[int], colour: Colour, taken: list[Rect]) -> Rect:

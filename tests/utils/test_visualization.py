@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils.structures import FrameObjects
-from utils.visualization import draw_objects, track_colour, truth_beside_prediction
+from utils.visualization import Trails, draw_objects, track_colour, truth_beside_prediction
 
 CLASS_NAMES = ("circle", "giant_panda")
 
@@ -131,6 +131,68 @@ def test_letters_contrast_with_their_tag():
         picture = draw_objects(frame, make_objects((180, 320), [[20, 60, 120, 140]], [track_id]), CLASS_NAMES)
         tag = picture[45:59, 22:80].reshape(-1, 3).astype(float) @ (0.299, 0.587, 0.114)
         assert tag.max() - tag.min() > 80, track_id
+
+
+# ------------------------------------------------------------------------------------------------ switches and trails
+
+
+def test_each_part_can_be_left_out():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]], [4])
+    nothing = {"masks": False, "boxes": False, "text": False}
+    assert np.array_equal(draw_objects(frame, objects, CLASS_NAMES, **nothing), frame)
+    mask, box, label = (
+        changed(frame, draw_objects(frame, objects, CLASS_NAMES, **{**nothing, part: True}))
+        for part in ("masks", "boxes", "text")
+    )
+    assert mask[62:138, 102:178].all() and not mask[:55].any()
+    assert box[60, 100:180].all() and not box[70:130, 110:170].any()
+    assert label[45:58, 101:150].mean() > 0.5 and not label[65:].any()
+    every = changed(frame, draw_objects(frame, objects, CLASS_NAMES))
+    assert np.array_equal(every, mask | box | label)
+
+
+def test_a_label_without_the_score_is_shorter():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]])
+    parts = {"masks": False, "boxes": False}
+    widths = [
+        changed(frame, draw_objects(frame, objects, CLASS_NAMES, **parts, scores=scores)).any(axis=0).sum()
+        for scores in (True, False)
+    ]
+    assert widths[0] > widths[1] + 15 > 30
+
+
+def test_trails_show_where_a_track_came_from():
+    trails = Trails(length=3)
+    for x in (0, 20, 40, 60):
+        objects = make_objects((180, 320), [[x, 60, x + 20, 80], [200, 20, 220, 40]], [7, 2])
+        trails.add(objects)
+    assert trails.of(7) == [(30, 70), (50, 70), (70, 70)]
+    assert trails.of(1) == []
+    parts = {"masks": False, "boxes": False, "text": False}
+    frame = grey(180, 320)
+    drawn = draw_objects(frame, objects, CLASS_NAMES, **parts, trails=trails)
+    assert (drawn[70, 31:70] == track_colour(7)).all()
+    touched = changed(frame, drawn)
+    assert not touched[:, :25].any() and not touched[:60, :100].any() and not touched[90:].any()
+
+
+def test_a_trail_skips_frames_without_its_track_and_is_forgotten():
+    trails = Trails(length=2)
+    here, empty = make_objects((180, 320), [[0, 0, 10, 20]], [3]), make_objects((180, 320), [])
+    for objects in (here, empty):
+        trails.add(objects)
+    assert trails.of(3) == [(5, 10)]
+    trails.add(empty)
+    assert trails.of(3) == []
+
+
+@pytest.mark.parametrize("size_hw", [(180, 320), (8, 8)])
+def test_a_caption_stands_in_the_corner(size_hw):
+    picture = draw_objects(grey(*size_hw), make_objects(size_hw, []), CLASS_NAMES, caption="12.3 fps")
+    rows = np.flatnonzero(changed(picture, grey(*size_hw)).any(axis=1))
+    assert rows[-1] == size_hw[0] - 1 and len(rows) < 30
 
 
 # ------------------------------------------------------------------------------------------------ truth and prediction
