@@ -7,10 +7,10 @@ PY = "$(ENVIRONMENT)/bin/python"
 .POSIX:
 .SILENT:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint clean
+.PHONY: help venv demo train-demo test lint clean
 
 help: ## show this list
-	sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 venv: ## install what is needed, if setup.py or the kernel has changed since
 	stamp="$(ENVIRONMENT)/.stmask-installed"; \
@@ -25,10 +25,24 @@ venv: ## install what is needed, if setup.py or the kernel has changed since
 	if [ -z "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then "$$python" -m venv .venv || exit 1; fi; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' && touch "$$stamp"
 
-demo: venv ## draw the demo data set, track its objects, write results and overlay videos
+demo: venv ## draw the demo data set, track its objects, score them, write results, a report and overlay videos
 	$(PY) -m data.synthetic --root data/ShapesVIS
-	$(PY) eval.py --config=STMask_demo_config --trained_model=random --mask_det_file=results/demo/results.json \
-		--score_threshold=0 --set tracking.score_threshold=0 --top_k=5 --display --resume
+	$(PY) eval.py --trained_model=weights/STMask_demo.pth --mask_det_file=results/demo/results.json \
+		--report=results/demo/report --display --resume
+
+# One thread a process: two of them get more out of two cores than one with two threads.
+TRAIN_DEMO = $(PY) -m torch.distributed.run --nproc_per_node=2 train.py --config=STMask_demo_config --keep_latest \
+	--num_workers=1 --device=cpu
+train-demo: venv ## train the demo's network from nothing: crops, then clips, small and at full size
+	$(PY) -m data.synthetic --root data/ShapesVIS
+	$(TRAIN_DEMO) --task=crops --batch_size=16 --max_iter=2000 --lr=2e-3 --set train.warmup_iterations=400 \
+		--set train.lr_steps=5600,7200 --save_folder=results/train_demo/crops
+	$(TRAIN_DEMO) --batch_size=4 --max_iter=700 --set train.pretrained=results/train_demo/crops/latest \
+		--set input.size_hw=160,256 --set train.lr_steps=500,650 --gamma=0.3 --save_folder=results/train_demo/small
+	$(TRAIN_DEMO) --batch_size=4 --max_iter=250 --set train.pretrained=results/train_demo/small/latest --lr=3e-4 \
+		--set train.warmup_iterations=20 --set train.lr_steps=150,220 --gamma=0.2 --validation_epoch=100 \
+		--save_folder=results/train_demo/full
+	$(PY) -m utils.checkpoint results/train_demo/full/latest results/train_demo/STMask_demo.pth --half
 
 test: venv ## run the tests
 	$(PY) -m pytest
