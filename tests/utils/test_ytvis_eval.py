@@ -13,12 +13,23 @@ from pycocotools import mask as mask_ops
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from utils import rle, ytvis_eval
 from utils.structures import InputError
-from utils.ytvis_eval import STAT_NAMES, YTVOS, YTVOSeval, evaluate_results, format_table
+from utils.ytvis_eval import STAT_NAMES, YTVOS, YTVOSeval, evaluate_results, format_table, match_tracks
 
 FIXTURES = Path(__file__).parent.parent / "fixtures" / "evaluator"
 CASES = FIXTURES / "open"
 HEIGHT, WIDTH = 20, 30
+
+
+needs_kernels = pytest.mark.skipif(ytvis_eval._eval_kernels is None, reason="the native kernels are not built")
+
+
+@pytest.fixture(params=["python", pytest.param("native", marks=needs_kernels)])
+def backend(request, monkeypatch):
+    if request.param == "python":
+        for module in (rle, ytvis_eval):
+            monkeypatch.setattr(module, "_eval_kernels", None)
 
 
 def load_golden_module():
@@ -55,7 +66,7 @@ def evaluated(gt, dt, **params) -> YTVOSeval:
 
 
 @pytest.mark.parametrize(("case", "number", "run"), list(case_runs()))
-def test_golden(case, number, run):
+def test_golden(backend, case, number, run):
     expected = read(case, "golden")["runs"][number]
     paths = (str(CASES / case / f"{stem}.json") for stem in ("gt", "pred"))
     is_first = number == 0
@@ -73,7 +84,7 @@ def test_golden(case, number, run):
         np.testing.assert_allclose(array, recorded[f"{run['name']}.{name}"], rtol=0, atol=1e-12)
 
 
-def test_the_official_notice_of_other_mask_sizes_is_a_warning(caplog):
+def test_the_official_notice_of_other_mask_sizes_is_a_warning(backend, caplog):
     with caplog.at_level(logging.WARNING):
         evaluate_results(CASES / "edge_none_frames" / "gt.json", CASES / "edge_none_frames" / "pred.json")
         assert caplog.records == []
@@ -164,6 +175,21 @@ def test_equals_coco_evaluation_of_the_frames_side_by_side(case):
     images.summarize()
     np.testing.assert_array_equal(tracks.stats, images.stats)
     assert tracks.stats[0] > 0
+
+
+@needs_kernels
+@pytest.mark.parametrize("seed", range(20))
+def test_matches_are_the_same_with_and_without_the_kernels(monkeypatch, seed):
+    rng = np.random.default_rng(seed)
+    predictions, truths = rng.integers(0, 12, 2)
+    ious = rng.integers(0, 21, (predictions, truths)) / 20  # many are equal
+    is_crowd = rng.random(truths) < 0.2
+    truth_ignored = is_crowd | (rng.random((4, truths)) < 0.3)
+    arguments = ious, is_crowd, truth_ignored, np.linspace(0.5, 1, 11)
+    native = match_tracks(*arguments)
+    monkeypatch.setattr(ytvis_eval, "_eval_kernels", None)
+    np.testing.assert_array_equal(match_tracks(*arguments), native)
+    assert native.shape == (4, 11, predictions)
 
 
 # --------------------------------------------------------------------- accidents of the official one, not followed
@@ -333,6 +359,59 @@ def test_more_frames_than_the_mask_library_takes_at_once():
     assert stats["AP"] == pytest.approx(1)
 
 
+# ---------------------------------------------------------------------------------------- results of other projects
+
+
+def polygon(width=10, height=10) -> list:
+    return [[0, 0, width, 0, width, height, 0, height]]
+
+
+def runs(width=10, height=10) -> dict:
+    """`rectangle` as a list of runs."""
+    counts = [0, height] + [HEIGHT - height, height] * (width - 1) + [HEIGHT * (WIDTH - width) + HEIGHT - height]
+    return {"size": [HEIGHT, WIDTH], "counts": counts}
+
+
+@pytest.mark.parametrize(
+    "track",
+    [
+        prediction(1, 1, 0.9, [polygon()] * 5),
+        prediction(1, 1, 0.9, [runs()] * 5),
+        prediction(1, 1, 0.9, [rectangle(10), runs(), polygon(), *five()[:2]]),
+        prediction(1, 1, 0.9, tuple(five())),
+        prediction(1, 1, np.float32(0.9), [{**mask, "counts": mask["counts"].encode()} for mask in five()]),
+        prediction(np.int64(1), np.int64(1), 1, [{**mask, "size": np.array(mask["size"])} for mask in five()]),
+        prediction(1, 1, 0.9, [{**mask, "size": (HEIGHT, WIDTH), "score": 0.5} for mask in five()]),
+        {**prediction(1, 1, 0.9, five()), "id": 77, "bboxes": [None], "areas": "?", "model": {"name": "other"}},
+    ],
+)
+def test_every_form_of_a_prediction_is_read(backend, track):
+    truth = dataset((1, 1, five()), (2, 2, five()))
+    expected = evaluate_results(truth, [prediction(1, 1, 0.9, five())]).stats
+    np.testing.assert_array_equal(evaluate_results(truth, [track]).stats, expected)
+    assert expected[0] == pytest.approx(0.5)
+
+
+def test_files_hold_every_form_too(tmp_path):
+    track = {**prediction(1, 1, 0.9, [rectangle(10), runs(), polygon(), [], None]), "note": {"size": 3, "counts": "?"}}
+    path = tmp_path / "results.json"
+    path.write_text("\ufeff" + json.dumps([track]), "utf-8")  # with the mark that some programs begin a file with
+    loaded = YTVOS(TRUTH).loadRes(path).dataset["annotations"][0]
+    assert loaded["areas"] == [100, 100, 100, None, None] and loaded["note"] == track["note"]
+
+
+def test_a_prediction_may_end_before_its_video():
+    stats = named(evaluate_results(dataset((1, 1, five())), [prediction(1, 1, 0.9, five()[:3])]))
+    assert stats["AP"] == pytest.approx(1)  # the official one does not look at the frames behind the end
+
+
+def test_boxes_are_optional():
+    gt = YTVOS(TRUTH)
+    with_boxes, without = (gt.loadRes([GOOD], boxes).dataset["annotations"][0] for boxes in (True, False))
+    assert with_boxes["bboxes"] == [[0, 0, 10, 10]] * 5
+    assert {key: value for key, value in with_boxes.items() if key != "bboxes"} == without
+
+
 # ------------------------------------------------------------------------------------------------------ empty cases
 
 
@@ -416,6 +495,10 @@ TRUTH = dataset((1, 1, five()))
         ([{**GOOD, "segmentations": [{"size": [5], "counts": "0"}]}], "size"),
         ([{**GOOD, "segmentations": [{"size": [5, 5], "counts": "0P"}]}], "whole run-length string"),
         ([{**GOOD, "segmentations": [{"size": [5, 5], "counts": [10, -5, 20]}]}], "frame 0"),
+        # Such masks keep the mask library busy for ever.
+        ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": "52"}]}], "frame 1: .* fills its size"),
+        ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": [5, 5]}]}], "frame 1: .* fills its size"),
+        ([{**GOOD, "segmentations": [{"size": [5, "5"], "counts": "i0"}]}], "number 0: the size of a mask"),
         ([{**GOOD, "segmentations": [[[0, 0, 5, 5]]]}], "three points"),
     ],
 )
