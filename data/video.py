@@ -136,20 +136,21 @@ class VideoFile:
     def __iter__(self) -> Iterator[SourceFrame]:
         step = 1 / self.frame_rate
         faults: list[str] = []
-        index, time_s, end, size_hw = 0, -step, 0.0, None
+        index, time_s, end, longest, size_hw = 0, -step, 0.0, step, None
         with self._open() as container:
             start = (container.start_time or 0) / av.time_base
             has_stamps = container.format.name != "avi"  # which numbers frames as they are decoded, not as shown
             for picture in _decoded(container, faults):
                 size_hw = size_hw or (picture.height, picture.width)
                 stamp = picture.time - start if has_stamps and picture.time is not None else time_s + step
-                time_s = stamp if stamp > time_s else time_s + step
+                stamp = stamp if stamp > time_s else time_s + step
+                longest, time_s = max(longest, stamp - time_s), stamp
                 end = time_s + (float(picture.duration * picture.time_base) if picture.duration else step)
                 frame = picture.to_ndarray(format="rgb24", height=size_hw[0], width=size_hw[1])
                 yield SourceFrame(index, max(0.0, time_s), _upright(frame, picture))
                 index += 1
             seconds, is_exact = _declared_seconds(container)
-        if seconds - end > 1.5 * step:  # the last frame's duration is often a guess
+        if seconds - end > max(1.5 * longest, 0.1):  # the last frame's duration is often a guess
             early = f"it ends {seconds - end:.1f} seconds early, as a file does that was cut off"
             if is_exact:
                 faults.append(early)

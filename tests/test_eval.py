@@ -267,7 +267,7 @@ def test_a_bad_frame_stops_the_run_and_nothing_is_lost(checkpoint, broken_data, 
         (["--trained_model=none/STMask_r101_ada.pth", "--ann_file=x.json", "--image_root=."], "x.json"),
         (["--trained_model=random", "--config=STMask_plus_base_config"], "data/YouTube_VIS2019"),
         (["--trained_model=random", "--config=STMask_demo_config", "--device=tpu"], "--device"),
-        (["--config=STMask_demo_config", "--print_config", "--set", "tracking.max_hiden_age=3"], "tracking.max_hidden_age"),
+        (["--config=STMask_demo_config", "--print_config", "--set", "tracking.max_hiden=3"], "tracking.max_hidden_age"),
         (["--config=STMask_demo_config", "--print_config", "--cross_class_nms=maybe"], "true or false"),
     ],
 )
