@@ -32,23 +32,24 @@ cdef Py_ssize_t read_edges(const char* text, Py_ssize_t length, int64_t pixels, 
     """
     cdef Py_ssize_t place = 0, count = 0
     cdef int64_t end = 0, run, older = 0, old = 0, filled = 0
-    cdef int shift, code
+    cdef unsigned int code
+    cdef int shift
     area[0] = -1
     while place < length:
-        run = shift = 0
-        while True:
-            code = <int>text[place] - 48
-            if code < 0 or code > 63 or shift == 5 * LONGEST_NUMBER:
+        code = <unsigned int><unsigned char>text[place] - 48
+        place += 1
+        run = code & 0x1F
+        shift = 5
+        while code & 0x20:
+            if code > 63 or place == length or shift == 5 * LONGEST_NUMBER:
                 return count
+            code = <unsigned int><unsigned char>text[place] - 48
+            place += 1
             run |= <int64_t>(code & 0x1F) << shift
             shift += 5
-            place += 1
-            if not code & 0x20:
-                break
-            if place == length:
-                return count
-        if code & 0x10:
-            run -= <int64_t>1 << shift
+        if code > 31:
+            return count
+        run -= <int64_t>(code & 0x10) << (shift - 4)  # the sign
         if count > 2:  # from the fourth on, the difference to the one before the last
             run += older
         older, old = old, run

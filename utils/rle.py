@@ -6,7 +6,7 @@ pycocotools and numpy do, with the same numbers.
 """
 
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import accumulate, chain, zip_longest
 from operator import index
 from typing import Any, Self
 
@@ -58,14 +58,7 @@ def measure_masks(masks: list[dict | None]) -> np.ndarray:
     -1 where the counts are no whole run-length string or do not fill the mask's size: of such the mask library reads
     behind the end, or compares them for ever.
     """
-    return _read_masks(masks)[0]
-
-
-def _read_masks(masks: list[dict | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Areas, sizes, edges and starts of compressed masks, as `Tubes` holds them; an area of -1 if counts are wrong."""
-    if _eval_kernels is not None:
-        return _eval_kernels.read_masks(masks)
-    return *_read_areas(masks), None, None
+    return _read_areas(masks) if _eval_kernels is None else _eval_kernels.read_masks(masks)[0]
 
 
 def compress_masks(
@@ -116,8 +109,17 @@ class Tubes:
     @classmethod
     def of(cls, tracks: list[list[dict | None]]) -> Self:
         """The tubes of compressed masks, all of which `measure_masks` has found right."""
-        offsets = np.cumsum([0, *map(len, tracks)])
-        return cls(tracks, offsets, *_read_masks(list(chain.from_iterable(tracks))))
+        offsets = np.array(list(accumulate(map(len, tracks), initial=0)), np.int64)
+        masks = list(chain.from_iterable(tracks))
+        if _eval_kernels is not None:
+            return cls(tracks, offsets, *_eval_kernels.read_masks(masks))
+        sizes = [(0, 0) if mask is None else mask["size"] for mask in masks]
+        heights, widths = np.array(sizes, np.int64).reshape(-1, 2).T
+        # In batches, because pycocotools 2.0.11 with numpy 2 fails on more than 255 at a time.
+        parts = [masks[start : start + 255] for start in range(0, len(masks), 255)]
+        areas = [mask_ops.area([mask or NO_MASK for mask in part]) for part in parts]
+        areas = np.concatenate([np.zeros(0, np.int64), *areas]).astype(np.int64)
+        return cls(tracks, offsets, areas, (heights << 32) + widths, None, None)
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -169,21 +171,20 @@ def _frame_ious(firsts: Tubes, seconds: Tubes, frames: int) -> np.ndarray:
 # ------------------------------------------------------------------------------------------ without the native kernels
 
 
-def _read_areas(masks: list[dict | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Areas and sizes of compressed masks, as `Tubes` holds them; an area of -1 if counts are wrong."""
+def _read_areas(masks: list[dict | None]) -> np.ndarray:
+    """What `measure_masks` says."""
     sides = np.array([(0, 0) if mask is None else tuple(map(index, mask["size"])) for mask in masks], np.int64)
-    heights, widths = sides.reshape(-1, 2).T
     if sides.min(initial=0) < 0:
         raise OverflowError("it is negative")
     texts = [b"" if mask is None else _as_bytes(mask["counts"]) for mask in masks]
     lengths = np.array([len(text) for text in texts], np.int64)
     areas, pixels = np.zeros((2, len(masks)), np.int64)
     if lengths.any():
-        runs, first_rows = _read_runs(b"".join(texts), lengths[lengths > 0])
-        is_negative = np.minimum.reduceat(runs.min(axis=1), first_rows) < 0
-        pixels[lengths > 0] = np.where(is_negative, -1, np.add.reduceat(runs.sum(axis=1), first_rows))
-        areas[lengths > 0] = np.add.reduceat(runs[:, 1], first_rows)
-    return np.where(pixels == heights * widths, areas, -1), (heights << 32) + widths
+        (unset, filled), firsts = _read_runs(b"".join(texts), lengths[lengths > 0])
+        is_negative = np.minimum.reduceat(np.minimum(unset, filled), firsts) < 0
+        pixels[lengths > 0] = np.where(is_negative, -1, np.add.reduceat(unset + filled, firsts))
+        areas[lengths > 0] = np.add.reduceat(filled, firsts)
+    return np.where(pixels == sides.reshape(-1, 2).prod(axis=1), areas, -1)
 
 
 def _as_bytes(counts: str | bytes) -> bytes:
@@ -191,7 +192,7 @@ def _as_bytes(counts: str | bytes) -> bytes:
 
 
 def _read_runs(text: bytes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of masks in pairs, [rows,2] int64, each mask from a row of its own on, and these first rows.
+    """The runs of masks, of unset and of set pixels, [2,pairs] int64, and the first pair of each mask.
 
     `text` are the counts of all masks, joined, and `lengths` how many characters each has, none 0. A mask whose counts
     are wrong has a run that is negative.
@@ -209,17 +210,20 @@ def _read_runs(text: bytes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray
         numbers[longer] = (numbers[longer] << 5) + (codes[ends[longer] - place] & 0x1F)
 
     counts = np.diff(np.searchsorted(ends, mask_ends, side="right"), prepend=0)
-    rows = (counts + 1) // 2
-    first_rows = np.cumsum(rows) - rows
-    pairs = np.zeros((rows.sum(), 2), np.int64)
     first_numbers = np.cumsum(counts) - counts
-    pairs.reshape(-1)[np.arange(len(numbers)) + np.repeat(2 * first_rows - first_numbers, counts)] = numbers
-    # From the fourth on, a run is stored as the difference to the one before the last: a sum down the columns undoes
-    # that, for the first column from its second row on.
-    pairs[first_rows, 0] = 0
-    runs = np.cumsum(pairs, axis=0)
-    runs -= np.repeat(runs[first_rows] - pairs[first_rows], rows, axis=0)
     is_wrong |= np.maximum.reduceat(digits, first_numbers) > LONGEST_NUMBER
-    runs[first_rows, 0] = np.where(is_wrong, -1, numbers[first_numbers])
-    runs[(first_rows + rows - 1)[counts % 2 == 1], 1] = 0  # the last row of these is half full
-    return runs, first_rows
+    pairs = (counts + 1) // 2
+    firsts = np.cumsum(pairs) - pairs
+    is_odd = counts % 2 == 1
+    numbers = np.insert(numbers, (first_numbers + counts)[is_odd], 0)  # the other half of the last pair
+    # From the fourth on, a run is stored as the difference to the one before the last: a sum undoes that, among the
+    # unset runs from the second on.
+    runs = numbers.reshape(-1, 2).T.copy()
+    first_runs = runs[0, firsts]
+    runs[0, firsts] = 0
+    before = -runs[:, firsts]
+    np.cumsum(runs, axis=1, out=runs)
+    runs -= np.repeat(runs[:, firsts] + before, pairs, axis=1)
+    runs[0, firsts] = np.where(is_wrong, -1, first_runs)
+    runs[1, (firsts + pairs - 1)[is_odd]] = 0
+    return runs, firsts

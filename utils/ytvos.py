@@ -23,7 +23,7 @@ def _read_json(path: str | os.PathLike) -> Any:
         if item.keys() == {"size", "counts"}:
             try:
                 item["size"] = sizes.setdefault(tuple(item["size"]), item["size"])
-                return compress_mask(item, None, None)
+                return compress_mask(item, None, None) if isinstance(item["counts"], list) else item
             except (ValueError, TypeError, OverflowError):
                 pass  # it is told where the mask stands when it is known whose it is
         return item
@@ -50,7 +50,11 @@ def _require_keys(items: Any, keys: tuple[str, ...], source: str, what: str) -> 
 def mean_area(areas: Iterable[float | None]) -> float:
     """Mean over the frames where a track is visible, in pixels; 0 if it never is."""
     visible = [area for area in areas if area]
-    return float(np.mean(visible)) if visible else 0.0
+    if not visible:
+        return 0.0
+    total = sum(visible)
+    # numpy adds fractions in another order, which the official evaluator has from it; whole numbers it adds slowly.
+    return total / len(visible) if isinstance(total, int) else float(np.mean(visible))
 
 
 def _compressed(track: dict, video: dict, where: str) -> tuple[list[dict | None], np.ndarray]:
