@@ -14,6 +14,7 @@ A killed run goes on with --resume. Exit codes: 0 done, 1 --check found what a s
 
 import argparse
 import logging
+import os
 import sys
 import time
 from collections import Counter
@@ -47,6 +48,7 @@ from utils.tracking_eval import RATES, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
 from utils.visualization import draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
+from utils.ytvos import YTVOS, load_pair
 
 logger = logging.getLogger("eval")
 
@@ -181,35 +183,36 @@ def run(options: argparse.Namespace, world: World) -> int:
     if options.display_png and not options.display:
         raise InputError("--display_png needs --display")
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
-    videos = dataset.videos[: options.max_videos]
+    if options.max_videos:
+        dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
     if options.write_video_ids and world.is_main:
-        write_video_ids(options.write_video_ids, [video.video_id for video in videos])
+        write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
     model = load_model(config, checkpoint, options.seed, world.device)
     header = journal_header(model, checkpoint, options.seed, dataset)
-    evaluate(model, dataset, videos, options, header, world)
+    evaluate(model, dataset, options, header, world)
     return 0
 
 
-def truth_of(options: argparse.Namespace) -> dict:
+def truth_of(options: argparse.Namespace) -> YTVOS:
     """The annotations of --ann_file, of the videos that --split and --video_ids leave."""
-    content = read_annotations(options.ann_file)
-    ids = [video["id"] for video in content.get("videos", ())]
-    if options.split in ("train_sub", "valid_sub"):
-        ids = list(videos_of_split(options.split, ids))
+    truth = YTVOS(read_annotations(options.ann_file), options.ann_file)
+    ids = videos_of_split(options.split, list(truth.vids))
     if options.video_ids:
         ids = read_video_ids(options.video_ids, ids)
-    return subset_annotations(content, ids)
+    if len(ids) < len(truth.vids):
+        truth = YTVOS(subset_annotations(truth.dataset, ids), options.ann_file)
+    return truth
 
 
 def score(options: argparse.Namespace) -> int:
     """Prints the scores of the results file, and by how much they differ from those of another."""
-    truth, results = truth_of(options), options.mask_det_file
-    print_scores(truth, results, options)
+    truth, results = load_pair(truth_of(options), options.mask_det_file)
+    print_scores(truth, results, options.report, options.image_root)
     if options.compare:
-        print(f"\n{results} against {options.compare}:")
+        print(f"\n{options.mask_det_file} against {options.compare}:")
         differences = compare_results(truth, options.compare, results)
         for name in COMPARED:
-            print(describe_difference(name, differences[name], len(truth["videos"])))
+            print(describe_difference(name, differences[name], len(truth.vids)))
     return 0
 
 
@@ -220,16 +223,16 @@ def examine(options: argparse.Namespace) -> int:
     return exit_code(findings)
 
 
-def print_scores(truth: dict, results: str, options: argparse.Namespace) -> None:
-    """Prints the tables of YouTube-VIS scores and of tracking, and writes the report that is asked for."""
+def print_scores(truth: YTVOS, results: YTVOS, report: str | None, image_root: str | os.PathLike | None) -> None:
+    """Prints the tables of YouTube-VIS scores and of tracking, and writes a report to the folder `report`, if given."""
     print(format_table(evaluate_results(truth, results)))
     tracking = evaluate_tracking(truth, results)
     print(
         f"tracks with a score of at least {tracking.score_threshold}: "
         + ", ".join(f"{name} {format_tracking(name, value)}" for name, value in tracking.overall().items())
     )
-    if options.report:
-        print(f"report: {write_report(truth, results, options.report, options.image_root)}")
+    if report:
+        print(f"report: {write_report(truth, results, report, image_root)}")
 
 
 def format_tracking(name: str, value: float) -> str:
@@ -263,24 +266,17 @@ def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch
     return STMask.from_config(config).to(device).eval()
 
 
-def evaluate(
-    model: STMask,
-    dataset: YTVISDataset,
-    videos: Sequence[Video],
-    options: argparse.Namespace,
-    header: dict,
-    world: World,
-) -> None:
-    """Runs `model` over this process's share of `videos`; the main process writes the results and prints a summary.
+def evaluate(model: STMask, dataset: YTVISDataset, options: argparse.Namespace, header: dict, world: World) -> None:
+    """Runs `model` over this process's share of the videos; the main process writes the results and prints a summary.
 
     Each finished video goes to a journal beside the results, from which --resume goes on; the results appear, whole,
     when all are done. `header` tells this run from others.
     """
     results_path = Path(options.mask_det_file)
     journal, done = open_journal(results_path, header, options.resume, world)
-    todo = [video for video in videos if video.video_id not in done]
-    if len(todo) < len(videos):
-        logger.info("resuming: %d of %d videos are done", len(videos) - len(todo), len(videos))
+    todo = [video for video in dataset.videos if video.video_id not in done]
+    if len(todo) < len(dataset.videos):
+        logger.info("resuming: %d of %d videos are done", len(dataset.videos) - len(todo), len(dataset.videos))
     timer = StageTimer(model.device)
     begin = time.monotonic()
     track_into(journal, model, dataset, world.share(todo), options, timer, show_progress=world.is_main)
@@ -291,15 +287,14 @@ def evaluate(
         journal.absorb(part)
     seconds = time.monotonic() - begin
     summaries = list(journal.summaries())
-    journal.finish(results_path, [video.video_id for video in videos])
+    journal.finish(results_path, [video.video_id for video in dataset.videos])
     print(summary_text(summaries, results_path))
     processes = f", {world.size} processes" if world.size > 1 else ""
     num_frames = sum(len(video) for video in todo)
     print(f"{num_frames} frames in {seconds:.1f} s on {describe_device(model.device)}{processes}")
-    if any(dataset.annotations(video.video_id) for video in videos):
-        truth = subset_annotations(read_annotations(dataset.ann_file), [video.video_id for video in videos])
-        options = argparse.Namespace(**{**vars(options), "image_root": str(dataset.image_root)})
-        print_scores(truth, str(results_path), options)
+    if any(dataset.annotations(video.video_id) for video in dataset.videos):
+        truth = YTVOS(dataset.truth(), dataset.ann_file)
+        print_scores(*load_pair(truth, results_path), options.report, dataset.image_root)
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.crops import CropDataset, collate_crops
-from data.splits import subset_annotations, write_video_ids
+from data.splits import write_video_ids
 from data.transforms import FrameTransform
-from data.ytvis import YTVISDataset, read_annotations, read_frames
+from data.ytvis import YTVISDataset, read_frames
 from layers.losses import MultiBoxLoss
 from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import (
@@ -425,8 +425,7 @@ class Trainer:
         parts = self.world.collect([vars(track) for _, tracks, _ in tracked for track in tracks])
         if self.world.is_main:
             results = [track for part in parts for track in part]
-            truth = subset_annotations(read_annotations(data.ann_file), [video.video_id for video in data.videos])
-            scores = dict(zip(STAT_NAMES, evaluate_results(truth, results).stats.tolist(), strict=True))
+            scores = dict(zip(STAT_NAMES, evaluate_results(data.truth(), results).stats.tolist(), strict=True))
             self.log.note(self.iteration, scores)
         self.world.barrier()
 

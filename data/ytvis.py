@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.coco import as_videos, compact_polygons, is_static
 from data.config import Config
 from data.results import compress_rle, decode_mask
-from data.splits import base_split, read_video_ids, videos_of_split
+from data.splits import base_split, read_video_ids, subset_annotations, videos_of_split
 from data.transforms import FrameTransform
 from utils.structures import FrameInput, FrameMeta, InputError, PerObject
 
@@ -167,6 +167,14 @@ class YTVISDataset:
         subset._videos = {video.video_id: video for video in subset.videos}
         subset._annotations = {video_id: self._annotations[video_id] for video_id in subset._videos}
         return subset
+
+    def truth(self) -> dict[str, Any]:
+        """The file's content with these videos alone, read anew, as it is to be scored against.
+
+        Raises:
+            InputError: the file cannot be read any more.
+        """
+        return subset_annotations(read_annotations(self.ann_file), self._videos)
 
     def annotations(self, video_id: int) -> tuple[TrackAnnotation, ...]:
         """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""

@@ -19,6 +19,7 @@ from data.config import get_config
 from utils.breakdown import evaluate_occluded
 from utils.tracking_eval import evaluate_tracking
 from utils.ytvis_eval import STAT_NAMES, evaluate_results
+from utils.ytvos import load_pair
 
 CONFIG = "STMask_demo_config"
 NO_FUSION = ["temporal_fusion.enabled=false"]
@@ -88,12 +89,12 @@ def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
 def score(results: str) -> dict[str, float]:
     """The columns of the table for one results file, 0…1."""
     dataset = get_config(CONFIG).dataset
-    truth = str(Path(dataset.root) / dataset.valid.ann_file[0])
-    stats = dict(zip(STAT_NAMES, evaluate_results(truth, results).stats.tolist(), strict=True))
+    pair = load_pair(Path(dataset.root) / dataset.valid.ann_file[0], results)
+    stats = dict(zip(STAT_NAMES, evaluate_results(*pair).stats.tolist(), strict=True))
     return {
         **{name: stats[name] for name in ("AP", "AP50", "AR10")},
-        "AP occluded": float(evaluate_occluded(truth, results).stats[0]),
-        "HOTA": evaluate_tracking(truth, results).overall()["HOTA"],
+        "AP occluded": float(evaluate_occluded(*pair).stats[0]),
+        "HOTA": evaluate_tracking(*pair).overall()["HOTA"],
     }
 
 

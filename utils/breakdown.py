@@ -3,7 +3,6 @@
 Works on any YouTube-VIS-format file; what an object is like is read off its boxes and masks.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
@@ -11,7 +10,7 @@ from pycocotools import mask as rle_tools
 
 from utils.structures import InputError
 from utils.ytvis_eval import Metrics, evaluate_results
-from utils.ytvos import YTVOS
+from utils.ytvos import YTVOS, Results, Truth, load_pair
 
 OCCLUDED = 0.25  # the occlusion from which an object counts as occluded
 
@@ -45,28 +44,29 @@ def occlusions(truth: YTVOS) -> dict[int, float]:
     return rates
 
 
-def evaluate_some(annotations: Mapping, results: str | os.PathLike | list, wanted: Iterable[int]) -> Metrics:
+def evaluate_some(annotations: Truth, results: Results, wanted: Iterable[int]) -> Metrics:
     """The metrics of the annotations whose ids are `wanted` alone.
 
     The others count as crowds: who finds them gains nothing and loses nothing. A prediction that finds no object at all
     counts against every group.
     """
     wanted = set(wanted)
-    tracks = [track if track["id"] in wanted else {**track, "iscrowd": 1} for track in annotations["annotations"]]
-    return evaluate_results({**annotations, "annotations": tracks}, results)
+    truth, predictions = load_pair(annotations, results)
+    tracks = (track if track["id"] in wanted else {**track, "iscrowd": 1} for track in truth.dataset["annotations"])
+    return evaluate_results(truth.with_tracks(tracks), predictions)
 
 
-def evaluate_occluded(annotations: str | os.PathLike, results: str | os.PathLike | list) -> Metrics:
+def evaluate_occluded(annotations: Truth, results: Results) -> Metrics:
     """The metrics of the occluded objects: those with an `occlusion` of at least `OCCLUDED`.
 
     Raises:
         InputError: there is no such object, or a file cannot be used.
     """
-    truth = YTVOS(annotations)
+    truth, predictions = load_pair(annotations, results)
     wanted = [track_id for track_id, rate in occlusions(truth).items() if rate >= OCCLUDED]
     if not wanted:
-        raise InputError(f"{annotations}: no object is occluded")
-    return evaluate_some(truth.dataset, results, wanted)
+        raise InputError(f"{truth.source}: no object is occluded")
+    return evaluate_some(truth, predictions, wanted)
 
 
 def _boxes(track: Mapping) -> list[Box | None]:

@@ -12,7 +12,6 @@ does, as in TrackEval; a mask without a pixel counts as none.
 Letters used in shapes: S sequences, G true tracks of a sequence, D its predicted ones, F frames, B resamples.
 """
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -21,7 +20,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from utils.rle import Tubes, frame_overlaps
-from utils.ytvos import YTVOS, load_pair
+from utils.ytvos import YTVOS, Results, Truth, load_pair
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # as TrackEval has them: a linspace differs in the last bit
 MATCH_IOU = 0.5  # of IDF1 and CLEAR
@@ -255,15 +254,12 @@ class TrackingScores:
         return self.video_switches[video_id]
 
 
-def evaluate_tracking(
-    annotations: str | os.PathLike | dict,
-    results: str | os.PathLike | list[dict],
-    score_threshold: float = SCORE_THRESHOLD,
-) -> TrackingScores:
+def evaluate_tracking(annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
     """The tracking metrics of the predictions that have at least this score.
 
-    Takes an annotation file and a results file, or their contents. The threshold decides much: a track nobody would be
-    shown is a false positive here, while AP hardly minds it. Raises InputError as `ytvis_eval.evaluate_results` does.
+    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. The threshold decides
+    much: a track nobody would be shown is a false positive here, while AP hardly minds it. Raises InputError as
+    `ytvis_eval.evaluate_results` does.
     """
     return score_tracks(*load_pair(annotations, results), score_threshold)
 

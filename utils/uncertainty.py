@@ -15,7 +15,6 @@ Nothing is compared or matched again for that: a video that is drawn twice count
 Letters used in shapes: B resamples, V videos, n predictions of a category, h its true positives, T IoU thresholds.
 """
 
-import os
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -24,7 +23,7 @@ import numpy as np
 from utils.structures import InputError
 from utils.tracking_eval import SCORE_THRESHOLD, score_tracks
 from utils.ytvis_eval import EPS, STATISTICS, CategoryMatches, YTVOSeval
-from utils.ytvos import YTVOS, load_pair
+from utils.ytvos import YTVOS, Results, Truth, load_pair
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -129,8 +128,8 @@ def describe_difference(name: str, interval: Interval, videos: int) -> str:
 
 
 def bootstrap_results(
-    annotations: str | os.PathLike | dict,
-    results: str | os.PathLike | list[dict],
+    annotations: Truth,
+    results: Results,
     score_threshold: float = SCORE_THRESHOLD,
     resamples: int = RESAMPLES,
     seed: int = 0,
@@ -143,17 +142,17 @@ def bootstrap_results(
 
 
 def compare_results(
-    annotations: str | os.PathLike | dict,
-    first: str | os.PathLike | list[dict],
-    second: str | os.PathLike | list[dict],
+    annotations: Truth,
+    first: Results,
+    second: Results,
     score_threshold: float = SCORE_THRESHOLD,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """The interval of `second` - `first` for each of the names of `bootstrap_results`, with its arguments."""
     truth, predictions = load_pair(annotations, first)
-    both = (predictions, truth.loadRes(second, boxes=False))
-    return compare(*(ResultStatistics(truth, tracks, score_threshold) for tracks in both), resamples, seed)
+    both = ((truth, predictions), load_pair(truth, second))
+    return compare(*(ResultStatistics(*pair, score_threshold) for pair in both), resamples, seed)
 
 
 class ResultStatistics:

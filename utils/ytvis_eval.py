@@ -10,7 +10,6 @@ A area ranges, M limits on predictions.
 """
 
 import logging
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ import numpy as np
 
 from utils.rle import Tubes, frame_overlaps
 from utils.structures import InputError
-from utils.ytvos import YTVOS, load_pair, mean_area
+from utils.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
 try:
     from utils import _eval_kernels
@@ -452,13 +451,12 @@ class Metrics:
     recall: np.ndarray
 
 
-def evaluate_results(
-    annotations: str | os.PathLike | dict, results: str | os.PathLike | list[dict], iou_type: str = "segm"
-) -> Metrics:
+def evaluate_results(annotations: Truth, results: Results, iou_type: str = "segm") -> Metrics:
     """The YouTube-VIS metrics of predictions, as the official evaluator would give them.
 
-    Takes an annotation file and a results file, or their contents. No predictions give 0. Raises InputError for files
-    that are missing or malformed, and for annotations that hold no tracks to compare with.
+    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. No predictions give
+    0. Raises InputError for files that are missing or malformed, and for annotations that hold no tracks to compare
+    with.
     """
     truth, predictions = load_pair(annotations, results)
     evaluation = YTVOSeval(truth, predictions, iou_type)

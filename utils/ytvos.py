@@ -76,8 +76,9 @@ class YTVOS:
     not of that format.
     """
 
-    def __init__(self, annotation_file: str | os.PathLike | dict | None = None):
-        self.source = "annotations" if isinstance(annotation_file, dict) else str(annotation_file)
+    def __init__(self, annotation_file: str | os.PathLike | dict | None = None, source: str | os.PathLike = ""):
+        """`source` is what messages call the annotations; by default the path, if they come from a file."""
+        self.source = str(source or ("annotations" if isinstance(annotation_file, dict) else annotation_file))
         self.dataset: dict = {}
         if annotation_file is not None:
             dataset = annotation_file if isinstance(annotation_file, dict) else _read_json(annotation_file)
@@ -191,15 +192,21 @@ class YTVOS:
         source = "results" if is_list else str(resFile)
         predictions = list(resFile) if is_list else _read_json(resFile)
         _require_keys(predictions, ("video_id", "category_id", "score", "segmentations"), source, "prediction")
-        results = YTVOS()
-        results.source = source
-        results.dataset = {
+        return self.with_tracks((self._prediction(p, n, source, boxes) for n, p in enumerate(predictions)), source)
+
+    def with_tracks(self, tracks: Iterable[dict], source: str = "") -> "YTVOS":
+        """The same videos and categories with other `tracks`, which are taken as they are; this object stays as it is.
+
+        `source` is what messages call them, by default as they call this object."""
+        other = YTVOS()
+        other.source = source or self.source
+        other.dataset = {
             "videos": list(self.dataset.get("videos", [])),
             "categories": [dict(category) for category in self.dataset.get("categories", [])],
-            "annotations": [self._prediction(p, number, source, boxes) for number, p in enumerate(predictions)],
+            "annotations": list(tracks),
         }
-        results.createIndex()
-        return results
+        other.createIndex()
+        return other
 
     def _prediction(self, prediction: dict, number: int, source: str, boxes: bool) -> dict:
         """A prediction with the fields that `loadRes` adds."""
@@ -227,12 +234,17 @@ def _fill_boxes(boxes: list, masks: list[dict | None]) -> list:
     return boxes + [None if mask is None else next(found) for mask in masks[len(boxes) :]]
 
 
-def load_pair(annotations: str | os.PathLike | dict, results: str | os.PathLike | list[dict]) -> tuple[YTVOS, YTVOS]:
-    """What is true and what is predicted, read from two files or given as their contents.
+# What every score takes: a file, its content, or either loaded already, which saves reading it for each score anew.
+Truth = str | os.PathLike | dict | YTVOS
+Results = str | os.PathLike | list[dict] | YTVOS
+
+
+def load_pair(annotations: Truth, results: Results) -> tuple[YTVOS, YTVOS]:
+    """What is true and what is predicted.
 
     Raises InputError for files that are missing or malformed, and for annotations that hold no tracks to compare with.
     """
-    truth = YTVOS(annotations)
+    truth = annotations if isinstance(annotations, YTVOS) else YTVOS(annotations)
     if "annotations" not in truth.dataset:
         raise InputError(f"{truth.source}: has no annotations to compare with; such a set is scored by its server only")
-    return truth, truth.loadRes(results, boxes=False)
+    return truth, results if isinstance(results, YTVOS) else truth.loadRes(results, boxes=False)

@@ -16,13 +16,14 @@ from utils.report.pictures import draw_pictures
 from utils.report.scores import measure
 from utils.report.sections import page_body
 from utils.report.videos import describe_video
+from utils.ytvos import Results, Truth
 
 MOST_VIDEOS = 8
 
 
 def write_report(
-    annotations_path: str | os.PathLike | dict,
-    results_path: str | os.PathLike,
+    annotations: Truth,
+    results: Results,
     folder: str | os.PathLike,
     image_root: str | os.PathLike | None = None,
     seed: int = 0,
@@ -35,7 +36,7 @@ def write_report(
     Raises:
         InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
     """
-    material = Material.read(annotations_path, results_path, image_root)
+    material = Material.read(annotations, results, image_root)
     numbers = measure(material, seed)
     videos = [
         describe_video(material, entry["id"], entry["quality"], numbers["cut"])
@@ -48,7 +49,7 @@ def write_report(
     for path, text in (
         (Path(folder, "metrics.json"), json.dumps(numbers, indent=1) + "\n"),
         (Path(folder, "metrics.md"), markdown_text(numbers)),
-        (page, page_text(f"Report of {Path(results_path).name}", body)),
+        (page, page_text(f"Report of {Path(material.results.source).name}", body)),
     ):
         with atomic_write(path) as file:
             file.write(text)

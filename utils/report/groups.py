@@ -108,10 +108,10 @@ def _label(low: float, high: float, own: Sequence[float], unit: str, whole: bool
 
 def _scores(material: Material, ids: list[int], whole_videos: bool) -> dict[str, float | None]:
     """The scores of the objects `ids`; if these are all of their videos, what is predicted in others counts not."""
-    predictions = material.predictions
+    results = material.results
     if whole_videos:
         videos = {material.truth.anns[key]["video_id"] for key in ids}
-        predictions = [prediction for prediction in predictions if prediction["video_id"] in videos]
-    stats = evaluate_some(material.truth.dataset, predictions, ids).stats.tolist()
+        results = results.with_tracks(track for track in material.predictions if track["video_id"] in videos)
+    stats = evaluate_some(material.truth, results, ids).stats.tolist()
     named = dict(zip(STAT_NAMES, stats, strict=True))
     return {name: None if named[name] < 0 else named[name] for name in GROUP_STATS}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.structures import InputError
-from utils.ytvos import YTVOS, load_pair
+from utils.ytvos import YTVOS, Results, Truth, load_pair
 
 
 @dataclass(frozen=True)
@@ -20,27 +20,29 @@ class Material:
     @classmethod
     def read(
         cls,
-        annotations: str | os.PathLike,
-        results: str | os.PathLike,
+        annotations: Truth,
+        results: Results,
         image_root: str | os.PathLike | None,
     ) -> "Material":
-        """Reads the files.
+        """Reads what is not loaded yet.
 
         Raises:
             InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
         """
         truth, found = load_pair(annotations, results)
         if not truth.dataset["annotations"]:
-            raise InputError(f"{annotations}: has no annotations to compare with; give a file that holds the truth")
+            raise InputError(f"{truth.source}: has no annotations to compare with; give a file that holds the truth")
         if image_root is not None and not Path(image_root).is_dir():
             raise InputError(f"{image_root}: no such folder of frames")
-        for part in (truth, found):
-            tracks = part.dataset["annotations"]
-            part.dataset["annotations"] = [
-                track for track in tracks if track["category_id"] in truth.cats and track["video_id"] in truth.vids
-            ]
-            part.createIndex()
-        return cls(truth, found, None if image_root is None else Path(image_root).resolve())
+        known = [
+            part.with_tracks(
+                track
+                for track in part.dataset["annotations"]
+                if track["category_id"] in truth.cats and track["video_id"] in truth.vids
+            )
+            for part in (truth, found)
+        ]
+        return cls(*known, None if image_root is None else Path(image_root).resolve())
 
     @property
     def predictions(self) -> list[dict]:

@@ -20,9 +20,9 @@ TRACKING_NAMES = ("HOTA", "DetA", "AssA", "IDF1", "IDSW")
 
 def measure(material: Material, seed: int) -> dict[str, Any]:
     """Everything that a report says in numbers; docs/report.md tells of the keys."""
-    metrics = evaluate_results(material.truth.dataset, material.predictions)
-    tracking = evaluate_tracking(material.truth.dataset, material.predictions)
-    intervals = bootstrap_results(material.truth.dataset, material.predictions, seed=seed)
+    metrics = evaluate_results(material.truth, material.results)
+    tracking = evaluate_tracking(material.truth, material.results)
+    intervals = bootstrap_results(material.truth, material.results, seed=seed)
     matches = PooledMatches.of(material)
     cut = best_cut(matches)
     names = material.truth.category_names()
