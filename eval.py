@@ -34,7 +34,7 @@ from data.results import ResultsJournal
 from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
 from data.transforms import FrameTransform
 from data.video import VideoWriter
-from data.ytvis import Video, YTVISDataset, read_annotations, read_frames
+from data.ytvis import YTVISDataset, read_annotations, read_frames
 from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, peak_memory_mib
@@ -42,7 +42,7 @@ from utils.distributed import World, launch
 from utils.files import atomic_write
 from utils.logger import EvalProgress, setup_logging
 from utils.report import write_report
-from utils.structures import FrameResult, InputError
+from utils.structures import FrameResult, InputError, Video
 from utils.timer import StageTimer, format_summary
 from utils.tracking_eval import RATES, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference

@@ -30,7 +30,6 @@ from data.export import ObjectRow, object_rows, to_coco, to_labelme, to_supervis
 from data.results import VideoResultBuilder
 from data.transforms import FrameTransform
 from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source, read_source
-from data.ytvis import Video
 from layers.anchors import make_anchors
 from layers.detection import Detector
 from layers.fpn import FPN
@@ -50,6 +49,7 @@ from utils.structures import (
     InputError,
     Predictions,
     Tracks,
+    Video,
     VideoResult,
 )
 from utils.timer import StageTimer

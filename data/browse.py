@@ -21,9 +21,9 @@ from torchvision.transforms.v2 import functional as transforms
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
 from data.check import class_names
-from data.ytvis import FrameAnnotations, Video, YTVISDataset, read_frame
+from data.ytvis import FrameAnnotations, YTVISDataset, read_frame
 from utils.files import atomic_write
-from utils.structures import InputError
+from utils.structures import InputError, Video
 
 DEFAULT_VIDEOS = 8
 TILE_WIDTH = 320  # pixels

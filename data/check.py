@@ -9,7 +9,6 @@ file counts as a video of one frame. Exit codes: 0 no faults (perhaps warnings),
 
 import argparse
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +24,9 @@ from tqdm import tqdm
 
 from data.findings import Finding, Findings, Rule, exit_code, format_findings
 from data.results import check_rle
-from data.ytvis import Video, read_annotations, segmentation_to_rle
-from utils.structures import InputError
+from data.ytvis import read_annotations, segmentation_to_rle
+from utils.files import natural_key
+from utils.structures import InputError, Video
 
 BOX_TOLERANCE = 2.0  # pixels: tools disagree on whether a box ends on its last pixel or behind it, and they round
 AREA_TOLERANCE = 0.1  # the area of a polygon is not quite that of its pixels
@@ -125,11 +125,6 @@ def class_names(ann_file: str | os.PathLike) -> tuple[str, ...]:
     for finding in findings:
         raise InputError(f"{ann_file}: {finding.where}: {finding.what}; {finding.mend}")
     return tuple(categories.values())
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
 
 
 def readable_rle(segmentation: list | dict | None, height: int, width: int) -> dict | None:

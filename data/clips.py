@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.config import Config
 from data.transforms import AffineViews, ClipTransform
-from data.ytvis import FrameAnnotations, Video, YTVISDataset, init_worker, read_frame
-from utils.structures import Clip, ClipBatch, InputError, TensorFields
+from data.ytvis import FrameAnnotations, YTVISDataset, init_worker, read_frame
+from utils.structures import Clip, ClipBatch, InputError, TensorFields, Video
 
 logger = logging.getLogger(__name__)
 

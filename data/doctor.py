@@ -17,8 +17,8 @@ from pycocotools import mask as coco_mask
 from data.check import read_categories, read_videos
 from data.findings import Finding, Findings, Rule
 from data.results import check_rle
-from data.ytvis import Video, read_annotations
-from utils.structures import InputError
+from data.ytvis import read_annotations
+from utils.structures import InputError, Video
 
 DUPLICATE_IOU = 0.9
 MAX_TRACKS = 100  # of a video and category: the evaluator takes no more

@@ -219,15 +219,15 @@ def write_results(results: Iterable[VideoResult | Mapping], path: str | os.PathL
         file.write("\n]\n")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """What a JSON file holds.
+def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """What a JSON file holds; `object_hook` makes what stands for each of its objects.
 
     Raises:
         InputError: the file cannot be read or is no JSON.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            return json.load(file)
+            return json.load(file, object_hook=object_hook)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:

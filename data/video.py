@@ -26,9 +26,9 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Colorspace
 
 from data.audio import AudioCopy
-from data.check import natural_key
 from data.convert.tracks import IMAGE_SUFFIXES, list_images
 from data.transforms import FrameTransform
+from utils.files import natural_key
 from utils.structures import FrameInput, FrameMeta, InputError
 
 logger = logging.getLogger(__name__)

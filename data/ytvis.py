@@ -7,7 +7,6 @@ in the COCO format is read as well: each of its images is a video of one frame (
 
 import bisect
 import copy
-import json
 import logging
 import os
 import re
@@ -28,25 +27,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from data.coco import as_videos, compact_polygons, is_static
 from data.config import Config
-from data.results import compress_rle, decode_mask
+from data.results import compress_rle, decode_mask, read_json
 from data.splits import base_split, read_video_ids, subset_annotations, videos_of_split
 from data.transforms import FrameTransform
-from utils.structures import FrameInput, FrameMeta, InputError, PerObject
+from utils.structures import FrameInput, FrameMeta, InputError, PerObject, Video
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels."""
-
-    video_id: int
-    width: int
-    height: int
-    file_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.file_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +84,7 @@ class YTVISDataset:
         self.image_root = Path(image_root)
         if not self.image_root.is_dir():
             raise InputError(f"{self.image_root}: no such folder of frames")
-        content = _read_json(self.ann_file, compact_polygons)
+        content = _read_content(self.ann_file, compact_polygons)
         self.is_static = is_static(content)
         content = as_videos(content, self.ann_file)
         self.videos = tuple(_parse_videos(content, self.ann_file))
@@ -425,17 +411,11 @@ def read_annotations(path: str | os.PathLike) -> dict:
         InputError: there is no such file, or it holds no JSON object.
     """
     path = Path(path)
-    return as_videos(_read_json(path), path)
+    return as_videos(_read_content(path), path)
 
 
-def _read_json(path: Path, object_hook: Callable[[dict], dict] | None = None) -> dict:
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file, object_hook=object_hook)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from None
+def _read_content(path: Path, object_hook: Callable[[dict], dict] | None = None) -> dict:
+    content = read_json(path, object_hook)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {type(content).__name__}")
     return content

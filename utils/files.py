@@ -1,6 +1,7 @@
-"""Files written whole or not at all."""
+"""Files: written whole or not at all, and in the order that people put them in."""
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,11 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
+    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
 
 
 def _umask() -> int:

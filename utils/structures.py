@@ -20,6 +20,22 @@ class InputError(Exception):
     """
 
 
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels.
+
+    `file_names` are relative to the folder of the frames.
+    """
+
+    video_id: int
+    width: int
+    height: int
+    file_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+
 @dataclass(frozen=True)
 class FrameMeta:
     """Where a frame comes from, and its three sizes, each (height, width) in pixels.

@@ -14,7 +14,7 @@ from utils.rle import compress_mask, compress_masks
 from utils.structures import InputError
 
 
-def _read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike) -> Any:
     """The content of a file, lists of runs compressed as they are met: as numbers they take twenty times the file."""
     sizes: dict[tuple, list] = {}
 
@@ -81,7 +81,7 @@ class YTVOS:
         self.source = str(source or ("annotations" if isinstance(annotation_file, dict) else annotation_file))
         self.dataset: dict = {}
         if annotation_file is not None:
-            dataset = annotation_file if isinstance(annotation_file, dict) else _read_json(annotation_file)
+            dataset = annotation_file if isinstance(annotation_file, dict) else read_json(annotation_file)
             if not isinstance(dataset, dict):
                 raise InputError(f"{self.source}: must hold an object with videos, categories and annotations")
             _require_keys(dataset.get("videos"), ("id",), self.source, "video")
@@ -190,7 +190,7 @@ class YTVOS:
         """
         is_list = isinstance(resFile, list | tuple)
         source = "results" if is_list else str(resFile)
-        predictions = list(resFile) if is_list else _read_json(resFile)
+        predictions = list(resFile) if is_list else read_json(resFile)
         _require_keys(predictions, ("video_id", "category_id", "score", "segmentations"), source, "prediction")
         return self.with_tracks((self._prediction(p, n, source, boxes) for n, p in enumerate(predictions)), source)
 

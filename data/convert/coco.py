@@ -11,11 +11,10 @@ from typing import Any
 
 from pycocotools import mask as coco_mask
 
-from data.check import natural_key
 from data.convert.tracks import Annotations, TrackCollector, field, video_name
 from data.results import read_json
 from data.ytvis import segmentation_to_rle
-from utils.files import atomic_write
+from utils.files import atomic_write, natural_key
 from utils.structures import InputError
 
 TRACK_KEYS = ("track_id", "instance_id")

@@ -13,7 +13,6 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from data.check import natural_key
 from data.convert.tracks import (
     Annotations,
     TrackCollector,
@@ -23,6 +22,7 @@ from data.convert.tracks import (
     list_images,
     mask_to_rle,
 )
+from utils.files import natural_key
 from utils.structures import InputError
 
 logger = logging.getLogger(__name__)

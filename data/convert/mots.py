@@ -14,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from data.check import natural_key
 from data.convert.tracks import (
     Annotations,
     TrackCollector,
@@ -26,7 +25,7 @@ from data.convert.tracks import (
     new_folder,
     video_folders,
 )
-from utils.files import atomic_write
+from utils.files import atomic_write, natural_key
 from utils.structures import InputError
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,10 @@ from typing import Any, Self
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from data.check import natural_key, readable_rle
+from data.check import readable_rle
 from data.results import decode_mask
 from data.ytvis import segmentation_to_rle
+from utils.files import natural_key
 from utils.structures import InputError
 
 logger = logging.getLogger(__name__)

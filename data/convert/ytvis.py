@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 
 from data.check import class_names, readable_rle
 from data.convert.tracks import Annotations, ObjectTrack, TrackedVideo, video_name
-from data.ytvis import TrackAnnotation, Video, YTVISDataset, segmentation_to_rle
+from data.ytvis import TrackAnnotation, YTVISDataset, segmentation_to_rle
 from utils.files import atomic_write
-from utils.structures import InputError
+from utils.structures import InputError, Video
 
 logger = logging.getLogger(__name__)
 

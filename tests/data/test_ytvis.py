@@ -11,8 +11,8 @@ import torch
 from data.config import get_config
 from data.results import decode_mask, encode_masks
 from data.transforms import FrameTransform
-from data.ytvis import Video, YTVISDataset, read_frames, segmentation_to_rle
-from utils.structures import FrameInput, InputError
+from data.ytvis import YTVISDataset, read_frames, segmentation_to_rle
+from utils.structures import FrameInput, InputError, Video
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "reference" / "dataset_eval"
 CFG = get_config("STMask_plus_resnet50_config", {"input.size_hw": (90, 160)})

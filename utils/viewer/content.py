@@ -14,7 +14,7 @@ from utils.viewer.reading import (
     parse_categories,
     parse_tracks,
     parse_videos,
-    read_json,
+    read_content,
 )
 from utils.visualization import track_colour
 
@@ -41,11 +41,13 @@ class Content:
         self.image_root = Path(images).resolve()
         if not self.image_root.is_dir():
             raise InputError(f"{images}: no such folder of frames")
-        found = {kind: read_json(path, list) for kind, path in (("prediction", results), ("compare", compare)) if path}
+        found = {
+            kind: read_content(path, list) for kind, path in (("prediction", results), ("compare", compare)) if path
+        }
         annotations = None
         self.categories: dict[int, str] = {}
         if ann_file:
-            content = read_json(ann_file, dict)
+            content = read_content(ann_file, dict)
             self.videos = parse_videos(content, ann_file)
             self.categories = parse_categories(content, ann_file)
             annotations = content.get("annotations")  # absent, null or empty where the truth is withheld

@@ -1,19 +1,18 @@
 """Result and annotation files → the videos and tracks that the page shows."""
 
-import json
 import math
 import os
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 
+from utils.files import natural_key
 from utils.rle import compress_masks
-from utils.structures import InputError
+from utils.structures import InputError, Video
 from utils.viewer.matching import Track
+from utils.ytvos import read_json
 
 PICTURE_TYPES = {
     ".jpg": "image/jpeg",
@@ -25,28 +24,9 @@ PICTURE_TYPES = {
 Tracks = dict[int, list[Track]]  # by the id of their video
 
 
-@dataclass(frozen=True)
-class Video:
-    """A video and the names of its frames, relative to the folder of frames; sizes are in pixels."""
-
-    video_id: int
-    width: int
-    height: int
-    file_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-
-def read_json(path: str | os.PathLike, kind: type) -> Any:
+def read_content(path: str | os.PathLike, kind: type) -> Any:
     """What a JSON file holds. InputError if it cannot be read or is no `kind` (list or dict)."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from None
+    content = read_json(path)
     if not isinstance(content, kind):
         names = {dict: "an object with 'videos' and 'categories'", list: "a list of results"}
         raise InputError(f"{path}: must hold {names[kind]}, not a {type(content).__name__}")
@@ -135,7 +115,7 @@ def one_video(entries: list, folder: Path, path: str | os.PathLike) -> Video:
     video_ids = {_field(entry, "video_id", int, f"{path}: entry {number}") for number, entry in enumerate(entries)}
     if len(video_ids) > 1:
         raise InputError(f"{path}: holds {len(video_ids)} videos; say --ann_file=FILE, which names their frames")
-    names = sorted((found.name for found in folder.iterdir() if found.suffix.lower() in PICTURE_TYPES), key=_natural)
+    names = sorted((found.name for found in folder.iterdir() if found.suffix.lower() in PICTURE_TYPES), key=natural_key)
     if not names:
         raise InputError(f"{folder}: no pictures there; without --ann_file it must hold the frames of the one video")
     picture = cv2.imread(str(folder / names[0]))
@@ -163,8 +143,3 @@ def _field(entry: Any, key: str, kind: Any, where: str) -> Any:
 
 def _as_text(counts: str | bytes) -> str:
     return counts.decode("ascii", errors="replace") if isinstance(counts, bytes) else counts
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """A sort key by which frame 2 comes before frame 10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
