@@ -212,6 +212,7 @@ class STMask(nn.Module):
             prototypes=self.proto_net(levels[0]),
             anchors=anchors,
             fusion_features=FusionFeatures(levels[FUSION_LEVEL], shared[FUSION_LEVEL]),
+            finest=levels[0],
         )
 
 

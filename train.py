@@ -29,7 +29,7 @@ from data.crops import CropDataset, collate_crops
 from data.splits import write_video_ids
 from data.transforms import FrameTransform
 from data.ytvis import YTVISDataset, read_frames
-from layers.losses import MultiBoxLoss
+from layers.losses import MultiBoxLoss, semantic_loss
 from stmask import STMask, collect_tracks, track_videos
 from utils.checkpoint import (
     CheckpointName,
@@ -269,7 +269,11 @@ class NetworkLosses(nn.Module):
         super().__init__()
         self.model = model
         self.criterion = MultiBoxLoss.from_config(model.config, world.gather)
-        self.auxiliary = nn.Module()  # nothing that the model itself does not hold
+        # What the losses need and the model itself does not hold.
+        self.auxiliary = nn.Module()
+        self.semantic_weight = model.config.train.semantic_loss
+        if self.semantic_weight:
+            self.auxiliary = nn.Conv2d(model.config.head.channels, model.config.num_classes + 1, 1).to(world.device)
         self.autocast = autocast(options.precision, world.device)
         # Compiled is a function, so that no parameter gets a second name, and validation runs the network as it is.
         self.network = torch.compile(model.forward) if options.compile else model.forward
@@ -277,7 +281,12 @@ class NetworkLosses(nn.Module):
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
         with self.autocast():
             predictions = self.network(batch.frames)
-        return self.criterion(self.model, predictions, batch.targets)
+        losses = self.criterion(self.model, predictions, batch.targets)
+        if self.semantic_weight:
+            logits = self.auxiliary(predictions.finest.float())
+            truths = [truth for clip in batch.targets for truth in clip]
+            losses["S"] = self.semantic_weight * semantic_loss(logits, truths)
+        return losses
 
 
 class CropLosses(nn.Module):
@@ -354,16 +363,7 @@ class Trainer:
             *(self.model.config.name, describe_device(self.world.device), others, trained / 1e6, self.num_samples),
             *(self.samples_per_step, parts, self.iteration, schedule.iterations, epochs),
         )
-        logger.info(
-            "%s, learning rate %g, warm-up over %d iterations, ×%g at %s",
-            *(
-                self.model.config.train.optimizer,
-                schedule.learning_rate,
-                schedule.warmup,
-                schedule.gamma,
-                schedule.steps,
-            ),
-        )
+        logger.info("%s, %s", self.model.config.train.optimizer, schedule)
 
     def train(self, batches: Iterable[ClipBatch | CropBatch]) -> None:
         """Takes a step for each batch; saves at intervals, at the end, and when told to stop."""

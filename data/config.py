@@ -134,16 +134,20 @@ class PostprocessConfig:
 @dataclass(frozen=True)
 class TrainConfig:
     """The recipe. `iterations`, `lr_steps` and `warmup_iterations` hold for batches of 4 clips (8 images) and are
-    divided by batch/4. `pretrained` is the checkpoint that training starts from, "" for none. A clip pairs frames at
-    most `max_frame_distance` annotated frames apart; `photometric`, `zoom_out` and `crop` are off as published.
-    A clip of a static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale`
-    (least, most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes
-    with smooth L1. Gradients longer than `clip_grad_norm` are shortened to it, 0 leaves them as published."""
+    divided by batch/4. The learning rate falls by `gamma` at `lr_steps`, or along half a cosine (`lr_schedule`).
+    `pretrained` is the checkpoint that training starts from, "" for none. A clip pairs frames at most
+    `max_frame_distance` annotated frames apart; `photometric`, `zoom_out` and `crop` are off as published. A clip of a
+    static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale` (least,
+    most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes with smooth
+    L1. `semantic_loss` weighs a loss S of the class of every cell of P3, which helps a network that starts from
+    nothing (after YOLACT's; 0, as published, is none). Gradients longer than `clip_grad_norm` are shortened to it, 0
+    leaves them as published."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-4
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    lr_schedule: Literal["steps", "cosine"] = "steps"
     gamma: float = 0.1
     lr_steps: tuple[int, ...] = (150_000, 200_000)
     warmup_iterations: int = 500
@@ -161,6 +165,7 @@ class TrainConfig:
     static_translation: float = 0.1
     static_shear: float = 5.0
     box_iou_loss: bool = True
+    semantic_loss: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -356,7 +361,8 @@ MODELS = _read_only(
             "train.clip_grad_norm": 10.0,
             "train.warmup_iterations": 100,
             "train.iterations": 2000,
-            "train.lr_steps": (1400, 1800),
+            "train.lr_schedule": "cosine",
+            "train.semantic_loss": 3.0,
             "train.freeze_batch_norm": False,
             "train.pretrained": "",
         },
@@ -560,7 +566,7 @@ _FRACTIONS = (
     *("detection.conf_threshold", "detection.nms_threshold", "postprocess.score_threshold"),
     *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability", "train.static_translation"),
 )
-_NOT_NEGATIVE = ("train.clip_grad_norm", "tracking.max_track_age")
+_NOT_NEGATIVE = ("train.clip_grad_norm", "train.semantic_loss", "tracking.max_track_age")
 _ANGLES = ("train.static_rotation", "train.static_shear")
 _RANGES = ("train.static_scale",)
 

@@ -22,7 +22,7 @@ from data.ytvis import YTVISDataset, read_frame
 from utils.structures import CropBatch, InputError
 
 GROUND = 0  # the label of a crop that shows no object
-CROP_SIDE = 64  # pixels; an object fills most of its width
+CROP_SIDE = 48  # pixels; an object fills most of its width
 SURROUNDINGS = (1.1, 1.7)  # the side of the square that is cut out, in longer sides of the object's box
 MAX_OFFSET = 0.15  # of the object from the middle, in sides of the square
 GROUND_TRIES = 10
@@ -32,7 +32,8 @@ class CropDataset(Dataset[CropBatch]):
     """The crops of one annotated frame after another; its length is the number of frames that show something.
 
     A frame gives one crop of each of its objects and, where there is room, one of the ground. A crop is a square about
-    the object, moved, scaled and flipped by lot, with its colours changed, resized to `CROP_SIDE` pixels.
+    the object, moved and scaled by lot, resized to `CROP_SIDE` pixels; those of a frame are flipped, and their colours
+    changed, together.
     """
 
     def __init__(
@@ -93,8 +94,9 @@ class CropDataset(Dataset[CropBatch]):
             if ground is not None:
                 squares.append(ground)
                 labels.append(GROUND)
-            crops = [self._augment(torch.from_numpy(_cut(frame, square)).permute(2, 0, 1)) for square in squares]
-        images = torch.stack(crops) if crops else torch.zeros(0, 3, CROP_SIDE, CROP_SIDE)
+            crops = [torch.from_numpy(_cut(frame, square)).permute(2, 0, 1) for square in squares]
+            # All at once, with the same draws: small pictures cost more to call for than to change.
+            images = self._augment(torch.stack(crops)) if crops else torch.zeros(0, 3, CROP_SIDE, CROP_SIDE)
         return CropBatch(images, torch.tensor(labels, dtype=torch.int64))
 
 

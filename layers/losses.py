@@ -130,6 +130,31 @@ def mask_loss(masks: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
     return pixels / sides.clamp(min=1).prod(dim=1)
 
 
+def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
+    """Cross-entropy of the class of every cell, on average over images: an image's is the mean over the cells that
+    show an object plus the mean over the ground.
+
+    `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 the ground. A cell shows what lies at its centre.
+    """
+    height, width = logits.shape[-2:]
+    classes = []
+    for truth in truths:
+        rows, columns = (
+            ((torch.arange(cells, device=logits.device) + 0.5) * size / cells).long()
+            for cells, size in zip((height, width), truth.masks.shape[-2:], strict=True)
+        )
+        masks = truth.masks[:, rows[:, None], columns].bool()  # [N,h,w]
+        labels = truth.labels[:, None, None] * masks
+        classes.append(labels.amax(dim=0) if len(truth) else logits.new_zeros((height, width), dtype=torch.int64))
+    classes = torch.stack(classes)
+    cross_entropy = F.cross_entropy(logits.float(), classes, reduction="none")
+    parts = [
+        (cross_entropy * part).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1)
+        for part in (classes > 0, classes == 0)
+    ]
+    return (parts[0] + parts[1]).mean()
+
+
 def grow_boxes(boxes: Tensor) -> Tensor:
     """`boxes` [N,4] with sides 1.2 times as long about the same centre, clamped to 1e-5…1."""
     boxes = to_cxcywh(boxes)

@@ -371,6 +371,15 @@ def test_the_published_schedule():
     assert command.Schedule(config, batch_size=8, iterations=20).iterations == 20
 
 
+def test_a_schedule_along_half_a_cosine():
+    config = get_config("STMask_plus_base_config", {"train.lr_schedule": "cosine", "train.warmup_iterations": 10})
+    schedule = command.Schedule(config, batch_size=4, iterations=1000)
+    assert schedule(4) == pytest.approx(0.5e-4, rel=1e-3)  # half of the warm-up
+    assert schedule(500) == pytest.approx(0.5e-4)
+    assert 0 < schedule(999) < 1e-9
+    assert "half a cosine" in str(schedule)
+
+
 def test_quirk_lr_is_not_autoscaled():
     for quirk, expected in ((True, 1e-4), (False, 2e-4)):
         config = get_config("STMask_plus_base_config", {"quirks.lr_not_autoscaled": quirk})
@@ -511,7 +520,7 @@ def test_crops_start_from_nothing(data, tmp_path, capsys):
 def test_gradients_are_clipped_where_the_config_says_so():
     moves = []
     for limit in (0, 1e-3):
-        recipe = ("momentum=0", "weight_decay=0", "learning_rate=1", f"clip_grad_norm={limit}")
+        recipe = ("momentum=0", "weight_decay=0", "learning_rate=1", "semantic_loss=0", f"clip_grad_norm={limit}")
         ours = trainer(*PLAIN, *(f"--set=train.{key}" for key in recipe))
         before = [p.detach().clone() for p in ours.model.parameters()]
         ours.step(two_clips())

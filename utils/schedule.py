@@ -1,10 +1,13 @@
 """The learning rate over a training."""
 
+import math
+
 REFERENCE_IMAGES = 8  # the recipe's iterations are told for batches of so many images
 
 
 class Schedule:
-    """The learning rate of every iteration: linear warm-up, then steps; lengths divided by the batch's size.
+    """The learning rate of every iteration: linear warm-up, then steps, or half a cosine down to 0 at the last
+    iteration; lengths divided by the batch's size.
 
     The recipe's lengths are for batches of 8 images. The learning rate itself is divided only with the quirk
     `lr_not_autoscaled` off (then multiplied by images/8).
@@ -17,8 +20,16 @@ class Schedule:
         self.warmup = round(recipe.warmup_iterations / factor)
         self.steps = [round(step / factor) for step in recipe.lr_steps]
         self.gamma = recipe.gamma
+        self.cosine = recipe.lr_schedule == "cosine"
         self.learning_rate = recipe.learning_rate * (1 if config.quirks.lr_not_autoscaled else factor)
 
+    def __str__(self) -> str:
+        fall = "half a cosine" if self.cosine else f"×{self.gamma:g} at {self.steps}"
+        return f"learning rate {self.learning_rate:g}, warm-up over {self.warmup} iterations, {fall}"
+
     def __call__(self, iteration: int) -> float:
-        rate = self.learning_rate * self.gamma ** sum(iteration >= step for step in self.steps)
+        if self.cosine:
+            rate = self.learning_rate * (1 + math.cos(math.pi * iteration / self.iterations)) / 2
+        else:
+            rate = self.learning_rate * self.gamma ** sum(iteration >= step for step in self.steps)
         return rate * min(1.0, (iteration + 1) / max(self.warmup, 1))

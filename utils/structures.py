@@ -168,7 +168,8 @@ class Predictions(TensorFields):
 
     `box_deltas` [B,A,4] regression values; `class_logits` [B,A,C+1], 0 is background; `centerness` [B,A] in -1…1;
     `mask_coeffs` [B,A,K] before tanh; `embeddings` [B,A,E] of unit length; `prototypes` [B,h,w,K] ≥ 0; `anchors`
-    [A,4] as cx cy w h. Anchors run over levels P3…P7, rows, columns, kernels (fastest).
+    [A,4] as cx cy w h. Anchors run over levels P3…P7, rows, columns, kernels (fastest). `finest` is P3 [B,C,h,w], for
+    a loss on its cells.
     """
 
     box_deltas: Tensor
@@ -179,6 +180,7 @@ class Predictions(TensorFields):
     prototypes: Tensor
     anchors: Tensor
     fusion_features: FusionFeatures
+    finest: Tensor | None = None
 
 
 @dataclass(frozen=True)

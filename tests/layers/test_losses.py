@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data.config import get_config
-from layers.losses import MultiBoxLoss, class_loss, grow_boxes, mask_loss, track_loss
+from layers.losses import MultiBoxLoss, class_loss, grow_boxes, mask_loss, semantic_loss, track_loss
 from stmask import STMask
 from tests.parity import load_for_training, training_batch
 from utils.structures import FrameTargets
@@ -141,3 +141,27 @@ def test_shift_losses_train_the_features_unless_they_are_detached(detached):
     assert model.TemporalNet.conv1.weight.grad.abs().sum() > 0
     reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.backbone.parameters()]
     assert not any(reached) if detached else any(reached)
+
+
+def frame_with(labels, masks):
+    count = len(labels)
+    return FrameTargets(torch.zeros(count, 4), torch.tensor(labels, dtype=torch.int64), masks, torch.arange(count))
+
+
+def test_the_semantic_loss_weighs_objects_as_much_as_ground():
+    masks = torch.zeros(1, 8, 16, dtype=torch.uint8)
+    masks[0, :4, :4] = 1  # the first of 2×4 cells, of 4×4 pixels each
+    logits = torch.zeros(2, 3, 2, 4)
+    logits[:, 2, 0, 0] = 5.0  # class 2 in the first cell of both images; in the second there is nothing
+    loss = semantic_loss(logits, [frame_with([2], masks), frame_with([], masks[:0])])
+    sure, unsure = torch.tensor([[0.0, 0, 5]]), torch.zeros(1, 3)
+    seen = torch.nn.functional.cross_entropy(sure, torch.tensor([2])).item()
+    missed = torch.nn.functional.cross_entropy(sure, torch.tensor([0])).item()
+    even = torch.nn.functional.cross_entropy(unsure, torch.tensor([0])).item()
+    assert loss.item() == pytest.approx(((seen + even) + (missed + 7 * even) / 8) / 2)
+
+
+def test_the_semantic_loss_looks_at_the_middle_of_a_cell():
+    masks = torch.ones(1, 8, 16, dtype=torch.uint8)
+    masks[0, 2::4, 2::4] = 0  # the middles alone are ground
+    assert semantic_loss(torch.tensor([9.0, 0]).view(1, 2, 1, 1).expand(1, 2, 2, 4), [frame_with([1], masks)]) < 1e-3
