@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.doctor import examine_results
 from data.findings import exit_code, format_findings
@@ -292,7 +293,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         raise InputError(f"say {missing}; --help lists the options")
     if not options.trained_model and not options.print_config:
         raise InputError("say --trained_model=FILE, or --trained_model=random to try the installation")
-    return get_config(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
+    return config_for(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
 
 
 def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch.device) -> STMask:
