@@ -7,7 +7,7 @@ PY = "$(ENVIRONMENT)/bin/python"
 .POSIX:
 .SILENT:
 .DELETE_ON_ERROR:
-.PHONY: help venv demo train-demo test lint clean
+.PHONY: help venv demo train-demo pictures test lint clean
 
 help: ## show this list
 	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -43,6 +43,15 @@ train-demo: venv ## train the demo's network from nothing: crops, then clips, sm
 		--set train.warmup_iterations=20 --set train.lr_steps=150,220 --gamma=0.2 --validation_epoch=100 \
 		--save_folder=results/train_demo/full
 	$(PY) -m utils.checkpoint results/train_demo/full/latest results/train_demo/STMask_demo.pth --half
+
+SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
+pictures: venv ## draw the pictures of docs/your-video.md again, with the demo's weights
+	$(PY) -m data.synthetic --root data/ShapesVIS
+	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
+		--show=prototypes,anchors,calibration,shift
+	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):results/pictures --display_trails \
+		--score_threshold=0.3
+	cp results/pictures/00016.png docs/images/overlay.png
 
 test: venv ## run the tests
 	$(PY) -m pytest

@@ -1,4 +1,4 @@
-"""Run a trained STMask over a data set: results.json, and on demand overlay videos and timings.
+"""Run a trained STMask over a data set, or over a video of your own: results.json, overlay videos, timings.
 
     python eval.py --trained_model=weights/STMask_r101_FCA+TF.pth --mask_det_file=weights/results.json
     python eval.py --trained_model=weights/STMask_plus_resnet50_ada.pth --split=train --max_videos=20 --display
@@ -6,6 +6,8 @@
     python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=weights/results.json
     python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=new.json --compare=old.json
     python eval.py --check --ann_file=annotations/valid.json --mask_det_file=weights/results.json
+    python eval.py --trained_model=weights/STMask_demo.pth --video=in.mp4:out.mp4           # or 0 for the first camera
+    python eval.py --trained_model=weights/STMask_demo.pth --images=frames:drawn --classes=circle,ring --top_k=5
     torchrun --nproc_per_node=4 eval.py --trained_model=weights/STMask_r101_FCA+TF.pth      # shares out the videos
 
 A killed run goes on with --resume. Exit codes: 0 done, 1 --check found what a server would refuse, 2 bad input,
@@ -23,30 +25,42 @@ from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
+from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.doctor import examine_results
 from data.findings import exit_code, format_findings
+from data.outputs import (
+    VIDEO_OPTIONS,
+    StreamFiles,
+    add_video_arguments,
+    default_target,
+    kind_of,
+    open_input,
+    split_names,
+    write_picture,
+)
 from data.results import ResultsJournal
 from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
 from data.transforms import FrameTransform
-from data.video import VideoWriter
+from data.video import FrameSource, VideoWriter
 from data.ytvis import YTVISDataset, read_annotations, read_frames
-from stmask import STMask, collect_tracks, track_videos
+from layers.insides import content, explain_objects
+from stmask import STREAM_MAX_TRACK_AGE, STMask, VideoTracker, collect_tracks, labels_of, track_videos
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, peak_memory_mib
 from utils.distributed import World, launch
-from utils.files import atomic_write
 from utils.logger import EvalProgress, setup_logging
+from utils.method_pictures import PICTURES, MethodView, draw_method
 from utils.report import write_report
-from utils.structures import FrameResult, InputError, Video
+from utils.stop_signal import StopSignal
+from utils.structures import FrameMeta, FrameResult, InputError, ObjectInsides, Predictions, Tracks, Video
 from utils.timer import StageTimer, format_summary
 from utils.tracking_eval import RATES, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
-from utils.visualization import draw_objects
+from utils.visualization import FrameRate, Overlay, Trails, draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
 from utils.ytvos import YTVOS, load_pair
 
@@ -55,6 +69,10 @@ logger = logging.getLogger("eval")
 RANDOM_WEIGHTS = "random"
 DISPLAY_FRAME_RATE = 6  # YouTube-VIS annotates every fifth frame of videos at 30 frames per second
 COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of two results
+DATA_SET_OPTIONS = (  # that say nothing about a person's own video
+    *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
+    *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
+)
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
     "score_threshold": "postprocess.score_threshold",
@@ -142,6 +160,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="examine the results file that is there against --ann_file; no model is run",
     )
     group.add_argument("--benchmark", action="store_true", help="print time per frame by stage, and peak memory")
+    add_video_arguments(parser, PICTURES)
     return parser.parse_args(arguments)
 
 
@@ -156,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"eval.py: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("eval.py: interrupted; --resume goes on after the last finished video", file=sys.stderr)
+        hint = "" if kind_of(options) else "; --resume goes on after the last finished video"
+        print(f"eval.py: interrupted{hint}", file=sys.stderr)
         return 130
 
 
@@ -166,6 +186,7 @@ def run(options: argparse.Namespace, world: World) -> int:
     Raises:
         InputError: something given cannot be used; finished videos are kept for --resume.
     """
+    refuse_unread(options)
     for name in ("only_calc_metrics", "check"):
         if getattr(options, name):
             if options.ann_file is None:
@@ -180,6 +201,10 @@ def run(options: argparse.Namespace, world: World) -> int:
         if world.is_main:
             print(config)
         return 0
+    if kind_of(options):
+        if world.size > 1:
+            raise InputError("a video is one process's work: leave torchrun away")
+        return run_on_own_video(config, checkpoint, options, world.device)
     if options.display_png and not options.display:
         raise InputError("--display_png needs --display")
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
@@ -191,6 +216,20 @@ def run(options: argparse.Namespace, world: World) -> int:
     header = journal_header(model, checkpoint, options.seed, dataset)
     evaluate(model, dataset, options, header, world)
     return 0
+
+
+def refuse_unread(options: argparse.Namespace) -> None:
+    """Refuses options that are for a data set where a video of one's own is given, and the other way round."""
+    defaults = vars(parse_arguments([]))
+    given = [name for name, value in vars(options).items() if value != defaults[name]]
+    own = kind_of(options)
+    for name in given:
+        if own and name in DATA_SET_OPTIONS:
+            raise InputError(f"--{name} is for data sets, and does nothing with --{own}")
+        if not own and name in VIDEO_OPTIONS:
+            raise InputError(f"--{name} is for one's own video: say --video, --images or --image too")
+    if options.show_frame is not None and not options.show:
+        raise InputError("--show_frame needs --show")
 
 
 def truth_of(options: argparse.Namespace) -> YTVOS:
@@ -254,7 +293,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         raise InputError(f"say {missing}; --help lists the options")
     if not options.trained_model and not options.print_config:
         raise InputError("say --trained_model=FILE, or --trained_model=random to try the installation")
-    return get_config(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
+    return config_for(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint
 
 
 def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch.device) -> STMask:
@@ -264,6 +303,134 @@ def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch
     logger.warning("the weights are random (seed %d): the pipeline is real, what it finds means nothing", seed)
     torch.manual_seed(seed)
     return STMask.from_config(config).to(device).eval()
+
+
+def run_on_own_video(config: Config, checkpoint: Path | None, options: argparse.Namespace, device: torch.device) -> int:
+    """What --video, --images or --image asks for; returns the exit code.
+
+    Raises:
+        InputError: as `follow` and `show`, or an option that names nothing.
+    """
+    source, target = open_input(options)
+    if options.classes is not None:
+        labels_of(split_names(options.classes), config.dataset.class_names)
+    if not options.show:
+        files = StreamFiles(
+            source, kind_of(options), target, config.dataset.class_names, options.save_csv, options.save_mots
+        )
+    model = load_model(config, checkpoint, options.seed, device)
+    if options.show:
+        return show(model, source, Path(target or default_target(source, "images")), options)
+    return follow(model, files, options)
+
+
+def follow(model: STMask, files: StreamFiles, options: argparse.Namespace) -> int:
+    """Tracks a person's own video, and writes it drawn, with the results beside it; returns the exit code.
+
+    Raises:
+        InputError: the input cannot be used, or not to its end; what was done by then is written.
+    """
+    timer = StageTimer(model.device)
+    overlay = Overlay(
+        masks=options.display_masks,
+        boxes=options.display_bboxes,
+        text=options.display_text,
+        scores=options.display_scores,
+        trails=Trails() if options.display_trails else None,
+        frame_rate=FrameRate() if options.display_fps else None,
+    )
+    stream = model.stream(files.source, scene_cut=options.scene_cut, classes=split_names(options.classes), timer=timer)
+    fault = None
+    begin = time.monotonic()
+    with files, stream, StopSignal() as stop, EvalProgress(files.source.num_frames) as progress:
+        try:
+            for frame in stream:
+                with timer("draw"):
+                    picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
+                with timer("encode"):
+                    files.add(frame.rows, picture, frame.index, frame.time_s, frame.name)
+                timer.frame_done()
+                progress.update()
+                if stop.requested:
+                    break
+        except InputError as error:
+            fault = error
+    seconds = time.monotonic() - begin
+    if not files.written:
+        raise fault or InputError(f"{files.source.name}: holds no frames")
+    tracks = Counter(files.class_names[track.category_id - 1] for track in files.results)
+    print(f"{files.num_frames} frames, {tracks_text(tracks)}")
+    print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
+    print(f"written: {', '.join(map(str, files.written))}")
+    if options.benchmark:
+        print_benchmark(model, timer)
+    if fault:
+        raise InputError(f"{fault}; what was read until there is written")
+    if stop.requested and files.source.num_frames is not None:
+        print("eval.py: interrupted; what was done is written", file=sys.stderr)
+        return 130
+    return 0  # to be stopped is how a camera ends
+
+
+class WatchedTracker(VideoTracker):
+    """A tracker that keeps what its last frame was made of: `last` and `shifted` are the known objects before and after
+    temporal fusion, None without; `tracks` and `predictions` what came of the frame."""
+
+    last: Tracks | None = None
+    shifted: Tracks | None = None
+
+    def update(self, predictions: Predictions, index: int = 0) -> Tracks:
+        self.predictions = predictions
+        self.tracks = super().update(predictions, index)
+        return self.tracks
+
+    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
+        self.last, self.shifted = known, super()._shift(known, predictions, index)
+        return self.shifted
+
+    def explain(self, meta: FrameMeta, track_ids: Sequence[int]) -> list[ObjectInsides]:
+        """How the method came to the objects `track_ids` of the last frame, by falling score."""
+        wanted = torch.tensor(track_ids, dtype=torch.int64, device=self.model.device)
+        tracks = self.tracks[torch.isin(self.tracks.track_ids, wanted)]
+        tracks = tracks[tracks.scores.argsort(descending=True, stable=True)]
+        head = self.model.prediction_layers[0]
+        return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
+
+
+def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace) -> int:
+    """Writes the pictures that --show names, of one frame of the video, into `folder`; returns the exit code.
+
+    Raises:
+        InputError: there is no such frame, or nothing to show in it.
+    """
+    config = model.config
+    tracker = WatchedTracker(model, max_track_age=config.tracking.max_track_age or STREAM_MAX_TRACK_AGE)
+    classes = split_names(options.classes)
+    last_frame = None
+    with model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream:
+        for frame in stream:
+            moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
+            if frame.index == options.show_frame or (options.show_frame is None and moves and len(frame.objects)):
+                break
+            last_frame = frame.frame
+        else:
+            wanted = "nothing was found to show" if options.show_frame is None else f"no frame {options.show_frame}"
+            raise InputError(f"{source.name}: {wanted}")
+    transform = FrameTransform.from_config(config)
+    meta = FrameMeta(0, frame.index, frame.frame.shape[:2], transform.size_hw, transform.padded_hw)
+    view = MethodView(
+        frame=frame.frame,
+        last_frame=last_frame,
+        prototypes=content(tracker.predictions.prototypes[0], meta).float().cpu().numpy(),
+        objects=tracker.explain(meta, frame.track_ids.tolist()),
+        kernels=config.head.kernels,
+        class_names=frame.class_names,
+    )
+    for name in options.show:
+        path = folder / f"{name}.jpg"
+        write_picture(draw_method(name, view), path)
+        print(f"frame {frame.index}: {path}")
+    return 0
 
 
 def evaluate(model: STMask, dataset: YTVISDataset, options: argparse.Namespace, header: dict, world: World) -> None:
@@ -298,9 +465,14 @@ def evaluate(model: STMask, dataset: YTVISDataset, options: argparse.Namespace, 
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:
-        print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
-        print(format_summary(timer.summary()))
-        print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
+        print_benchmark(model, timer)
+
+
+def print_benchmark(model: STMask, timer: StageTimer) -> None:
+    """Prints the time a frame by stage, and the peak memory."""
+    print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
+    print(format_summary(timer.summary()))
+    print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
 
 
 def track_into(
@@ -360,15 +532,8 @@ def drawn(results: Iterable[FrameResult], folder: Path, config: Config, png: boo
                     picture = draw_objects(result.frame, result.objects, config.dataset.class_names)
                 writer.write(picture)
                 if png:
-                    write_png(picture, folder / str(video_id) / f"{result.meta.frame_index:05d}.png")
+                    write_picture(picture, folder / str(video_id) / f"{result.meta.frame_index:05d}.png")
                 yield result
-
-
-def write_png(picture: np.ndarray, path: Path) -> None:
-    """Writes a picture [h,w,3] uint8 RGB as PNG, whole or not at all."""
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    with atomic_write(path, "wb") as file:
-        file.write(encoded)
 
 
 def display_folder(results_path: Path) -> Path:
@@ -424,15 +589,18 @@ def summary_text(summaries: Sequence[dict], results_path: Path) -> str:
     tracks = sum((Counter(summary["tracks"]) for summary in summaries), Counter())
     bad_frames = [line for summary in summaries for line in summary["bad_frames"]]
     lines = [
-        f"{len(summaries)} videos, {sum(summary['frames'] for summary in summaries)} frames, "
-        f"{tracks.total()} tracks{': ' if tracks else ''}"
-        + ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
-        + (", …" if len(tracks) > 8 else "")
+        f"{len(summaries)} videos, {sum(summary['frames'] for summary in summaries)} frames, {tracks_text(tracks)}"
     ]
     if bad_frames:
         lines += [f"{len(bad_frames)} frames skipped:", *(f"  {line}" for line in bad_frames)]
     lines.append(f"results: {results_path}")
     return "\n".join(lines)
+
+
+def tracks_text(tracks: Counter) -> str:
+    """The number of tracks, and of those of each of the most frequent classes."""
+    names = ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
+    return f"{tracks.total()} tracks{': ' if tracks else ''}{names}{', …' if len(tracks) > 8 else ''}"
 
 
 def _positive(text: str) -> int:

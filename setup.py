@@ -67,7 +67,7 @@ setup(
         "numpy>=1.26",
         "opencv-python>=4.8",
         "pycocotools>=2.0.7",
-        "av>=12",
+        "av>=17.1",
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "pillow>=10",
@@ -75,6 +75,7 @@ setup(
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.15"],
+        "export": ["pandas>=2", "supervision>=0.21"],
         "dev": ["pytest>=8", "ruff>=0.6", "tensorboard>=2.15"],
     },
 )

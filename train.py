@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.classes import config_for
 from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.crops import CropDataset, collate_crops
@@ -234,7 +235,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         name = known or config_name_of(checkpoint, WEIGHT_NAMES)
     if name is None:
         raise InputError("say --config=NAME; `python -m data.config` lists the names")
-    return get_config(name, overrides_from(options, CONFIG_OPTIONS, options.train_dataset)), checkpoint
+    return config_for(name, overrides_from(options, CONFIG_OPTIONS, options.train_dataset)), checkpoint
 
 
 def start_from(model: STMask, path: Path) -> None:

@@ -402,9 +402,7 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     if name not in MODELS:
         raise InputError(f"unknown config {name!r}{_nearest(name, MODELS)}")
     values = dict(MODELS[name])
-    if overrides is not None and not isinstance(overrides, Mapping):
-        overrides = dict(_split_assignment(text) for text in overrides)
-    overrides = dict(overrides or {})
+    overrides = split_overrides(overrides)
     if overrides.pop("name", name) != name:
         raise InputError("the key 'name' cannot be set: it is the config's own name")
     valid = dict(_leaf_types(Config))
@@ -415,6 +413,17 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     config = _build(Config, {"name": name, **values}, "")
     _check(config)
     return config
+
+
+def split_overrides(overrides: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
+    """{dotted key: value} of overrides as `get_config` takes them; the last of a key counts.
+
+    Raises:
+        InputError: a text is not of the form key=value.
+    """
+    if isinstance(overrides, Mapping):
+        return dict(overrides)
+    return dict(_split_assignment(text) for text in overrides or ())
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import argparse
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -23,19 +23,23 @@ import numpy as np
 from data.convert.tracks import IMAGE_SUFFIXES
 from data.export import ObjectRow, video_results, write_csv, write_mots
 from data.results import write_results
-from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter
+from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter, open_source
 from utils.files import atomic_write
-from utils.structures import InputError
+from utils.structures import InputError, VideoResult
 
 Kind = Literal["video", "images", "image"]
 KINDS: tuple[Kind, ...] = ("video", "images", "image")
 SWITCHES = ("masks", "bboxes", "text", "scores")  # of what is drawn, each --display_<name>=True|False
 
+VIDEO_OPTIONS = (
+    *("classes", "scene_cut", "frame_rate", *(f"display_{name}" for name in SWITCHES), "display_trails", "display_fps"),
+    *("save_csv", "save_mots", "show", "show_frame"),
+)  # besides KINDS
 DEFAULT_FOLDER = Path("results")
 
 
-def add_video_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives a command line the options for a person's own video."""
+def add_video_arguments(parser: argparse.ArgumentParser, pictures: Collection[str] = ()) -> None:
+    """Gives a command line the options for a person's own video, `pictures` being the names that --show knows."""
     group = parser.add_argument_group("your own video (docs/your-video.md)")
     kinds = group.add_mutually_exclusive_group()
     kinds.add_argument(
@@ -46,7 +50,7 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     )
     kinds.add_argument("--images", metavar="IN[:OUT]", help="the same of a folder or glob of frames; OUT is a folder")
     kinds.add_argument("--image", metavar="IN[:OUT]", help="one picture; OUT is a picture too")
-    group.add_argument("--classes", metavar="NAME,NAME,…", help="report only these classes (default: all)")
+    group.add_argument("--classes", metavar="NAME,…", help="report only these classes (default: all)")
     group.add_argument(
         "--scene_cut",
         nargs="?",
@@ -68,6 +72,41 @@ def add_video_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--display_fps", action="store_true", help="write the frames per second into each frame")
     group.add_argument("--save_csv", action="store_true", help="also write a table of boxes, <OUT>.csv")
     group.add_argument("--save_mots", action="store_true", help="also write MOTS text, into <OUT>_mots/")
+    group.add_argument(
+        "--show",
+        type=_names_of(pictures),
+        metavar="NAME,…",
+        help="write only pictures of how the method came to one frame, into the folder OUT: " + ", ".join(pictures),
+    )
+    group.add_argument(
+        "--show_frame",
+        type=int,
+        metavar="N",
+        help="that of --show, from 0 (default: the first with an object that was known before)",
+    )
+
+
+def kind_of(options: argparse.Namespace) -> Kind | None:
+    """Which of --video, --images and --image was given."""
+    return next((kind for kind in KINDS if getattr(options, kind) is not None), None)
+
+
+def split_names(text: str | None) -> list[str] | None:
+    """The names in "person, dog"; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _names_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """What turns "a,b" into a list of names that are all `known`, for argparse."""
+
+    def parse(text: str) -> list[str]:
+        names = split_names(text)
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'nothing'}: choose from {', '.join(known)}")
+        return names
+
+    return parse
 
 
 def _switch(text: str) -> bool:
@@ -84,8 +123,10 @@ def split_paths(text: str) -> tuple[str, str | None]:
     there.
 
     Raises:
-        InputError: there is more than one way to split it, or nothing behind the colon.
+        InputError: there is more than one way to split it, or nothing on one side of the colon.
     """
+    if not text:
+        raise InputError("say which video, folder or picture: IN:OUT, or only IN")
     if os.path.exists(text):
         return text, None
     places = [match.start() for match in re.finditer(":", text) if _may_separate(text, match.start())]
@@ -131,13 +172,23 @@ def write_picture(picture: np.ndarray, path: str | os.PathLike) -> None:
         file.write(content)
 
 
+def open_input(options: argparse.Namespace) -> tuple[FrameSource, str | None]:
+    """(what a command line with `add_video_arguments` names as its input, the output if it names one).
+
+    Raises:
+        InputError: there is no such source.
+    """
+    source, target = split_paths(getattr(options, kind_of(options)))
+    return open_source(source, options.frame_rate), target
+
+
 class StreamFiles:
     """A context manager that writes what is drawn and found in the frames of `source`, given to `add` one by one.
 
     `kind` says what `target` is: an mp4 file for "video", with the source's time stamps and sound; a folder for
     "images", each under its own name; a picture file for "image". Beside it come `<target>.json` in the format of
     results.json (video 1, category ids 1…C in the order of `class_names`), with `csv` `<target>.csv`, and with `mots`
-    the folder `<target>_mots/`. `written` lists what is there when the block has ended.
+    the folder `<target>_mots/`. When the block has ended, `results` are the tracks, and `written` lists what is there.
 
     When the block ends with an exception, only whole pictures of "images" stay; to keep what was done, catch it inside.
 
@@ -160,6 +211,7 @@ class StreamFiles:
         self.class_names = class_names
         self.num_frames = 0
         self.rows: list[ObjectRow] = []
+        self.results: list[VideoResult] = []
         self.written: list[Path] = []
         self._csv, self._mots = csv, mots
         self._size_hw: tuple[int, int] | None = None
@@ -213,7 +265,10 @@ class StreamFiles:
         if self._size_hw is None:
             sound = self.source.name if Path(self.source.name).is_file() else None
             writer = VideoWriter(self.target, self.source.frame_rate, picture.shape[:2], audio_from=sound)
-            self._writer = self._stack.enter_context(writer)
+            try:
+                self._writer = self._stack.enter_context(writer)
+            except OSError as error:
+                raise InputError(f"{self.target}: cannot be written ({error.strerror or error})") from None
         elif picture.shape[:2] != self._size_hw:
             (height, width), (first_height, first_width) = picture.shape[:2], self._size_hw
             raise InputError(
@@ -232,12 +287,12 @@ class StreamFiles:
         num_frames = self.num_frames
         if isinstance(self.source, ImageFiles):  # the last of them may be unreadable
             num_frames = self.source.num_frames
-        results = list(video_results(self.rows, num_frames))
-        write_results(results, self.beside(".json"))
+        self.results = list(video_results(self.rows, num_frames))
+        write_results(self.results, self.beside(".json"))
         self.written = [self.target, self.beside(".json")]
         if self._csv:
             write_csv(self.rows, self.beside(".csv"))
             self.written.append(self.beside(".csv"))
         if self._mots:
-            write_mots(results, self.class_names, size_hw, self.beside("_mots"), self.beside("").name)
+            write_mots(self.results, self.class_names, size_hw, self.beside("_mots"), self.beside("").name)
             self.written.append(self.beside("_mots"))

@@ -451,8 +451,8 @@ def _parse_categories(content: dict, path: Path) -> dict[int, str]:
 
 def _match_categories(categories: dict[int, str], class_names: Sequence[str], path: Path) -> dict[int, int]:
     """{category id: label 1…C}, by name or else by order."""
-    labels = {_normalised(name): label for label, name in enumerate(class_names, start=1)}
-    names = [_normalised(name) for name in categories.values()]
+    labels = {normalised_name(name): label for label, name in enumerate(class_names, start=1)}
+    names = [normalised_name(name) for name in categories.values()]
     if len(set(names)) == len(names) and labels.keys() >= set(names):
         return {category_id: labels[name] for category_id, name in zip(categories, names, strict=True)}
     if len(categories) != len(class_names):
@@ -469,7 +469,8 @@ def _match_categories(categories: dict[int, str], class_names: Sequence[str], pa
     return {category_id: label for label, category_id in enumerate(categories, start=1)}
 
 
-def _normalised(name: str) -> str:
+def normalised_name(name: str) -> str:
+    """A class name as it is compared: without regard to case, and with _ for spaces and hyphens."""
     return re.sub(r"[\s-]", "_", name.strip().lower())
 
 

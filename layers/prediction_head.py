@@ -88,6 +88,18 @@ class PredictionHead(nn.Module):
         }
         return HeadOutput(**merged), shared
 
+    def sampling_offsets(self, box_deltas: Tensor, kernel: int) -> Tensor:
+        """Offsets [kh·kw,2] in cells, (dy, dx) per tap, at which FCB samples for an anchor with the regression values
+        `box_deltas` [4] and the shape number `kernel`, 0…k−1.
+
+        Raises:
+            ValueError: the head has no FCB.
+        """
+        if not self.calibrated:
+            raise ValueError("a head without calibration samples nowhere else")
+        seen = self._as_calibration_sees([box_deltas.view(1, 4, 1, 1)] * len(self.bbox_layer))
+        return self.conf_layer[kernel].offsets(seen[kernel]).view(-1, 2)
+
     def _predict(self, shared: Tensor) -> HeadOutput:
         box_features = self.bbox_extra(shared)
         class_features = self.conf_extra(shared)

@@ -30,10 +30,13 @@ class EvalProgress:
     """A context manager that shows how far an evaluation is: frames, frames per second, time left, videos.
 
     On a terminal this is a bar below the log lines; elsewhere, where a bar would fill the file, it is an INFO line at
-    most every ten seconds and one at the end. `clock` gives seconds.
+    most every ten seconds and one at the end. Without `total_frames`, as of a camera, no time is left; without
+    `total_videos` there is only one. `clock` gives seconds.
     """
 
-    def __init__(self, total_frames: int, total_videos: int, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self, total_frames: int | None, total_videos: int | None = None, clock: Callable[[], float] = time.monotonic
+    ):
         self._total_frames = total_frames
         self._total_videos = total_videos
         self._clock = clock
@@ -70,7 +73,10 @@ class EvalProgress:
             self._show_videos()
 
     def _show_videos(self) -> None:
-        self._bar.set_postfix_str(f"videos {self._videos}/{self._total_videos}", refresh=False)
+        self._bar.set_postfix_str(self._videos_text(), refresh=False)
+
+    def _videos_text(self) -> str:
+        return "" if self._total_videos is None else f"videos {self._videos}/{self._total_videos}"
 
     def _write_line(self) -> None:
         self._last_line = self._clock()
@@ -79,7 +85,7 @@ class EvalProgress:
             self._total_frames,
             self._last_line - self._begin,
             unit=" frame",
-            postfix=f"videos {self._videos}/{self._total_videos}",
+            postfix=self._videos_text(),
             bar_format="{n_fmt}/{total_fmt} frames [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
         log.info(meter)

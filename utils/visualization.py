@@ -1,8 +1,10 @@
 """Drawing what was found in a frame, or is true of it: tinted masks, outlines, boxes and labels, a colour per track."""
 
 import math
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -51,6 +53,52 @@ class Trails:
         return [frame[track_id] for frame in self._frames if track_id in frame]
 
 
+class FrameRate:
+    """Frames per second of a stream over its last ten frames; `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._times: deque[float] = deque(maxlen=11)
+
+    def update(self) -> float | None:
+        """Counts one more frame; the rate, None at the first."""
+        self._times.append(self._clock())
+        seconds = self._times[-1] - self._times[0]
+        return (len(self._times) - 1) / seconds if seconds > 0 else None
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """How the frames of a stream are drawn: the switches of `draw_objects`, and what goes from frame to frame.
+
+    With `trails` the way of each object is drawn, with `frame_rate` the frames per second stand in the corner.
+    """
+
+    masks: bool = True
+    boxes: bool = True
+    text: bool = True
+    scores: bool = True
+    trails: Trails | None = None
+    frame_rate: FrameRate | None = None
+
+    def draw(self, frame: np.ndarray, objects: FrameObjects, class_names: Sequence[str]) -> np.ndarray:
+        """A copy of the next `frame`, drawn as `draw_objects` does."""
+        if self.trails is not None:
+            self.trails.add(objects)
+        rate = self.frame_rate.update() if self.frame_rate is not None else None
+        return draw_objects(
+            frame,
+            objects,
+            class_names,
+            masks=self.masks,
+            boxes=self.boxes,
+            text=self.text,
+            scores=self.scores,
+            trails=self.trails,
+            caption="" if rate is None else f"{rate:.1f} FPS",
+        )
+
+
 def draw_objects(
     frame: np.ndarray,
     objects: FrameObjects,
@@ -83,8 +131,7 @@ def draw_objects(
     for index in large_first if masks else ():
         _draw_mask(picture, mask_pixels[index], colours[index], outline)
     for index in large_first if trails else ():
-        way = np.array(trails.of(track_ids[index]), np.int32).reshape(-1, 1, 2)
-        cv2.polylines(picture, [way], False, colours[index], 2 * outline, cv2.LINE_AA)
+        _draw_trail(picture, trails.of(track_ids[index]), colours[index], outline)
     for index in large_first if boxes else ():
         x1, y1, x2, y2 = corners[index]
         cv2.rectangle(picture, (x1, y1), (x2, y2), colours[index], thin)
@@ -127,6 +174,18 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: i
     np.copyto(picture[window], tinted, where=mask[window][..., None].view(bool))
     contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, contours, -1, colour, outline, cv2.LINE_AA)
+
+
+def _draw_trail(picture: np.ndarray, way: list[tuple[int, int]], colour: Colour, outline: int) -> None:
+    """Draws the points `way`, oldest first, as a line that grows wider, rimmed so that it shows on its own mask too."""
+    rim = _text_colour(colour)
+    widths = [round(outline * (1 + 2 * step / max(1, len(way) - 1))) for step in range(1, len(way))]
+    for extra, paint in ((2 * outline, rim), (0, colour)):
+        for start, end, width in zip(way, way[1:], widths, strict=False):
+            cv2.line(picture, start, end, paint, width + extra, cv2.LINE_AA)
+    if way:
+        cv2.circle(picture, way[-1], 3 * outline, rim, cv2.FILLED, cv2.LINE_AA)
+        cv2.circle(picture, way[-1], 2 * outline, colour, cv2.FILLED, cv2.LINE_AA)
 
 
 def _label_texts(name: str, track_id: int, score: float | None) -> list[str]:

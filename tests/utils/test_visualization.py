@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from utils.structures import FrameObjects
-from utils.visualization import Trails, draw_objects, track_colour, truth_beside_prediction
+from utils.visualization import FrameRate, Overlay, Trails, draw_objects, track_colour, truth_beside_prediction
 
 CLASS_NAMES = ("circle", "giant_panda")
 
@@ -173,7 +173,8 @@ def test_trails_show_where_a_track_came_from():
     parts = {"masks": False, "boxes": False, "text": False}
     frame = grey(180, 320)
     drawn = draw_objects(frame, objects, CLASS_NAMES, **parts, trails=trails)
-    assert (drawn[70, 31:70] == track_colour(7)).all()
+    assert (drawn[70, 31:66] == track_colour(7)).all() and (drawn[70, 70] == track_colour(7)).all()
+    assert changed(frame, drawn)[:, 60].sum() > changed(frame, drawn)[:, 40].sum() > 2  # it grows wider, rimmed
     touched = changed(frame, drawn)
     assert not touched[:, :25].any() and not touched[:60, :100].any() and not touched[90:].any()
 
@@ -193,6 +194,25 @@ def test_a_caption_stands_in_the_corner(size_hw):
     picture = draw_objects(grey(*size_hw), make_objects(size_hw, []), CLASS_NAMES, caption="12.3 fps")
     rows = np.flatnonzero(changed(picture, grey(*size_hw)).any(axis=1))
     assert rows[-1] == size_hw[0] - 1 and len(rows) < 30
+
+
+def test_the_frame_rate_is_that_of_the_last_ten_frames():
+    times = iter([0.0, 0.5, *(1.0 + 0.1 * step for step in range(20))])
+    rate = FrameRate(clock=lambda: next(times))
+    assert rate.update() is None
+    assert rate.update() == 2.0
+    assert [rate.update() for _ in range(20)][-1] == pytest.approx(10)
+
+
+def test_an_overlay_draws_trails_and_the_rate_from_frame_to_frame():
+    clock = iter([0.0, 0.25])
+    overlay = Overlay(boxes=False, trails=Trails(), frame_rate=FrameRate(clock=lambda: next(clock)))
+    frame, trails = grey(180, 320), Trails()
+    for x, caption in ((0, ""), (40, "4.0 FPS")):
+        objects = make_objects((180, 320), [[x, 60, x + 20, 80]], [7])
+        trails.add(objects)
+        expected = draw_objects(frame, objects, CLASS_NAMES, boxes=False, trails=trails, caption=caption)
+        assert np.array_equal(overlay.draw(frame, objects, CLASS_NAMES), expected)
 
 
 # ------------------------------------------------------------------------------------------------ truth and prediction

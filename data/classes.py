@@ -1,0 +1,42 @@
+"""The classes of a data set of one's own, which its annotation file names."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.check import class_names
+from data.config import MODELS, Config, get_config, split_overrides
+from data.ytvis import normalised_name
+
+logger = logging.getLogger(__name__)
+
+
+def config_for(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = None) -> Config:
+    """As `get_config`, but of a data set elsewhere than the config's own, the annotation file says the classes.
+
+    That is so where `overrides` name another `dataset.root` and no `dataset.class_names`, or where the model's dict has
+    none. The names are those of the train split's file, in the order of their ids; the config's own stay where they
+    cover all of them, or where there is no such file.
+
+    Raises:
+        InputError: as `get_config`, or the file cannot be read.
+    """
+    overrides = split_overrides(overrides)
+    if "dataset.class_names" in overrides:
+        return get_config(name, overrides)
+    own = MODELS.get(name) or MODELS.get(f"{name}_config") or {}
+    is_elsewhere = "dataset.root" in overrides and Path(overrides["dataset.root"]) != Path(own.get("dataset.root", ""))
+    known = own.get("dataset.class_names", ())
+    if known and not is_elsewhere:
+        return get_config(name, overrides)
+    config = get_config(name, {**overrides, "dataset.class_names": known or ("unknown",)})
+    root = Path(config.dataset.root).expanduser()
+    path = next((root / file for file in config.dataset.train.ann_file if (root / file).is_file()), None)
+    if path is None:
+        return get_config(name, overrides)
+    found = class_names(path)
+    if {normalised_name(word) for word in found} <= {normalised_name(word) for word in known}:
+        return config
+    logger.info("classes of %s: %s", path, ", ".join(found))
+    return get_config(name, {**overrides, "dataset.class_names": found})

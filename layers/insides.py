@@ -1,0 +1,152 @@
+"""What the method did on the way to the objects of a frame, told from its predictions: anchors, samples, shifts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layers.box_utils import decode
+from layers.prediction_head import PredictionHead
+from utils.structures import FrameMeta, ObjectInsides, Predictions, Tracks
+
+FINEST_LEVEL = 3  # P3, of stride 8
+NUM_LEVELS = 5
+_SAME_BOX = 1e-6  # normalised; a detection's box is its anchor's, computed a second time
+
+
+@dataclass(frozen=True)
+class AnchorPlace:
+    """Where an anchor lies: on `level` 3…7, which has `size_hw` cells, in the cell `row`, `column`, and the number of
+    its `kernel`, 0…k−1."""
+
+    level: int
+    size_hw: tuple[int, int]
+    row: int
+    column: int
+    kernel: int
+
+
+@torch.inference_mode()
+def explain_objects(
+    tracks: Tracks,
+    last: Tracks | None,
+    shifted: Tracks | None,
+    predictions: Predictions,
+    head: PredictionHead,
+    meta: FrameMeta,
+) -> list[ObjectInsides]:
+    """How the method came to each of `tracks` in the frame `meta`, of which the network said `predictions` (B = 1).
+
+    `last` are the objects known before, as of the frame before, `shifted` the same as temporal fusion moved them to
+    this frame; None without temporal fusion, or in the first frame.
+    """
+    to_pixels = torch.tensor(
+        [padded / resized * side for side, resized, padded in
+         zip(meta.original_hw[::-1], meta.resized_hw[::-1], meta.padded_hw[::-1], strict=True)]
+    )  # fmt: skip
+    rows = {} if last is None else {track_id: row for row, track_id in enumerate(last.track_ids.tolist())}
+
+    def pixels(normalised: Tensor) -> np.ndarray:
+        points = normalised.float().cpu().reshape(-1, 2) * to_pixels
+        return points.reshape(normalised.shape).numpy()
+
+    explained = []
+    for index, track_id in enumerate(tracks.track_ids.tolist()):
+        more: dict[str, Any] = {}
+        if shifted is not None and track_id in rows:
+            row = rows[track_id]
+            more |= {"last_box": pixels(last.boxes[row]), "shifted_box": pixels(shifted.boxes[row])}
+        anchor = find_anchor(tracks.boxes[index], predictions)
+        if anchor is not None:
+            more |= _of_anchor(anchor, predictions, head, meta.padded_hw, pixels)
+        explained.append(
+            ObjectInsides(
+                track_id=track_id,
+                label=int(tracks.labels[index]),
+                score=float(tracks.scores[index]),
+                box=pixels(tracks.boxes[index]),
+                mask=content(tracks.masks[index], meta).float().cpu().numpy(),
+                weights=tracks.mask_coeffs[index].tanh().float().cpu().numpy(),
+                **more,
+            )
+        )
+    return explained
+
+
+def content(values: Tensor, meta: FrameMeta) -> Tensor:
+    """A map [h,w,…] over the padded network input without what lies over the padding."""
+    height, width = (
+        round(side * resized / padded)
+        for side, resized, padded in zip(values.shape[:2], meta.resized_hw, meta.padded_hw, strict=True)
+    )
+    return values[:height, :width]
+
+
+def _of_anchor(anchor: int, predictions: Predictions, head: PredictionHead, input_hw, pixels) -> Mapping[str, Any]:
+    """The fields of `ObjectInsides` that an object has from its anchor."""
+    num_kernels = len(head.anchor_shapes)
+    place = anchor_place(anchor, input_hw, num_kernels)
+    first = anchor - place.kernel
+    anchors = predictions.anchors[first : first + num_kernels]
+    boxes = decode(torch.zeros_like(anchors), anchors)  # no regression: the anchors themselves
+    fields = {"level": place.level, "kernel": place.kernel, "anchors": pixels(boxes)}
+    if head.calibrated:
+        taps, samples = sampling_points(head, predictions.box_deltas[0, anchor].float(), place)
+        fields |= {"taps": pixels(taps), "samples": pixels(samples)}
+    return fields
+
+
+def level_sizes(input_hw: Sequence[int]) -> list[tuple[int, int]]:
+    """(height, width) in cells of P3…P7 for a network input of (H, W), multiples of 32: each half of the one before."""
+    sizes = [(input_hw[0] >> FINEST_LEVEL, input_hw[1] >> FINEST_LEVEL)]
+    while len(sizes) < NUM_LEVELS:
+        height, width = sizes[-1]
+        sizes.append((-(-height // 2), -(-width // 2)))
+    return sizes
+
+
+def find_anchor(box: Tensor, predictions: Predictions) -> int | None:
+    """The index of the anchor whose regression gave `box` [4], normalised, in the first image of the batch.
+
+    None if none did, as of an object that was not detected in this frame but carried on by temporal fusion.
+    """
+    boxes = decode(predictions.box_deltas[0].float(), predictions.anchors)
+    distances = (boxes - box).abs().amax(dim=1)
+    nearest = int(distances.argmin())
+    return nearest if distances[nearest] < _SAME_BOX else None
+
+
+def anchor_place(index: int, input_hw: Sequence[int], num_kernels: int) -> AnchorPlace:
+    """Where anchor `index` lies, for a network input of (H, W) and so many kernels a cell.
+
+    Raises:
+        IndexError: there are fewer anchors.
+    """
+    rest = index
+    for level, (height, width) in enumerate(level_sizes(input_hw), start=FINEST_LEVEL):
+        count = height * width * num_kernels
+        if 0 <= rest < count:
+            cell, kernel = divmod(rest, num_kernels)
+            return AnchorPlace(level, (height, width), *divmod(cell, width), kernel)
+        rest -= count
+    raise IndexError(f"anchor {index} of {index - rest}")
+
+
+def sampling_points(head: PredictionHead, box_deltas: Tensor, place: AnchorPlace) -> tuple[Tensor, Tensor]:
+    """([kh·kw,2], [kh·kw,2]): where the kernel of the anchor at `place` would sample, and where FCB lets it sample; x y
+    normalised by the padded network input. `box_deltas` [4] are the anchor's regression values.
+
+    Raises:
+        ValueError: the head has no FCB.
+    """
+    offsets = head.sampling_offsets(box_deltas, place.kernel)
+    kernel_height, kernel_width = head.conf_layer[place.kernel].kernel
+    rows = torch.arange(kernel_height) - kernel_height // 2
+    columns = torch.arange(kernel_width) - kernel_width // 2
+    taps = torch.cartesian_prod(rows, columns).to(offsets)  # [kh·kw,2] as (dy, dx), like the offsets
+    middle = offsets.new_tensor([place.row + 0.5, place.column + 0.5])
+    cells = offsets.new_tensor(place.size_hw)
+    return ((middle + taps) / cells).flip(1), ((middle + taps + offsets) / cells).flip(1)
