@@ -30,19 +30,23 @@ demo: venv ## draw the demo data set, track its objects, score them, write resul
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --mask_det_file=results/demo/results.json \
 		--report=results/demo/report --display --resume
 
-# One thread a process: two of them get more out of two cores than one with two threads.
-TRAIN_DEMO = $(PY) -m torch.distributed.run --nproc_per_node=2 train.py --config=STMask_demo_config --keep_latest \
-	--num_workers=1 --device=cpu
+# One thread a process: two of them get more out of two cores than one with two threads. Fresh videos teach more than the
+# same ones again, and are soon drawn.
+TRAINING_SET = data/ShapesVIS_1000
+TRAIN_DEMO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 train.py --config=STMask_demo_config \
+	--keep_latest --num_workers=1 --device=cpu --ann_file=$(TRAINING_SET)/annotations/train.json \
+	--image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200
 train-demo: venv ## train the demo's network from nothing: crops, then clips, small and at full size
 	$(PY) -m data.synthetic --root data/ShapesVIS
-	$(TRAIN_DEMO) --task=crops --batch_size=16 --max_iter=2000 --lr=2e-3 --set train.warmup_iterations=400 \
-		--set train.lr_steps=5600,7200 --save_folder=results/train_demo/crops
-	$(TRAIN_DEMO) --batch_size=4 --max_iter=700 --set train.pretrained=results/train_demo/crops/latest \
-		--set input.size_hw=160,256 --set train.lr_steps=500,650 --gamma=0.3 --save_folder=results/train_demo/small
-	$(TRAIN_DEMO) --batch_size=4 --max_iter=250 --set train.pretrained=results/train_demo/small/latest --lr=3e-4 \
-		--set train.warmup_iterations=20 --set train.lr_steps=150,220 --gamma=0.2 --validation_epoch=100 \
-		--save_folder=results/train_demo/full
+	$(PY) -m data.synthetic --root $(TRAINING_SET) --train_videos 1000 --valid_videos 1
+	$(TRAIN_DEMO) --task=crops --batch_size=16 --max_iter=2600 --lr=3e-3 --set train.warmup_iterations=400 \
+		--save_folder=results/train_demo/crops
+	$(TRAIN_DEMO) --batch_size=4 --max_iter=1500 --lr=1.2e-3 --set input.size_hw=128,224 \
+		--set train.pretrained=results/train_demo/crops/latest --save_folder=results/train_demo/small
+	$(TRAIN_DEMO) --batch_size=4 --max_iter=450 --lr=6e-4 --set train.warmup_iterations=30 \
+		--set train.pretrained=results/train_demo/small/latest --save_folder=results/train_demo/full
 	$(PY) -m utils.checkpoint results/train_demo/full/latest results/train_demo/STMask_demo.pth --half
+	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
 pictures: venv ## draw the pictures of docs/your-video.md again, with the demo's weights

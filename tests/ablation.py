@@ -1,10 +1,11 @@
 """The paper's ablation on the demo data set: each part of the method switched on in turn, same budget, several seeds.
 
-    python -m tests.ablation --output results/ablation --max_iter 450 --seeds 0 1 --jobs 2     # trains, scores, prints
-    python -m tests.ablation --output results/ablation --table                                 # prints what is there
+    make train-demo                                                      # for the backbone that all runs start from
+    python -m tests.ablation --start results/train_demo/crops/latest --training_set data/ShapesVIS_1000 --jobs 2
+    python -m tests.ablation --table                                     # prints what is there
 
-Every run is `train.py` and `eval.py` as anybody would call them, one thread each; runs that are done are not done
-again, so a run that was stopped goes on. The table is Markdown, mean ± half the spread over seeds.
+Every run is `train.py` and `eval.py` as anybody would call them, one thread each, on small frames; runs that are done
+are not done again, so a run that was stopped goes on. The table is Markdown, mean ± half the spread over seeds.
 """
 
 import argparse
@@ -31,22 +32,25 @@ ROWS = {
     "FCA + FCB ada + TF (the demo)": [],
     "the demo, centerness_kernel_major on": ["quirks.centerness_kernel_major=true"],
     "the demo, ohem_weights_by_position on": ["quirks.ohem_weights_by_position=true"],
-    "the demo, mask_bce_outside_crop on": ["quirks.mask_bce_outside_crop=true"],
-    "the demo, fusion trains the features too": ["temporal_fusion.detach_features=false"],
 }
+SIZE = "input.size_hw=128,224"
 COLUMNS = ("AP", "AP50", "AR10", "AP occluded", "HOTA")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder of the runs")
-    parser.add_argument("--max_iter", type=int, default=450, help="iterations of every run (default: %(default)s)")
+    parser.add_argument("--start", metavar="FILE", help="checkpoint whose backbone all runs start from")
+    parser.add_argument("--training_set", type=Path, default=Path(get_config(CONFIG).dataset.root), metavar="DIR")
+    parser.add_argument("--max_iter", type=int, default=500, help="iterations of every run (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=2, help="clips a step (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--table", action="store_true", help="only print the table of the runs that are done")
     options = parser.parse_args()
     if not options.table:
+        if not options.start:
+            parser.error("say --start=FILE, a checkpoint of train.py --task=crops")
         runs = [(row, seed) for seed in options.seeds for row in ROWS]
         with ThreadPoolExecutor(options.jobs) as pool:
             list(pool.map(lambda run: train_and_score(*run, options), runs))
@@ -60,15 +64,11 @@ def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
     if (folder / "metrics.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    # The schedule keeps the demo's proportions: the recipe's lengths are for batches of four clips.
-    length = options.max_iter * options.batch_size // 4
-    schedule = [
-        f"train.lr_steps={round(0.7 * length)},{round(0.9 * length)}",
-        f"train.warmup_iterations={round(0.05 * length)}",
-    ]
-    common = [f"--config={CONFIG}", *(f"--set={key}" for key in (*ROWS[row], *schedule)), "--num_workers=1"]
+    common = [f"--config={CONFIG}", *(f"--set={key}" for key in (*ROWS[row], SIZE)), "--num_workers=1"]
     train = [
         *(f"--batch_size={options.batch_size}", f"--max_iter={options.max_iter}", f"--seed={seed}"),
+        *(f"--ann_file={options.training_set}/annotations/train.json",),
+        *(f"--image_root={options.training_set}/train/JPEGImages", f"--set=train.pretrained={options.start}"),
         *(f"--save_folder={folder}", "--keep_latest", "--save_interval=50"),
     ]
     if list(folder.glob("*.pth")):
