@@ -314,14 +314,12 @@ def run_on_own_video(config: Config, checkpoint: Path | None, options: argparse.
     source, target = open_input(options)
     if options.classes is not None:
         labels_of(split_names(options.classes), config.dataset.class_names)
-    if not options.show:
-        files = StreamFiles(
-            source, kind_of(options), target, config.dataset.class_names, options.save_csv, options.save_mots
-        )
-    model = load_model(config, checkpoint, options.seed, device)
     if options.show:
-        return show(model, source, Path(target or default_target(source, "images")), options)
-    return follow(model, files, options)
+        folder = Path(target or default_target(source, "images"))
+        return show(load_model(config, checkpoint, options.seed, device), source, folder, options)
+    names = config.dataset.class_names
+    files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
+    return follow(load_model(config, checkpoint, options.seed, device), files, options)
 
 
 def follow(model: STMask, files: StreamFiles, options: argparse.Namespace) -> int:
