@@ -437,10 +437,10 @@ def test_an_unknown_backend_is_refused():
 
 
 class StandInForMmcv:
-    """Has mmcv's operator, by torchvision's; `swapped` pads as an old mmcv does."""
+    """Has mmcv's operator, by torchvision's; `shifted` samples beside the place, as wrong padding does."""
 
-    def __init__(self, swapped=False):
-        self.swapped = swapped
+    def __init__(self):
+        self.shifted = False
         self.calls = 0
 
     def modulated_deform_conv2d(
@@ -449,8 +449,8 @@ class StandInForMmcv:
         self.calls += 1
         assert groups == features.shape[1] // weight.shape[1]
         assert offset_groups * 2 * weight.shape[2] * weight.shape[3] == offsets.shape[1]
-        padding = padding[::-1] if self.swapped else padding
-        return torchvision.ops.deform_conv2d(features, offsets, weight, bias, stride, padding, dilation, mask)
+        out = torchvision.ops.deform_conv2d(features, offsets, weight, bias, stride, padding, dilation, mask)
+        return out.roll(1, dims=-1) if self.shifted else out
 
 
 @pytest.fixture
@@ -476,7 +476,7 @@ def test_mmcv_gets_its_arguments_in_its_own_order(stand_in, modulated):
 
 
 def test_an_mmcv_that_pads_the_wrong_way_round_is_refused(stand_in):
-    stand_in.swapped = True
+    stand_in.shifted = True
     with pytest.raises(InputError, match="issue 1080"), deform_backend("mmcv"):
         pass
 
