@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from layers.deform_conv import ModulatedDeformConv2d
+from layers.inference import FusedConv2d, fold_batch_norm
 
 EXPANSION = 4
 
@@ -73,3 +75,34 @@ class ResNet(nn.Module):
             x = layer(x)
             stages.append(x)
         return stages
+
+
+class FusedBottleneck(nn.Module):
+    """What `block` computes in evaluation, with its batch norms, ReLUs and sum in the convolutions; takes it over."""
+
+    def __init__(self, block: Bottleneck, dtype: torch.dtype, pack: bool):
+        super().__init__()
+        self.conv1 = FusedConv2d(block.conv1, block.bn1, True, dtype, pack)
+        if isinstance(block.conv2, ModulatedDeformConv2d):
+            self.conv2 = nn.Sequential(block.conv2, nn.ReLU(inplace=True))
+            weight, bias = fold_batch_norm(block.conv2.weight, block.conv2.bias, block.bn2)
+            block.conv2.weight, block.conv2.bias = nn.Parameter(weight), nn.Parameter(bias)
+        else:
+            self.conv2 = FusedConv2d(block.conv2, block.bn2, True, dtype, pack)
+        self.conv3 = FusedConv2d(block.conv3, block.bn3, True, dtype, pack)
+        self.downsample = None
+        if block.downsample is not None:
+            self.downsample = FusedConv2d(*block.downsample, False, dtype, pack)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.conv3(self.conv2(self.conv1(x)), shortcut)
+
+
+def fuse_backbone(backbone: ResNet, dtype: torch.dtype, pack: bool) -> None:
+    """Folds the batch norms of `backbone` into its convolutions, in place; see `FusedConv2d`."""
+    for stage in backbone.layers:
+        for index, block in enumerate(stage):
+            stage[index] = FusedBottleneck(block, dtype, pack)
+    backbone.conv1 = FusedConv2d(backbone.conv1, backbone.bn1, True, dtype, pack)
+    backbone.bn1 = backbone.relu = nn.Identity()

@@ -21,7 +21,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -47,16 +48,35 @@ from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_sp
 from data.transforms import FrameTransform
 from data.video import FrameSource, VideoWriter
 from data.ytvis import YTVISDataset, read_annotations, read_frames
+from layers.deform_conv import BACKENDS, deform_backend
+from layers.inference import FusedConv2d
 from layers.insides import content, explain_objects
-from stmask import STREAM_MAX_TRACK_AGE, STMask, VideoTracker, collect_tracks, labels_of, track_videos
+from stmask import (
+    Network,
+    STMask,
+    VideoTracker,
+    collect_tracks,
+    labels_of,
+    stream_track_age,
+    track_videos,
+)
+from utils.benchmark import (
+    Measurement,
+    convolution_peak,
+    count_gflop,
+    describe_machine,
+    format_columns,
+    write_benchmark,
+)
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, peak_memory_mib
 from utils.distributed import World, launch
 from utils.logger import EvalProgress, setup_logging
 from utils.method_pictures import PICTURES, MethodView, draw_method
+from utils.precision import PRECISIONS, check_precision
 from utils.report import write_report
 from utils.stop_signal import StopSignal
-from utils.structures import FrameMeta, FrameResult, InputError, ObjectInsides, Predictions, Tracks, Video
+from utils.structures import FrameMeta, FrameResult, InputError, ObjectInsides, Predictions, Tracks, Video, VideoResult
 from utils.timer import StageTimer, format_summary
 from utils.tracking_eval import RATES, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
@@ -72,6 +92,7 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 DATA_SET_OPTIONS = (  # that say nothing about a person's own video
     *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
     *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
+    "baseline",
 )
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
@@ -159,7 +180,34 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_true",
         help="examine the results file that is there against --ann_file; no model is run",
     )
-    group.add_argument("--benchmark", action="store_true", help="print time per frame by stage, and peak memory")
+
+    group = parser.add_argument_group("speed")
+    group.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="fp32",
+        help="of the network; boxes, scores and overlaps stay float32 (default: fp32; fp16 is for GPUs)",
+    )
+    group.add_argument(
+        "--deform_backend",
+        choices=BACKENDS,
+        help="which deformable convolution (default: native on a CPU if it is built, else torchvision)",
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="compile the network with torch.compile: minutes at first"
+    )
+    group.add_argument("--no_overlap", action="store_true", help="network and results take turns, in one thread")
+    group.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="print and write (<results>_benchmark.json) time by stage, frames and operations per second, memory",
+    )
+    group.add_argument(
+        "--baseline",
+        action="store_true",
+        help="with --benchmark: track the videos once more in the plain way (float32, torchvision's deformable "
+        "convolution, batch norms apart, no overlap), and with --compile once without",
+    )
     add_video_arguments(parser, PICTURES)
     return parser.parse_args(arguments)
 
@@ -201,20 +249,23 @@ def run(options: argparse.Namespace, world: World) -> int:
         if world.is_main:
             print(config)
         return 0
+    for name, needed in (("display_png", "display"), ("baseline", "benchmark")):
+        if getattr(options, name) and not getattr(options, needed):
+            raise InputError(f"--{name} needs --{needed}")
+    way = Way(options.precision, options.deform_backend or "auto", not options.no_overlap, compiled=options.compile)
+    way.check(world.device)
     if kind_of(options):
         if world.size > 1:
             raise InputError("a video is one process's work: leave torchrun away")
-        return run_on_own_video(config, checkpoint, options, world.device)
-    if options.display_png and not options.display:
-        raise InputError("--display_png needs --display")
+        return run_on_own_video(config, checkpoint, options, way, world.device)
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.max_videos:
         dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
     if options.write_video_ids and world.is_main:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
     model = load_model(config, checkpoint, options.seed, world.device)
-    header = journal_header(model, checkpoint, options.seed, dataset)
-    evaluate(model, dataset, options, header, world)
+    header = journal_header(model, checkpoint, options.seed, dataset) | way.for_journal()
+    evaluate(model, dataset, options, way, header, world)
     return 0
 
 
@@ -305,7 +356,39 @@ def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch
     return STMask.from_config(config).to(device).eval()
 
 
-def run_on_own_video(config: Config, checkpoint: Path | None, options: argparse.Namespace, device: torch.device) -> int:
+@dataclass(frozen=True)
+class Way:
+    """How a network is run: what changes its speed, and of its results at most the last digits."""
+
+    precision: str = "fp32"
+    deform_backend: str = "auto"
+    overlap: bool = True
+    fused: bool = True
+    compiled: bool = False
+
+    def check(self, device: torch.device) -> None:
+        """Raises InputError if that cannot be had on `device`."""
+        check_precision(self.precision, device)
+        with deform_backend(self.deform_backend):
+            pass
+        if self.deform_backend == "native" and device.type != "cpu":
+            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
+
+    def for_journal(self) -> dict[str, str]:
+        """What results may depend on beyond the config; nothing for what is usual."""
+        return {} if self.precision == "fp32" else {"precision": self.precision}
+
+    def network(self, model: STMask) -> Network:
+        """`model`, run so."""
+        return Network(model, self.precision, self.fused, self.compiled)
+
+
+BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
+
+
+def run_on_own_video(
+    config: Config, checkpoint: Path | None, options: argparse.Namespace, way: Way, device: torch.device
+) -> int:
     """What --video, --images or --image asks for; returns the exit code.
 
     Raises:
@@ -316,13 +399,13 @@ def run_on_own_video(config: Config, checkpoint: Path | None, options: argparse.
         labels_of(split_names(options.classes), config.dataset.class_names)
     if options.show:
         folder = Path(target or default_target(source, "images"))
-        return show(load_model(config, checkpoint, options.seed, device), source, folder, options)
+        return show(load_model(config, checkpoint, options.seed, device), source, folder, options, way)
     names = config.dataset.class_names
     files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
-    return follow(load_model(config, checkpoint, options.seed, device), files, options)
+    return follow(load_model(config, checkpoint, options.seed, device), files, options, way)
 
 
-def follow(model: STMask, files: StreamFiles, options: argparse.Namespace) -> int:
+def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: Way) -> int:
     """Tracks a person's own video, and writes it drawn, with the results beside it; returns the exit code.
 
     Raises:
@@ -337,10 +420,25 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace) -> in
         trails=Trails() if options.display_trails else None,
         frame_rate=FrameRate() if options.display_fps else None,
     )
-    stream = model.stream(files.source, scene_cut=options.scene_cut, classes=split_names(options.classes), timer=timer)
+    tracker = VideoTracker(model, timer=timer, max_track_age=stream_track_age(model.config), network=way.network(model))
+    is_live = files.source.num_frames is None  # then the picture of now counts, not the rate
+    stream = model.stream(
+        files.source,
+        scene_cut=options.scene_cut,
+        classes=split_names(options.classes),
+        tracker=tracker,
+        timer=timer,
+        overlap=way.overlap and not is_live,
+    )
     fault = None
     begin = time.monotonic()
-    with files, stream, StopSignal() as stop, EvalProgress(files.source.num_frames) as progress:
+    with (
+        deform_backend(way.deform_backend),
+        files,
+        stream,
+        StopSignal() as stop,
+        EvalProgress(files.source.num_frames) as progress,
+    ):
         try:
             for frame in stream:
                 with timer("draw"):
@@ -395,14 +493,14 @@ class WatchedTracker(VideoTracker):
         return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
 
 
-def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace) -> int:
+def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace, way: Way) -> int:
     """Writes the pictures that --show names, of one frame of the video, into `folder`; returns the exit code.
 
     Raises:
         InputError: there is no such frame, or nothing to show in it.
     """
     config = model.config
-    tracker = WatchedTracker(model, max_track_age=config.tracking.max_track_age or STREAM_MAX_TRACK_AGE)
+    tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=way.network(model))
     classes = split_names(options.classes)
     last_frame = None
     with model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream:
@@ -431,7 +529,9 @@ def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Nam
     return 0
 
 
-def evaluate(model: STMask, dataset: YTVISDataset, options: argparse.Namespace, header: dict, world: World) -> None:
+def evaluate(
+    model: STMask, dataset: YTVISDataset, options: argparse.Namespace, way: Way, header: dict, world: World
+) -> None:
     """Runs `model` over this process's share of the videos; the main process writes the results and prints a summary.
 
     Each finished video goes to a journal beside the results, from which --resume goes on; the results appear, whole,
@@ -442,9 +542,11 @@ def evaluate(model: STMask, dataset: YTVISDataset, options: argparse.Namespace, 
     todo = [video for video in dataset.videos if video.video_id not in done]
     if len(todo) < len(dataset.videos):
         logger.info("resuming: %d of %d videos are done", len(dataset.videos) - len(todo), len(dataset.videos))
-    timer = StageTimer(model.device)
+    measured = Measurement("this run", StageTimer(model.device))
     begin = time.monotonic()
-    track_into(journal, model, dataset, world.share(todo), options, timer, show_progress=world.is_main)
+    for video, tracks, bad_frames in track(model, dataset, world.share(todo), options, way, measured, world.is_main):
+        names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
+        journal.append(video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames})
     world.barrier()
     if not world.is_main:
         return
@@ -463,7 +565,7 @@ def evaluate(model: STMask, dataset: YTVISDataset, options: argparse.Namespace, 
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:
-        print_benchmark(model, timer)
+        benchmark(model, dataset, world.share(todo), options, way, measured)
 
 
 def print_benchmark(model: STMask, timer: StageTimer) -> None:
@@ -473,43 +575,94 @@ def print_benchmark(model: STMask, timer: StageTimer) -> None:
     print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
 
 
-def track_into(
-    journal: ResultsJournal,
+def track(
     model: STMask,
     dataset: YTVISDataset,
     videos: Sequence[Video],
     options: argparse.Namespace,
-    timer: StageTimer,
-    show_progress: bool,
-) -> None:
-    """Runs `model` over `videos`, each put into `journal` when it is finished, and drawn if asked for."""
-    frames = read_frames(
-        dataset,
-        FrameTransform.from_config(model.config),
-        videos=videos,
-        num_workers=options.num_workers,
-        keep_frames=options.display,
-    )
-    with EvalProgress(len(frames), len(videos)) if show_progress else nullcontext() as progress:
-        results = track_videos(model, frames, timer)
-        if options.display:
+    way: Way,
+    measured: Measurement,
+    show_progress: bool = False,
+    display: bool | None = None,
+) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
+    """Runs `model` over `videos`, drawn if asked for (`display`, by default --display); see `collect_tracks`."""
+    display = options.display if display is None else display
+    transform = FrameTransform.from_config(model.config)
+    frames = read_frames(dataset, transform, videos=videos, num_workers=options.num_workers, keep_frames=display)
+    timer = measured.timer
+    tracker = VideoTracker(model, timer=timer, network=way.network(model))
+    with (
+        deform_backend(way.deform_backend),
+        EvalProgress(len(frames), len(videos)) if show_progress else nullcontext() as progress,
+        closing(track_videos(model, frames, timer, tracker, overlap=way.overlap)) as results,
+    ):
+        if display:
             folder = display_folder(Path(options.mask_det_file))
             results = drawn(results, folder, model.config, options.display_png)
-        results = counted(results, timer, progress)
-        for video, tracks, bad_frames in collect_tracks(
-            results, videos, dataset.category_ids, timer, options.skip_bad_frames
-        ):
-            names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
-            journal.append(
-                video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames}
-            )
+        results = counted(results, measured, progress)
+        yield from collect_tracks(results, videos, dataset.category_ids, timer, options.skip_bad_frames)
 
 
-def counted(results: Iterable[FrameResult], timer: StageTimer, progress: EvalProgress | None) -> Iterator[FrameResult]:
-    """`results`, each frame closed in `timer` and `progress` when the next is asked for."""
+def benchmark(
+    model: STMask,
+    dataset: YTVISDataset,
+    videos: Sequence[Video],
+    options: argparse.Namespace,
+    way: Way,
+    measured: Measurement,
+) -> None:
+    """Prints how fast the run `measured` was, beside --baseline's if asked for, and writes it beside the results."""
+    memory = peak_memory_mib(model.device)
+    runs = [(way, measured)]
+    if options.baseline:
+        others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
+        for name, other in (others | {"baseline": BASELINE}).items():
+            runs.append((other, Measurement(name, StageTimer(model.device))))
+            for _ in track(model, dataset, videos, options, *runs[-1], display=False):
+                pass
+    gflop = count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
+    precisions = {way.precision for way, _ in runs}
+    peaks = {precision: peak_of(precision, model.device) for precision in precisions}
+    columns = {run.name: asdict(how) | run.summary(gflop, peaks[how.precision]) for how, run in runs}
+    machine = describe_machine(model.device)
+    path = Path(options.mask_det_file)
+    path = path.with_name(f"{path.stem}_benchmark.json")
+    write_benchmark(
+        path,
+        {
+            "config": model.config.name,
+            "machine": machine,
+            "gflop": gflop,
+            "peaks_gflops": peaks,
+            "peak_memory_mib": memory,
+        }
+        | {"runs": columns},
+    )
+    print(f"\n{model.config.name}: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(format_columns(columns))
+    print(
+        f"network {gflop:.1f} GFLOP a frame; convolution peak in GFLOP/s: "
+        + ", ".join(f"{p} {v:.0f}" for p, v in peaks.items())
+    )
+    if way.compiled:
+        warm_up = columns[measured.name]["stages"]["network"]["max_ms"] / 1000
+        print(f"slowest frame, with the compilation in it: {warm_up:.1f} s")
+    print(f"peak memory {memory:.0f} MiB; benchmark: {path}")
+
+
+def peak_of(precision: str, device: torch.device) -> float:
+    """The machine's convolution peak in 10⁹ operations a second, as fused convolutions reach it."""
+    dtype = PRECISIONS[precision]
+    return convolution_peak(device, dtype, lambda conv: FusedConv2d(conv, dtype=dtype))
+
+
+def counted(
+    results: Iterable[FrameResult], measured: Measurement, progress: EvalProgress | None
+) -> Iterator[FrameResult]:
+    """`results`, each frame closed in `measured` and `progress` when the next is asked for."""
     for result in results:
         yield result
-        timer.frame_done()
+        measured.frame_done()
         if progress is not None:
             progress.update()
             if result.is_last:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import groupby
@@ -24,15 +24,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbone import ResNet
+from backbone import ResNet, fuse_backbone
 from data.config import MODELS, WEIGHT_NAMES, Config, get_config
 from data.export import ObjectRow, object_rows, to_coco, to_labelme, to_supervision
 from data.results import VideoResultBuilder
 from data.transforms import FrameTransform
-from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source, read_source
+from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source, read_ahead, read_source
 from layers.anchors import make_anchors
 from layers.detection import Detector
+from layers.feature_calibration import FeatureCalibration
 from layers.fpn import FPN
+from layers.inference import fuse_convolutions
 from layers.postprocess import postprocess
 from layers.prediction_head import PredictionHead
 from layers.protonet import ProtoNet
@@ -40,6 +42,7 @@ from layers.temporal_fusion import TemporalNet, fuse, shift_tracks
 from layers.tracker import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
 from utils.checkpoint import StateDict, compare, config_name_of, find_checkpoint, load_state_dict
 from utils.device import pick_device
+from utils.precision import PRECISIONS, autocast, check_precision
 from utils.structures import (
     Detections,
     FrameInput,
@@ -52,7 +55,7 @@ from utils.structures import (
     Video,
     VideoResult,
 )
-from utils.timer import StageTimer
+from utils.timer import NoTimer, StageTimer
 from utils.visualization import draw_objects
 
 logger = logging.getLogger(__name__)
@@ -70,6 +73,7 @@ class STMask(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
+        self._anchors: tuple[tuple, Tensor] | None = None  # of the last size of images
         head = config.head
         self.backbone = ResNet(config.backbone.blocks, config.backbone.stem_channels, config.backbone.dcn_interval)
         self.proto_net = ProtoNet(head.channels, head.num_prototypes)
@@ -163,6 +167,8 @@ class STMask(nn.Module):
         frame_rate: float = DEFAULT_FRAME_RATE,
         tracker: VideoTracker | None = None,
         timer: StageTimer | None = None,
+        precision: str = "fp32",
+        overlap: bool = False,
     ) -> Stream:
         """What is found in `source`, frame by frame, as soon as each is there; memory does not grow with its length.
 
@@ -171,7 +177,9 @@ class STMask(nn.Module):
         `data.video.SceneCuts` with its default threshold (True) or another in 0…1, objects are forgotten. So are those
         not seen for `max_track_age` frames, 0 for never; by default it is the config's, or 60 if that is never.
         Only objects of `classes` are reported, by default of all. A `tracker` of one's own goes on where it stands,
-        with its own age. A `timer` gets the stages of a frame.
+        with its own age and precision. A `timer` gets the stages of a frame. `precision` is `Network`'s; with `overlap`
+        the network is up to three frames ahead of the caller, which is faster, but not for live pictures, nor for who
+        calls `Stream.reset` or looks at the tracker.
 
         Raises:
             InputError: there is no such source or class. What cannot be read of a source, frames behind a file's broken
@@ -180,11 +188,11 @@ class STMask(nn.Module):
         source = open_source(source, frame_rate)
         if tracker is None:
             if max_track_age is None:
-                max_track_age = self.config.tracking.max_track_age or STREAM_MAX_TRACK_AGE
-            tracker = VideoTracker(self, max_track_age=max_track_age, timer=timer)
+                max_track_age = stream_track_age(self.config)
+            tracker = VideoTracker(self, max_track_age=max_track_age, timer=timer, network=Network(self, precision))
         labels = None if classes is None else labels_of(classes, self.config.dataset.class_names)
         threshold = SceneCuts.DEFAULT_THRESHOLD if scene_cut is True else scene_cut
-        return Stream(tracker, source, SceneCuts(threshold) if threshold else None, labels, timer)
+        return Stream(tracker, source, SceneCuts(threshold) if threshold else None, labels, timer, overlap)
 
     @property
     def device(self) -> torch.device:
@@ -204,16 +212,70 @@ class STMask(nn.Module):
         divisor = self.config.input.size_divisor
         if images.ndim != 4 or images.shape[1] != 3 or any(side % divisor for side in images.shape[2:]):
             raise ValueError(f"images must be [B,3,H,W] with H and W multiples of {divisor}, not {list(images.shape)}")
-        levels = self.fpn(self.backbone(images)[1:])
+        levels = self.fpn(self.backbone(images.contiguous(memory_format=torch.channels_last))[1:])
         outputs, shared = self.prediction_layers[0](levels)
-        anchors = make_anchors([level.shape[-2:] for level in levels], self.config.head.kernels, images.device)
         return Predictions(
             **vars(outputs),
             prototypes=self.proto_net(levels[0]),
-            anchors=anchors,
+            anchors=self._anchors_of(tuple(level.shape[-2:] for level in levels), images.device),
             fusion_features=FusionFeatures(levels[FUSION_LEVEL], shared[FUSION_LEVEL]),
             finest=levels[0],
         )
+
+    def _anchors_of(self, level_sizes: tuple[torch.Size, ...], device: torch.device) -> Tensor:
+        """`make_anchors`, kept for the next images of this size."""
+        key = (level_sizes, device)
+        if self._anchors is None or self._anchors[0] != key:
+            with torch.inference_mode(False):  # they may be needed for training next
+                self._anchors = (key, make_anchors(level_sizes, self.config.head.kernels, device))
+        return self._anchors[1]
+
+
+class Network:
+    """What `VideoTracker` runs: the network of `model`, its arithmetic in `precision`, its results for float32.
+
+    "bf16" and "fp16" (GPUs only) are those of autocast: convolutions and products, while boxes, scores and whatever
+    follows are computed in float32. With `fused` it is a copy of the model as it stands, with batch norms folded into
+    convolutions and weights laid out for this machine; later changes of the model's weights do not reach it, and the
+    model stays what it is, to be trained and saved. With `compiled`, torch.compile makes code for it at the first image
+    of each size, which takes minutes.
+
+    Raises:
+        InputError: the model's device cannot compute in that precision.
+    """
+
+    def __init__(self, model: STMask, precision: str = "fp32", fused: bool = True, compiled: bool = False):
+        check_precision(precision, model.device)
+        self._autocast = autocast(precision, model.device)
+        if fused:
+            model = fused_copy(model, PRECISIONS[precision], pack=not compiled)
+        self._model = model
+        self._forward = torch.compile(model, options={"freezing": True}) if compiled else model
+
+    def __call__(self, images: Tensor) -> Predictions:
+        """As `STMask.forward`."""
+        with self._autocast():
+            return self._forward(images)
+
+    def changes(self, last: FusionFeatures, current: FusionFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """(box regression [N,4], coefficient change [N,K]), float32, between two frames for `boxes` [N,4] of the first;
+        see `TemporalNet`."""
+        with self._autocast():
+            fused = fuse(last, current, self._model.config.temporal_fusion.patch_size)
+            regression, changes = self._model.TemporalNet(fused, boxes)
+        return regression.float(), changes.float()
+
+
+def fused_copy(model: STMask, dtype: torch.dtype, pack: bool) -> STMask:
+    """A copy of `model` for inference: see `Network` and `layers.inference.FusedConv2d`.
+
+    The weights of deformable convolutions stay float32; they go their own way (`layers.deform_conv`).
+    """
+    copy = deepcopy(model).eval().requires_grad_(False)
+    fuse_backbone(copy.backbone, dtype, pack)
+    sampled = {module.conv_adaption for module in copy.modules() if isinstance(module, FeatureCalibration)}
+    fuse_convolutions(copy, dtype, pack, keep=sampled)
+    return copy
 
 
 class VideoTracker:
@@ -221,7 +283,7 @@ class VideoTracker:
 
     `cross_class_nms` and `max_track_age` override the config's; everything else is as the model's config says. Without
     temporal fusion (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen. A
-    `timer` gets the stages network, detect and track.
+    `timer` gets the stages network, detect and track. `network` is how the model is run, by default as it is.
     """
 
     def __init__(
@@ -230,10 +292,12 @@ class VideoTracker:
         cross_class_nms: bool | None = None,
         timer: StageTimer | None = None,
         max_track_age: int | None = None,
+        network: Network | None = None,
     ):
         config = model.config
         self.model = model
-        self.timer = timer or _no_timer
+        self.network = network or Network(model, fused=False)
+        self.timer = timer or NoTimer()
         self.fusion = config.temporal_fusion if config.temporal_fusion.enabled else None
         self.binary_masks = config.quirks.binary_masks_without_fusion
         self.settings = config.tracking
@@ -286,7 +350,7 @@ class VideoTracker:
         Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible.
         """
         with self.timer("network"):
-            predictions = self.model(image[None])
+            predictions = self.network(image[None])
         return self.update(predictions)
 
     @torch.inference_mode()
@@ -310,10 +374,8 @@ class VideoTracker:
         """`known` as temporal fusion expects them in this frame, whose features become the last ones."""
         features = predictions.fusion_features[index : index + 1]
         if len(known):
-            fused = fuse(self._last_features, features, self.fusion.patch_size)
-            known = shift_tracks(
-                known, self.model.TemporalNet, fused, predictions.prototypes[index], self.settings.score_decay
-            )
+            changes = self.network.changes(self._last_features, features, known.boxes)
+            known = shift_tracks(known, *changes, predictions.prototypes[index].float(), self.settings.score_decay)
         self._last_features = features
         return known
 
@@ -367,6 +429,7 @@ def track_videos(
     timer: StageTimer | None = None,
     tracker: VideoTracker | None = None,
     labels: Collection[int] | None = None,
+    overlap: bool = False,
 ) -> Iterator[FrameResult]:
     """What is found in each of `frames`, in the video's own pixels and on the CPU, in their order.
 
@@ -374,31 +437,49 @@ def track_videos(
     The first video goes on with `tracker` as it stands, if one is given. Only `labels` are reported, by default all. A
     frame that could not be read gives a result without objects that carries its `error`, and is as if it were not in
     the video. The model's training mode is restored when the iteration ends.
+
+    With `overlap` a thread tracks up to three frames ahead, while the caller works on the results and the masks are
+    brought into the video's pixels; `tracker` is then ahead too.
     """
-    timer = timer or _no_timer
+    timer = timer or NoTimer()
     limits = model.config.postprocess
     was_training = model.training
     model.eval()
-    tracker = tracker or VideoTracker(model, timer=timer)
+    tracker = tracker or VideoTracker(model, timer=timer, network=Network(model))
     wanted = None if labels is None else torch.tensor(sorted(labels), device=model.device)
-    video_id = None
+    tracked = _track(tracker, frames, timer)
+    if overlap:
+        tracked = read_ahead(tracked, size=2)
     try:
-        for frame in _timed(frames, timer):
-            if video_id not in (None, frame.meta.video_id):
-                tracker.reset()
-            elif frame.meta.is_cut:
-                tracker.reset(keep_ids=True)
-            video_id = frame.meta.video_id
-            if frame.error is not None:
+        for frame, tracks, stages in tracked:
+            timer.give(stages)
+            if tracks is None:
                 yield FrameResult(frame.meta, None, frame.is_last, error=frame.error)
                 continue
-            tracks = tracker.step(frame.image.to(model.device, non_blocking=True))
             with timer("write"):
                 tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
                 objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k).to("cpu")
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
+        tracked.close()
         model.train(was_training)
+
+
+def _track(
+    tracker: VideoTracker, frames: Iterable[FrameInput], timer: StageTimer | NoTimer
+) -> Iterator[tuple[FrameInput, Tracks | None, dict[str, float]]]:
+    """(frame, its tracks or None if it could not be read, seconds by stage) for each of `frames`."""
+    video_id = None
+    for frame in _timed(frames, timer):
+        if video_id not in (None, frame.meta.video_id):
+            tracker.reset()
+        elif frame.meta.is_cut:
+            tracker.reset(keep_ids=True)
+        video_id = frame.meta.video_id
+        tracks = None
+        if frame.error is None:
+            tracks = tracker.step(frame.image.to(tracker.model.device, non_blocking=True))
+        yield frame, tracks, timer.take()
 
 
 @dataclass(frozen=True)
@@ -484,13 +565,14 @@ class Stream(Iterator[StreamFrame]):
         scene_cuts: SceneCuts | None,
         labels: Collection[int] | None,
         timer: StageTimer | None,
+        overlap: bool,
     ):
         self.tracker = tracker
         self.source = source
         config = tracker.model.config
         self.class_names = config.dataset.class_names
         self._frames = read_source(source, FrameTransform.from_config(config), scene_cuts)
-        self._results = track_videos(tracker.model, self._frames, timer, tracker, labels)
+        self._results = track_videos(tracker.model, self._frames, timer, tracker, labels, overlap)
 
     def __next__(self) -> StreamFrame:
         result = next(self._results)
@@ -513,6 +595,11 @@ class Stream(Iterator[StreamFrame]):
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def stream_track_age(config: Config) -> int:
+    """The frames after which a stream forgets an object that it does not see: the config's, or 60 if that is never."""
+    return config.tracking.max_track_age or STREAM_MAX_TRACK_AGE
 
 
 def labels_of(classes: Iterable[str], class_names: Sequence[str]) -> frozenset[int]:
@@ -542,7 +629,7 @@ def collect_tracks(
     Raises:
         InputError: a frame could not be read, and `skip_bad_frames` is off.
     """
-    timer = timer or _no_timer
+    timer = timer or NoTimer()
     for video, (_, video_results) in zip(videos, groupby(results, lambda result: result.meta.video_id), strict=True):
         builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids)
         bad_frames = []
@@ -591,7 +678,3 @@ def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:
         if frame is None:
             return
         yield frame
-
-
-def _no_timer(stage: str):
-    return nullcontext()

@@ -14,9 +14,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,6 +44,7 @@ from utils.checkpoint import (
 from utils.device import describe_device
 from utils.distributed import World, keep_gradients, launch, torchrun_command
 from utils.logger import setup_logging
+from utils.precision import PRECISIONS, autocast, check_precision
 from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch, FrameObjects, FrameResult, InputError
@@ -56,7 +56,6 @@ logger = logging.getLogger("train")
 
 MAX_BAD_STEPS = 20
 SHOWN_VIDEOS = 4  # of a validation, as pictures in TensorBoard
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CONFIG_OPTIONS = {  # options that are short for a config key
     "lr": "train.learning_rate",
     "momentum": "train.momentum",
@@ -217,8 +216,7 @@ def check_options(options: argparse.Namespace, world: World) -> None:
     """Raises InputError for what these processes and their devices cannot do."""
     if options.batch_size % world.size:
         raise InputError(f"--batch_size={options.batch_size}: {world.size} processes share it, make it a multiple")
-    if options.precision == "fp16" and world.device.type != "cuda":
-        raise InputError(f"--precision=fp16 needs a GPU, this is {world.device}; say --precision=fp32 or bf16")
+    check_precision(options.precision, world.device)
     if options.task == "crops" and (options.validation_epoch or options.accumulate > 1 or options.compile):
         raise InputError("--task=crops goes without --validation_epoch, --accumulate and --compile")
 
@@ -311,12 +309,6 @@ class CropLosses(nn.Module):
             total = F.cross_entropy(logits, batch.labels, reduction="sum")
             losses[f"C{number}"] = total / max(len(batch.labels), 1)
         return losses
-
-
-def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """Makes the context in which the network runs in `precision`."""
-    dtype = PRECISIONS[precision]
-    return partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)
 
 
 class Trainer:

@@ -5,6 +5,7 @@ for item in read_ahead(source):
     item.frame, item.time_s       # uint8 RGB [h,w,3], seconds since the source's start
 """
 
+import contextvars
 import glob
 import logging
 import os
@@ -345,7 +346,7 @@ def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
     """`items` in their order, fetched by a thread that is at most `size` of them ahead.
 
     What `items` raises is raised here, behind the item before. When this generator is closed, the thread is ended and
-    the iterator of `items`, if it is a generator, closed.
+    the iterator of `items`, if it is a generator, closed. The thread runs in the caller's context (`contextvars`).
     """
     fetched: queue.Queue = queue.Queue(size)
     stopped = threading.Event()
@@ -365,7 +366,7 @@ def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
         if not stopped.is_set():
             fetched.put((None, error or StopIteration()))
 
-    thread = threading.Thread(target=fetch, name="read_ahead", daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(fetch,), name="read_ahead", daemon=True)
     thread.start()
     try:
         while True:

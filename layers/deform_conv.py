@@ -1,13 +1,15 @@
 """The one door to deformable convolution (Dai et al., ICCV 2017; modulated: Zhu et al., CVPR 2019).
 
-Behind it stand two backends of the same meaning. "torchvision" works everywhere. "native" is ours, for the CPU, and is
+Behind it stand backends of the same meaning. "torchvision" works everywhere. "native" is ours, for the CPU, and is
 there when setup.py could compile it: `_deform_im2col.pyx` gathers the samples of all taps into the columns of a matrix
 product with the weights. Its arithmetic runs as the custom operators `stmask::deform_conv2d` and
-`stmask::deform_conv2d_backward`, so autograd, torch.compile and torch.export know it.
+`stmask::deform_conv2d_backward`, so autograd, torch.compile and torch.export know it. "mmcv" is for people who have
+mmcv and want its kernels; nothing here needs it.
 
 Letters: B images, Cin and Cout channels, H W input, H' W' output, K = kh·kw taps, G weight groups, O offset groups.
 """
 
+import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +30,19 @@ COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache between bein
 THREAD_NUMBERS = 32768  # of the columns, which a further thread must have to pay: what torch takes for its own loops
 MIN_BLOCK_CHANNELS = 16  # with fewer in a block, finding a sample's place costs more than reading it
 
+BACKENDS = ("native", "torchvision", "mmcv")
+HINTS = {
+    "native": " (it needs a C compiler: run pip install -e . again)",
+    "mmcv": " (it is a package of its own, mmcv with its operators)",
+}
+
 _backend: ContextVar[str] = ContextVar("deform_backend", default="auto")
 
 
 def available_backends() -> tuple[str, ...]:
-    """The names that `deform_backend` takes here, besides "auto", the faster first."""
-    return ("torchvision",) if _deform_im2col is None else ("native", "torchvision")
+    """The names that `deform_backend` takes here, besides "auto", the faster first; "mmcv" where it is installed."""
+    own = ("torchvision",) if _deform_im2col is None else ("native", "torchvision")
+    return (*own, "mmcv") if importlib.util.find_spec("mmcv") else own
 
 
 @contextmanager
@@ -44,12 +53,14 @@ def deform_backend(name: str) -> Iterator[None]:
     What torch.compile has compiled keeps the backend that it was compiled with.
 
     Raises:
-        InputError: there is no such backend here.
+        InputError: there is no such backend here, or it is an mmcv that pads rectangular kernels wrongly.
     """
     if name not in ("auto", *available_backends()):
-        hint = " (it needs a C compiler: run pip install -e . again)" if name == "native" else ""
+        hint = HINTS.get(name, "")
         known = ", ".join(("auto", *available_backends()))
         raise InputError(f"no deformable convolution called {name} here{hint}; there are: {known}")
+    if name == "mmcv":
+        _check_mmcv()
     token = _backend.set(name)
     try:
         yield
@@ -63,6 +74,42 @@ def _runs_native(device_type: str) -> bool:
     if name == "native" and device_type != "cpu":
         raise InputError(f"the native deformable convolution runs on the CPU, not on {device_type}")
     return name == "native" or (name == "auto" and device_type == "cpu" and _deform_im2col is not None)
+
+
+@torch.compiler.assume_constant_result
+def _runs_mmcv() -> bool:
+    return _backend.get() == "mmcv"
+
+
+def _mmcv_forward(features, offsets, weight, bias, stride, padding, dilation, modulation) -> Tensor:
+    """As torchvision's `deform_conv2d`, with the arguments as there, by mmcv's modulated operator."""
+    operators = importlib.import_module("mmcv.ops")
+    groups = features.shape[1] // weight.shape[1]
+    offset_groups = offsets.shape[1] // (2 * weight.shape[2] * weight.shape[3])
+    if modulation is None:
+        batch, channels, *size = offsets.shape
+        modulation = offsets.new_ones(batch, channels // 2, *size)
+    return operators.modulated_deform_conv2d(
+        features, offsets, modulation, weight, bias, stride, padding, dilation, groups, offset_groups
+    )
+
+
+def _check_mmcv() -> None:
+    """Raises InputError unless the installed mmcv has the operator and computes 3×5 kernels as torchvision does."""
+    features, weight = torch.arange(12.0).view(1, 1, 3, 4), torch.arange(15.0).view(1, 1, 3, 5)
+    offsets = torch.full((1, 30, 3, 4), 0.25)
+    geometry = ((1, 1), (1, 2), (1, 1))
+    expected = deform_conv2d(features, offsets, weight, None, *geometry)
+    try:
+        found = _mmcv_forward(features, offsets, weight, None, *geometry, None)
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"the deformable convolution of the installed mmcv does not run here: {reason}") from None
+    if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-4):
+        raise InputError(
+            "the installed mmcv pads kernels of 3×5 and 5×3 the wrong way round (its issue 1080): install a newer one, "
+            "or use the deformable convolution native or torchvision"
+        )
 
 
 @torch.compiler.assume_constant_result
@@ -103,7 +150,8 @@ def deformable_conv2d(
     if native:
         out = torch.ops.stmask.deform_conv2d(features, offsets, modulation, weight, bias, stride, padding, dilation)
     else:
-        out = deform_conv2d(features, offsets, weight, bias, stride, padding, dilation, mask=modulation)
+        convolve = _mmcv_forward if _runs_mmcv() else deform_conv2d
+        out = convolve(features, offsets, weight, bias, stride, padding, dilation, modulation)
     return out.to(out_dtype)
 
 

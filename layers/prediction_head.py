@@ -81,12 +81,20 @@ class PredictionHead(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> tuple[HeadOutput, list[Tensor]]:
         """(outputs for all anchors of `levels` [B,C,h,w] …, the shared feature U of each level, ≥ 0)."""
         shared = [self.upfeature(level) for level in levels]
-        outputs = [self._predict(features) for features in shared]
-        merged = {
-            name: torch.cat([getattr(output, name) for output in outputs], dim=1)
-            for name in ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings")
-        }
-        return HeadOutput(**merged), shared
+        maps = [self._predict(features) for features in shared]
+        box_deltas, logits, centerness, mask_coeffs, embeddings = zip(*maps, strict=True)
+        if self.centerness_kernel_major:
+            centerness = torch.cat([x.flatten(1) for level in centerness for x in level], dim=1)
+        else:
+            centerness = _kernel_fastest(centerness).squeeze(-1)
+        outputs = HeadOutput(
+            box_deltas=_kernel_fastest(box_deltas),
+            class_logits=_kernel_fastest(logits),
+            centerness=torch.tanh(centerness),
+            mask_coeffs=_kernel_fastest(mask_coeffs),
+            embeddings=F.normalize(_kernel_fastest(embeddings), dim=-1),
+        )
+        return outputs, shared
 
     def sampling_offsets(self, box_deltas: Tensor, kernel: int) -> Tensor:
         """Offsets [kh·kw,2] in cells, (dy, dx) per tap, at which FCB samples for an anchor with the regression values
@@ -100,7 +108,8 @@ class PredictionHead(nn.Module):
         seen = self._as_calibration_sees([box_deltas.view(1, 4, 1, 1)] * len(self.bbox_layer))
         return self.conf_layer[kernel].offsets(seen[kernel]).view(-1, 2)
 
-    def _predict(self, shared: Tensor) -> HeadOutput:
+    def _predict(self, shared: Tensor) -> tuple[list[Tensor], ...]:
+        """Box deltas, class logits, centerness, mask coefficients and embeddings of a level, each one map a kernel."""
         box_features = self.bbox_extra(shared)
         class_features = self.conf_extra(shared)
         mask_features = self.mask_extra(shared)
@@ -112,17 +121,9 @@ class PredictionHead(nn.Module):
             logits = [layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, seen, strict=True)]
         else:
             logits = [layer(class_features) for layer in self.conf_layer]
-        if self.centerness_kernel_major:
-            centerness = torch.cat([x.flatten(1) for x in centerness], dim=1)
-        else:
-            centerness = _kernel_fastest(centerness).squeeze(-1)
-        return HeadOutput(
-            box_deltas=_kernel_fastest(box_deltas),
-            class_logits=_kernel_fastest(logits),
-            centerness=torch.tanh(centerness),
-            mask_coeffs=_kernel_fastest([layer(mask_features) for layer in self.mask_layer]),
-            embeddings=F.normalize(_kernel_fastest([layer(track_features) for layer in self.track_layer]), dim=-1),
-        )
+        mask_coeffs = [layer(mask_features) for layer in self.mask_layer]
+        embeddings = [layer(track_features) for layer in self.track_layer]
+        return box_deltas, logits, centerness, mask_coeffs, embeddings
 
     def _as_calibration_sees(self, box_deltas: Sequence[Tensor]) -> Sequence[Tensor]:
         """The regression values for FCB: "ali" lays the kernel's grid over the box they tell, as if the anchor had the
@@ -144,6 +145,15 @@ def relative_to_kernel(box_deltas: Tensor, anchor: Kernel, kernel: Kernel) -> Te
     return box_deltas * factors + terms / SIZE_VARIANCE
 
 
-def _kernel_fastest(maps: Sequence[Tensor]) -> Tensor:
-    """[B,h·w·k,D] with rows, columns, kernels (fastest), of k maps [B,D,h,w]."""
-    return torch.stack([x.permute(0, 2, 3, 1) for x in maps], dim=3).flatten(1, 3)  # [B,h,w,k,D] → [B,h·w·k,D]
+def _kernel_fastest(levels: Sequence[Sequence[Tensor]]) -> Tensor:
+    """[B,A,D] over levels, rows, columns, kernels (fastest), of k maps [B,D,h,w] a level."""
+    levels = [[x.permute(0, 2, 3, 1) for x in maps] for maps in levels]
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return torch.cat([torch.stack(maps, dim=3).flatten(1, 3) for maps in levels], dim=1)
+    # Each number is written once, to its place; autograd cannot follow that, and the compiler does it by itself.
+    batch, _, _, length = levels[0][0].shape
+    counts = [sum(x.shape[1] * x.shape[2] for x in maps) for maps in levels]
+    merged = levels[0][0].new_empty(batch, sum(counts), length)
+    for maps, part in zip(levels, merged.split(counts, dim=1), strict=True):
+        torch.stack(maps, dim=3, out=part.view(batch, *maps[0].shape[1:3], len(maps), length))
+    return merged

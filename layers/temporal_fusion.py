@@ -21,14 +21,18 @@ def correlate(a: Tensor, b: Tensor, patch_size: int = 11) -> Tensor:
     (y + i − r, x + j − r), r = patch_size // 2, zero outside, divided by C; then a leaky ReLU of slope 0.1.
     """
     radius = patch_size // 2
-    height, width = a.shape[-2:]
-    padded = F.pad(b, (radius,) * 4)
-    products = [
-        (a * padded[..., i : i + height, j : j + width]).sum(dim=1)
-        for i in range(patch_size)
-        for j in range(patch_size)
-    ]
-    return F.leaky_relu(torch.stack(products, dim=1) / a.shape[1], CORRELATION_SLOPE)
+    batch, channels, height, width = a.shape
+    rows = a.permute(0, 2, 3, 1).reshape(batch * height, width, channels)
+    padded = F.pad(b, (radius,) * 4).permute(0, 2, 1, 3)  # [B,h+2r,C,w+2r]
+    span = width + 2 * radius
+    products = []
+    for i in range(patch_size):
+        # A row of a with the row of b that is i - r lower: every place with every other, of which a band is wanted.
+        pairs = rows @ padded[:, i : i + height].reshape(batch * height, channels, span)
+        band = pairs.as_strided((batch * height, patch_size, width), (width * span, 1, span + 1))
+        products.append(band.view(batch, height, patch_size, width))
+    window = torch.stack(products, dim=1).transpose(2, 3).flatten(1, 2)  # [B,i,h,j,w] → [B,i·j,h,w]
+    return F.leaky_relu(window / channels, CORRELATION_SLOPE)
 
 
 def fuse(last: FusionFeatures, current: FusionFeatures, patch_size: int) -> Tensor:
@@ -69,13 +73,13 @@ class TemporalNet(nn.Module):
 
 
 def shift_tracks(
-    tracks: Tracks, temporal_net: TemporalNet, fused: Tensor, prototypes: Tensor, score_decay: float
+    tracks: Tracks, box_deltas: Tensor, coeff_changes: Tensor, prototypes: Tensor, score_decay: float
 ) -> Tracks:
     """`tracks` as the temporal net expects them in the current frame: one frame older, with new boxes and masks.
 
-    `fused` [1,D,h,w] is the map of `fuse(last, current)`, `prototypes` [h,w,K] the current frame's.
+    `box_deltas` [N,4] and `coeff_changes` [N,K] are what `TemporalNet` says of them, `prototypes` [h,w,K] the current
+    frame's.
     """
-    box_deltas, coeff_changes = temporal_net(fused, tracks.boxes)
     boxes = decode(box_deltas, to_cxcywh(tracks.boxes))
     mask_coeffs = tracks.mask_coeffs + coeff_changes
     return replace(

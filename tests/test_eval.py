@@ -196,9 +196,39 @@ def test_display_draws_every_frame(checkpoint, data, tmp_path, whole_run):
 def test_benchmark_names_the_stages_and_the_device(checkpoint, data, tmp_path, capsys):
     assert command.main(arguments(checkpoint, data, tmp_path / "r.json", "--benchmark", "--max_videos=1")) == 0
     printed = capsys.readouterr().out
-    for stage in ("read", "network", "detect", "track", "write", "total"):
-        assert re.search(rf"^{stage} +[\d.]+ +[\d.]+ +\S+ +3$", printed, re.MULTILINE), stage
+    for stage in ("read", "network", "detect", "track", "write", "total", "wall"):
+        assert re.search(rf"^{stage}, ms +[\d.]+ \(p95 [\d.]+\)$", printed, re.MULTILINE), stage
     assert "cpu" in printed and re.search(r"peak memory \d+ MiB", printed)
+
+
+def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoint, data, whole_run, tmp_path, capsys):
+    out = tmp_path / "r.json"
+    assert command.main(arguments(checkpoint, data, out, "--benchmark", "--baseline", "--no_overlap")) == 0
+    assert json.loads(out.read_text()) == json.loads(whole_run.read_text())
+    printed = capsys.readouterr().out
+    assert re.search(r"^ +this run +baseline$", printed, re.MULTILINE)
+    found = json.loads((tmp_path / "r_benchmark.json").read_text())
+    runs = found["runs"]
+    assert list(runs) == ["this run", "baseline"]
+    assert [run["frames"] for run in runs.values()] == [sum(LENGTHS.values())] * 2
+    assert (runs["baseline"]["fused"], runs["baseline"]["deform_backend"]) == (False, "torchvision")
+    assert not runs["this run"]["overlap"]
+    assert found["gflop"] > 0 and found["peaks_gflops"]["fp32"] > 0 and found["machine"]["threads"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision=fp16"], "fp16 needs a GPU"),
+        (["--deform_backend=mmcv"], "no deformable convolution called mmcv"),
+        (["--baseline"], "--baseline needs --benchmark"),
+    ],
+)
+def test_what_cannot_be_run_is_bad_input(checkpoint, data, tmp_path, capsys, monkeypatch, options, message):
+    monkeypatch.setattr("layers.deform_conv.available_backends", lambda: ("torchvision",))
+    assert command.main(arguments(checkpoint, data, tmp_path / "r.json", *options)) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_random_weights_say_so(data, tmp_path, capsys):

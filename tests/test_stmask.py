@@ -1,6 +1,7 @@
 """The network's contract, loading, and the tracker of one video."""
 
 import json
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 
 from data.config import MODELS, get_config
-from stmask import STMask, VideoTracker, better_config, make_detector, track_videos
+from layers import deform_conv
+from stmask import Network, STMask, VideoTracker, better_config, make_detector, track_videos
 from tests.parity import REFERENCE, clip, frame_meta, load_model
 from utils.checkpoint import save_state_dict
-from utils.structures import FrameInput, InputError
+from utils.structures import FrameInput, FrameMeta, InputError
 
 DEMO = "STMask_demo_config"
 
@@ -342,6 +344,107 @@ def test_a_bad_frame_is_as_if_it_were_not_there():
     expected = list(track_videos(model, without))
     assert torch.equal(results[2].objects.track_ids, expected[1].objects.track_ids)
     assert np.array_equal(results[2].objects.boxes_px, expected[1].objects.boxes_px)
+
+
+# ------------------------------------------------------------------------------------------------ how it is run
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["STMask_plus_resnet50", "STMask_plus_resnet50_ada"])
+def test_the_fused_network_says_what_the_model_says_and_leaves_it_alone(name):
+    model = load_model(name)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    network = Network(model)
+    images = clip(1)[:2]
+    ours, expected = network(images), model(images)
+    for field in ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings", "prototypes"):
+        a, b = getattr(ours, field), getattr(expected, field)
+        assert (a - b).abs().max() <= 2e-5 * b.abs().max(), field
+    plain, fused = VideoTracker(model), VideoTracker(model, network=network)
+    for image in clip(1)[:4]:
+        a, b = fused.step(image), plain.step(image)
+        assert torch.equal(a.track_ids, b.track_ids) and torch.equal(a.labels, b.labels)
+        torch.testing.assert_close(a.boxes, b.boxes, atol=1e-5, rtol=0)
+        torch.testing.assert_close(a.masks, b.masks, atol=1e-3, rtol=0)
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@torch.inference_mode()
+def test_in_bfloat16_the_network_alone_is_bfloat16(demo, images):
+    network = Network(demo, "bf16")
+    predictions, exact = network(images[:1]), demo(images[:1])
+    assert predictions.class_logits.dtype == predictions.fusion_features.shared.dtype == torch.bfloat16
+    assert predictions.anchors.dtype == torch.float32
+    difference = (predictions.class_logits.float() - exact.class_logits).abs().max() / exact.class_logits.abs().max()
+    assert 0 < difference < 0.05
+    tracker = VideoTracker(demo, network=network)
+    for image in images[:2]:
+        tracker.step(image)
+        known = tracker.known
+        assert len(known)
+        for field in ("boxes", "scores", "centerness", "mask_coeffs", "embeddings", "masks"):
+            assert getattr(known, field).dtype == torch.float32, field
+
+
+def test_half_precision_needs_a_gpu(demo):
+    with pytest.raises(InputError, match="fp16 needs a GPU"):
+        Network(demo, "fp16")
+
+
+def test_overlapped_tracking_gives_the_same_results_in_the_same_order(demo, images):
+    frames = list(demo_frames(images))
+    alone, ahead = (list(track_videos(demo, frames, overlap=overlap)) for overlap in (False, True))
+    assert len(alone) == len(ahead) == 6
+    for ours, theirs in zip(ahead, alone, strict=True):
+        assert (ours.meta, ours.is_last, ours.error) == (theirs.meta, theirs.is_last, theirs.error)
+        if ours.objects is not None:
+            assert_same_tracks(ours.objects, theirs.objects)
+
+
+def test_overlapped_tracking_raises_what_reading_raises_and_ends_when_it_is_closed(demo, images):
+    def broken():
+        yield from list(demo_frames(images))[:2]
+        raise OSError("the disk is gone")
+
+    results = track_videos(demo, broken(), overlap=True)
+    assert [next(results).meta.frame_index for _ in range(2)] == [0, 1]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(results)
+    demo.train()
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield from demo_frames(images)
+        finally:
+            closed.append(True)
+
+    results = track_videos(demo, endless(), overlap=True)
+    next(results)
+    results.close()
+    assert closed == [True]
+    assert demo.training
+    demo.eval()
+    assert not [thread for thread in threading.enumerate() if thread.name == "read_ahead"]
+
+
+def test_overlapped_tracking_keeps_the_caller_s_backend(demo, images, monkeypatch):
+    seen = []
+    monkeypatch.setattr(VideoTracker, "step", lambda self, image: seen.append(deform_conv._backend.get()) or 1 / 0)
+    with deform_conv.deform_backend("torchvision"), pytest.raises(ZeroDivisionError):
+        list(track_videos(demo, demo_frames(images), overlap=True))
+    assert seen == ["torchvision"]
+
+
+def demo_frames(images):
+    for video in (1, 2):
+        for index, image in enumerate(images):
+            meta = FrameMeta(video, index, (50, 70), (64, 96), (64, 96))
+            bad = (video, index) == (1, 1)
+            yield FrameInput(meta, None if bad else image, index == 2, error="bad" if bad else None)
 
 
 def test_objects_can_be_indexed_joined_and_moved():

@@ -24,6 +24,12 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     return device
 
 
+def synchronize(device: torch.device) -> None:
+    """Waits until `device` has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def describe_device(device: torch.device) -> str:
     """The device's name for people: the GPU's model, or the number of CPU threads."""
     if device.type == "cuda":

@@ -1,23 +1,27 @@
 """How long the stages of a frame take."""
 
+import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+from utils.device import synchronize
 
 TOTAL = "total"
 
 
 @dataclass(frozen=True)
 class StageStats:
-    """One stage over all frames that had it: median and 95th percentile of a frame, their sum, number of frames."""
+    """One stage over all frames that had it: median, 95th percentile and maximum of a frame, sum, number of frames."""
 
     median_ms: float
     p95_ms: float
+    max_ms: float
     total_s: float
     count: int
 
@@ -32,14 +36,15 @@ class StageTimer:
             timer.frame_done()
         print(format_summary(timer.summary()))
 
-    Several blocks of one stage within a frame add up. A block that raises is not counted. Stages do not nest. Four
+    Several blocks of one stage within a frame add up. A block that raises is not counted. Stages do not nest. Each
+    thread has a frame of its own: one that hands a frame on to another gives its stages along (`take`, `give`). Four
     bytes a frame and stage are kept. `clock` gives seconds.
     """
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter):
         self._device = device
         self._clock = clock
-        self._frame: dict[str, float] = {}
+        self._local = threading.local()
         self._samples: dict[str, array] = {}
 
     @contextmanager
@@ -47,15 +52,27 @@ class StageTimer:
         """A block whose duration counts for `stage`; the name "total" is taken by the sum of a frame's stages."""
         begin = self._now()
         yield
-        self._frame[stage] = self._frame.get(stage, 0.0) + self._now() - begin
+        self.give({stage: self._now() - begin})
+
+    def take(self) -> dict[str, float]:
+        """{stage: seconds} of this thread's frame so far, which starts anew."""
+        stages, self._local.stages = getattr(self._local, "stages", {}), {}
+        return stages
+
+    def give(self, stages: Mapping[str, float]) -> None:
+        """Adds {stage: seconds} to this thread's frame."""
+        frame = self._local.__dict__.setdefault("stages", {})
+        for stage, seconds in stages.items():
+            frame[stage] = frame.get(stage, 0.0) + seconds
 
     def frame_done(self) -> None:
-        """Closes a frame: its stages, and their sum "total", become one sample each. Without stages there is none."""
-        if self._frame:
-            self._frame[TOTAL] = sum(self._frame.values())
-        for stage, seconds in self._frame.items():
+        """Closes this thread's frame: its stages, and their sum "total", become one sample each. Without stages there
+        is none."""
+        stages = self.take()
+        if stages:
+            stages[TOTAL] = sum(stages.values())
+        for stage, seconds in stages.items():
             self._samples.setdefault(stage, array("f")).append(seconds)
-        self._frame = {}
 
     def summary(self) -> dict[str, StageStats]:
         """{stage: StageStats} over the closed frames, in the order the stages first came, "total" last; {} at first.
@@ -66,14 +83,28 @@ class StageTimer:
         return {stage: _stats(np.array(self._samples[stage], np.float64)) for stage in stages}
 
     def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
         return self._clock()
+
+
+class NoTimer:
+    """Stands where a `StageTimer` might, and measures nothing."""
+
+    def __call__(self, stage: str) -> AbstractContextManager:
+        return nullcontext()
+
+    def take(self) -> dict[str, float]:
+        return {}
+
+    def give(self, stages: Mapping[str, float]) -> None:
+        pass
 
 
 def _stats(seconds: np.ndarray) -> StageStats:
     median, p95 = np.percentile(seconds, (50, 95))
-    return StageStats(1000 * float(median), 1000 * float(p95), float(seconds.sum()), len(seconds))
+    return StageStats(
+        1000 * float(median), 1000 * float(p95), 1000 * float(seconds.max()), float(seconds.sum()), len(seconds)
+    )
 
 
 def format_summary(summary: Mapping[str, StageStats]) -> str:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
@@ -431,7 +432,67 @@ def test_without_the_extension_torchvision_does_all(monkeypatch):
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(InputError, match="mmcv.*auto"), deform_backend("mmcv"):
+    with pytest.raises(InputError, match="mmvc.*auto"), deform_backend("mmvc"):
+        pass
+
+
+class StandInForMmcv:
+    """Has mmcv's operator, by torchvision's; `shifted` samples beside the place, as wrong padding does."""
+
+    def __init__(self):
+        self.shifted = False
+        self.calls = 0
+
+    def modulated_deform_conv2d(
+        self, features, offsets, mask, weight, bias, stride, padding, dilation, groups, offset_groups
+    ):
+        self.calls += 1
+        assert groups == features.shape[1] // weight.shape[1]
+        assert offset_groups * 2 * weight.shape[2] * weight.shape[3] == offsets.shape[1]
+        out = torchvision.ops.deform_conv2d(features, offsets, weight, bias, stride, padding, dilation, mask)
+        return out.roll(1, dims=-1) if self.shifted else out
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    operators = StandInForMmcv()
+    monkeypatch.setattr(deform_conv, "available_backends", lambda: ("torchvision", "mmcv"))
+    monkeypatch.setattr(deform_conv.importlib, "import_module", {"mmcv.ops": operators}.__getitem__)
+    return operators
+
+
+@pytest.mark.parametrize("modulated", [True, False])
+def test_mmcv_gets_its_arguments_in_its_own_order(stand_in, modulated):
+    torch.manual_seed(0)
+    features, weight, offsets = torch.randn(2, 4, 6, 7), torch.randn(6, 2, 3, 5), torch.randn(2, 60, 6, 7)
+    modulation = torch.rand(2, 30, 6, 7) if modulated else None
+    arguments = (features, offsets, weight, torch.randn(6), modulation, (1, 1), (1, 2))
+    with deform_backend("torchvision"):
+        expected = deformable_conv2d(*arguments)
+    with deform_backend("mmcv"):
+        stand_in.calls = 0
+        near(deformable_conv2d(*arguments), expected)
+    assert stand_in.calls == 1
+
+
+def test_an_mmcv_that_pads_the_wrong_way_round_is_refused(stand_in):
+    stand_in.shifted = True
+    with pytest.raises(InputError, match="issue 1080"), deform_backend("mmcv"):
+        pass
+
+
+def test_an_mmcv_without_operators_is_refused(stand_in, monkeypatch):
+    def fail(name):
+        raise ImportError(f"No module named {name!r}")
+
+    monkeypatch.setattr(deform_conv.importlib, "import_module", fail)
+    with pytest.raises(InputError, match="does not run here: No module named 'mmcv.ops'"), deform_backend("mmcv"):
+        pass
+
+
+def test_without_mmcv_it_is_refused(monkeypatch):
+    monkeypatch.setattr(deform_conv.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="mmcv here .*a package of its own"), deform_backend("mmcv"):
         pass
 
 

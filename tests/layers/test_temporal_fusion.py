@@ -165,19 +165,10 @@ def test_net_of_no_boxes(recorded):
 # ---------------------------------------------------------------------------------------------------- the shift
 
 
-def constant_net(deltas, changes):
-    """A net that answers the same whatever it sees."""
-    net = make_net()
-    for layer, values in ((net.fc, deltas), (net.fc_coeff, changes)):
-        layer.weight.zero_()
-        layer.bias.copy_(torch.tensor(values))
-    return net
-
-
 def test_shift_that_changes_nothing_ages_and_decays_and_assembles_the_mask_anew():
     tracks = make_tracks([[0.1, 0.2, 0.5, 0.8], [0.6, 0.1, 0.9, 0.3]])
     prototypes = torch.randn(8, 10, NUM_PROTOTYPES)
-    shifted = shift_tracks(tracks, constant_net([0.0] * 4, [0.0] * 3), torch.randn(1, 5, 6, 10), prototypes, 0.95)
+    shifted = shift_tracks(tracks, torch.zeros(2, 4), torch.zeros(2, 3), prototypes, 0.95)
     near(shifted.boxes, tracks.boxes)
     assert torch.equal(shifted.mask_coeffs, tracks.mask_coeffs)
     assert torch.equal(shifted.ages, tracks.ages + 1)
@@ -191,15 +182,16 @@ def test_shift_that_changes_nothing_ages_and_decays_and_assembles_the_mask_anew(
 def test_shift_moves_the_box_as_an_anchor_and_adds_to_the_coefficients():
     tracks = make_tracks([[0.1, 0.2, 0.5, 0.4]], mask_coeffs=torch.tensor([[1.0, 2.0, 3.0]]))
     prototypes = torch.randn(8, 10, NUM_PROTOTYPES)
-    net = constant_net([5.0, -5.0, 0.0, 0.0], [0.5, 0.0, -1.0])
-    shifted = shift_tracks(tracks, net, torch.zeros(1, 5, 6, 10), prototypes, 1.0)
+    deltas, changes = torch.tensor([[5.0, -5.0, 0.0, 0.0]]), torch.tensor([[0.5, 0.0, -1.0]])
+    shifted = shift_tracks(tracks, deltas, changes, prototypes, 1.0)
     near(shifted.boxes, torch.tensor([[0.3, 0.1, 0.7, 0.3]]))  # half its width right, half its height up
     near(shifted.mask_coeffs, torch.tensor([[1.5, 2.0, 2.0]]))
     near(shifted.masks, assemble_masks(prototypes, torch.tensor([[1.5, 2.0, 2.0]]), shifted.boxes))
 
 
 def test_shift_of_no_tracks():
-    shifted = shift_tracks(make_tracks([]), make_net(), torch.zeros(1, 5, 6, 10), torch.ones(8, 10, 3), 0.95)
+    none = make_tracks([])
+    shifted = shift_tracks(none, *make_net()(torch.zeros(1, 5, 6, 10), none.boxes), torch.ones(8, 10, 3), 0.95)
     assert len(shifted) == 0
     assert shifted.masks.shape == (0, 8, 10)
     assert shifted.boxes.shape == (0, 4)

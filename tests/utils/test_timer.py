@@ -101,7 +101,8 @@ def test_a_gpu_is_waited_for_before_and_after_a_block_and_a_cpu_never(monkeypatc
 
 
 def test_table_has_a_line_a_stage_with_milliseconds_and_frames_per_second():
-    table = format_summary({"network": StageStats(40.0, 55.5, 2.0, 50), "none": StageStats(0.0, 0.0, 0.0, 3)})
+    network, none = StageStats(40.0, 55.5, 60.0, 2.0, 50), StageStats(0.0, 0.0, 0.0, 0.0, 3)
+    table = format_summary({"network": network, "none": none})
     head, network, none = table.splitlines()
     assert head.split() == ["stage", "median", "ms", "p95", "ms", "FPS", "frames"]
     assert network.split() == ["network", "40.00", "55.50", "25.0", "50"]
