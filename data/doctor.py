@@ -17,6 +17,7 @@ from data.findings import Finding, Findings, Rule
 from data.results import check_rle
 from data.ytvis import read_annotations
 from utils.files import NotAList, read_json_list
+from utils.rle import measure_masks
 from utils.structures import InputError, Video
 
 DUPLICATE_IOU = 0.9
@@ -135,8 +136,12 @@ class _Examiner:
             self._take_score(entry["score"], where)
         if "segmentations" in entry:
             masks = self._take_masks(entry["segmentations"], video, where)
-            if masks is not None and video is not None and category_id is not None:
-                self._compare(_Track(index, masks, _total_area(masks)), video.video_id, category_id, where)
+            if masks is not None:
+                track = _Track(index, masks, int(measure_masks(masks).sum()))
+                if not track.area:
+                    self.findings.add(NEVER_SEEN, where)
+                if video is not None and category_id is not None:
+                    self._compare(track, video.video_id, category_id, where)
         if video is not None and category_id is not None:
             self._num_tracks[video.video_id, category_id] += 1
             if self._num_tracks[video.video_id, category_id] == MAX_TRACKS + 1:
@@ -187,8 +192,6 @@ class _Examiner:
                 masks.append(segmentation)
         if faults:
             return None
-        if not _total_area(masks):
-            self.findings.add(NEVER_SEEN, where)
         return masks
 
     def _compare(self, track: _Track, video_id: int, category_id: int, where: str) -> None:
@@ -228,10 +231,6 @@ def _mask_fault(segmentation: Any, video: Video | None) -> tuple[Rule, str] | No
         return None
     rule = SWAPPED_SIZE if size == [video.width, video.height] else WRONG_SIZE
     return rule, f"{size} (height, width), the video is [{video.height}, {video.width}]"
-
-
-def _total_area(masks: list[dict | None]) -> int:
-    return sum(int(coco_mask.area(mask)) for mask in masks if mask is not None)
 
 
 def _tube_iou(first: _Track, second: _Track) -> float:
