@@ -7,6 +7,7 @@ warnings where a file is taken as it is but hardly as it was meant.
 
 import os
 from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +57,21 @@ TOO_MANY = Rule("warning", f"over {MAX_TRACKS} tracks of a class in a video", f"
 NO_PREDICTION = Rule("warning", "a video has no track", "its objects count as missed")
 
 
-def examine_results(annotations_path: str | os.PathLike, results_path: str | os.PathLike) -> list[Finding]:
+def examine_results(
+    annotations_path: str | os.PathLike,
+    results_path: str | os.PathLike,
+    choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> list[Finding]:
     """What is wrong with a results.json for the videos and categories of an annotation file; [] if nothing is.
+
+    `choose` says which of the videos the results should be of, given all their ids; by default all.
 
     Raises:
         InputError: one of the files cannot be read, or the annotation file itself has faults.
     """
     videos, category_ids = _read_tables(annotations_path)
+    if choose is not None:
+        videos = {video_id: videos[video_id] for video_id in choose(list(videos))}
     examiner = _Examiner(videos, category_ids)
     try:
         for index, entry in enumerate(read_json_list(results_path)):

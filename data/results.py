@@ -221,7 +221,7 @@ def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None
             return json.load(file, object_hook=object_hook)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file: {error}") from None
 
 

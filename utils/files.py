@@ -89,6 +89,8 @@ def _next_entry(decoder: json.JSONDecoder, text: str, file: IO) -> tuple[Any, st
             # What is only cut off by the chunk shows at its end, or as a string that has none.
             if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
                 raise ValueError(problem) from None
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         else:
             rest = text[end:].lstrip()
             if rest and rest[0] in ",]":

@@ -6,6 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,13 @@ from utils.structures import InputError
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a file, lists of runs compressed as they are met: as numbers they take twenty times the file."""
     with _reading(path), open(path, encoding="utf-8-sig") as file:
-        return json.loads(file.read(), object_hook=_compacting())
+        return json.loads(file.read(), object_hook=compact_masks())
 
 
 def _read_entries(path: str | os.PathLike) -> Iterator[Any]:
     """The entries of a file of predictions, one after the other, as `read_json` gives them."""
     with _reading(path):
-        yield from read_json_list(path, _compacting(), encoding="utf-8-sig")
+        yield from read_json_list(path, compact_masks(), encoding="utf-8-sig")
 
 
 @contextmanager
@@ -37,14 +38,12 @@ def _reading(path: str | os.PathLike) -> Iterator[None]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     except NotAList as error:
         raise InputError(f"{path}: predictions must be a list ({error})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not a JSON file ({error})") from error
-    except RecursionError as error:
-        raise InputError(f"{path}: is nested too deeply") from error
 
 
-def _compacting() -> Callable[[dict], dict]:
-    """Makes of the objects of a JSON file, as they are read, what takes little memory."""
+def compact_masks() -> Callable[[dict], dict]:
+    """An `object_hook` for a JSON file that makes of its objects, as they are read, what takes little memory."""
     sizes: dict[tuple, list] = {}
 
     def compact(item: dict) -> dict:
@@ -60,11 +59,17 @@ def _compacting() -> Callable[[dict], dict]:
     return compact
 
 
+ID_KEYS = ("id", "video_id", "category_id")
+
+
 def _require_keys(item: Any, keys: tuple[str, ...], where: str) -> None:
-    """Raises InputError, starting with `where`, unless `item` is a dict that has `keys`."""
+    """Raises InputError, starting with `where`, unless `item` is a dict that has `keys`, those of ids with numbers."""
     missing = [key for key in keys if key not in item] if isinstance(item, dict) else keys
     if missing:
         raise InputError(f"{where} has no {' and no '.join(map(repr, missing))}")
+    for key in keys:
+        if key in ID_KEYS and not isinstance(item[key], Real):
+            raise InputError(f"{where}: {key!r} must be a number, not {item[key]!r}")
 
 
 def _require_list(items: Any, keys: tuple[str, ...], source: str, what: str) -> None:
@@ -114,6 +119,9 @@ class YTVOS:
                 raise InputError(f"{self.source}: must hold an object with videos, categories and annotations")
             _require_list(dataset.get("videos"), ("id",), self.source, "video")
             _require_list(dataset.get("categories"), ("id", "name"), self.source, "category")
+            for category in dataset["categories"]:
+                if not isinstance(category["name"], str):
+                    raise InputError(f"{self.source}: category {category['id']}: 'name' must be text")
             self.dataset = dict(dataset)
             if "annotations" in dataset:  # the sets that are scored by a server have none
                 keys = ("id", "video_id", "category_id", "segmentations", "areas")
@@ -128,6 +136,9 @@ class YTVOS:
         if video is None:  # then it takes part in nothing, and its polygons have no size
             return dict(annotation)
         where = f"{self.source}: annotation {annotation['id']}"
+        areas = annotation["areas"]
+        if not isinstance(areas, list) or not all(area is None or isinstance(area, Real) for area in areas):
+            raise InputError(f"{where}: areas must be a list with one number or null a frame")
         return {**annotation, "segmentations": _compressed(annotation, video, where)[0]}
 
     def createIndex(self) -> None:
