@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -78,11 +79,11 @@ from utils.report import write_report
 from utils.stop_signal import StopSignal
 from utils.structures import FrameMeta, FrameResult, InputError, ObjectInsides, Predictions, Tracks, Video, VideoResult
 from utils.timer import StageTimer, format_summary
-from utils.tracking_eval import RATES, evaluate_tracking
+from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
 from utils.visualization import FrameRate, Overlay, Trails, draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
-from utils.ytvos import YTVOS, load_pair
+from utils.ytvos import YTVOS, compact_masks, load_pair
 
 logger = logging.getLogger("eval")
 
@@ -92,7 +93,7 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 DATA_SET_OPTIONS = (  # that say nothing about a person's own video
     *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
     *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
-    "baseline",
+    *("track_score_threshold", "baseline"),
 )
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
@@ -160,7 +161,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
     )
     group.add_argument("--display_png", action="store_true", help="with --display: also every frame as a PNG")
-    group.add_argument(
+    modes = group.add_mutually_exclusive_group()
+    modes.add_argument(
         "--only_calc_metrics",
         action="store_true",
         help="score the results file that is there against --ann_file; no model is run",
@@ -175,10 +177,17 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="FILE",
         help="with --only_calc_metrics: by how much the results are better than these, with 95 %% intervals",
     )
-    group.add_argument(
+    modes.add_argument(
         "--check",
         action="store_true",
         help="examine the results file that is there against --ann_file; no model is run",
+    )
+    group.add_argument(
+        "--track_score_threshold",
+        type=float,
+        default=SCORE_THRESHOLD,
+        metavar="SCORE",
+        help="HOTA, IDF1, switches are of the tracks with at least this score; 0: of all (default: %(default)s)",
     )
 
     group = parser.add_argument_group("speed")
@@ -239,6 +248,8 @@ def run(options: argparse.Namespace, world: World) -> int:
         if getattr(options, name):
             if options.ann_file is None:
                 raise InputError(f"--{name} needs --ann_file=FILE with annotations")
+            if options.check and (options.report or options.compare):
+                raise InputError("--check only examines the results; --report and --compare need --only_calc_metrics")
             if world.is_main:
                 return examine(options) if options.check else score(options)
             return 0
@@ -283,24 +294,35 @@ def refuse_unread(options: argparse.Namespace) -> None:
         raise InputError("--show_frame needs --show")
 
 
-def truth_of(options: argparse.Namespace) -> YTVOS:
-    """The annotations of --ann_file, of the videos that --split and --video_ids leave."""
-    truth = YTVOS(read_annotations(options.ann_file), options.ann_file)
-    ids = videos_of_split(options.split, list(truth.vids))
+def choose_videos(options: argparse.Namespace, video_ids: Sequence[int]) -> Sequence[int]:
+    """Those of `video_ids`, all of --ann_file, that --split, --video_ids and --max_videos leave; written if asked."""
+    chosen = videos_of_split(options.split, video_ids)
     if options.video_ids:
-        ids = read_video_ids(options.video_ids, ids)
-    if len(ids) < len(truth.vids):
-        truth = YTVOS(subset_annotations(truth.dataset, ids), options.ann_file)
-    return truth
+        chosen = read_video_ids(options.video_ids, chosen)
+    chosen = chosen[: options.max_videos]
+    if options.write_video_ids:
+        write_video_ids(options.write_video_ids, chosen)
+    return chosen
+
+
+def restrict(tracks: YTVOS, video_ids: Sequence[int]) -> YTVOS:
+    """The same of these videos alone."""
+    if len(video_ids) == len(tracks.vids):
+        return tracks
+    return YTVOS(subset_annotations(tracks.dataset, video_ids), tracks.source)
 
 
 def score(options: argparse.Namespace) -> int:
     """Prints the scores of the results file, and by how much they differ from those of another."""
-    truth, results = load_pair(truth_of(options), options.mask_det_file)
-    print_scores(truth, results, options.report, options.image_root)
+    # Results may be of all videos of the annotation file where only some of them are scored.
+    whole = YTVOS(read_annotations(options.ann_file, compact_masks()), options.ann_file)
+    video_ids = choose_videos(options, list(whole.vids))
+    truth, results = (restrict(tracks, video_ids) for tracks in load_pair(whole, options.mask_det_file))
+    print_scores(truth, results, options, options.image_root)
     if options.compare:
         print(f"\n{options.mask_det_file} against {options.compare}:")
-        differences = compare_results(truth, options.compare, results)
+        others = restrict(load_pair(whole, options.compare)[1], video_ids)
+        differences = compare_results(truth, others, results, options.track_score_threshold)
         for name in COMPARED:
             print(describe_difference(name, differences[name], len(truth.vids)))
     return 0
@@ -308,21 +330,24 @@ def score(options: argparse.Namespace) -> int:
 
 def examine(options: argparse.Namespace) -> int:
     """Prints what is wrong with the results file; 1 if a server would refuse it."""
-    findings = examine_results(options.ann_file, options.mask_det_file)
+    findings = examine_results(options.ann_file, options.mask_det_file, partial(choose_videos, options))
     print(format_findings(findings))
     return exit_code(findings)
 
 
-def print_scores(truth: YTVOS, results: YTVOS, report: str | None, image_root: str | os.PathLike | None) -> None:
-    """Prints the tables of YouTube-VIS scores and of tracking, and writes a report to the folder `report`, if given."""
+def print_scores(
+    truth: YTVOS, results: YTVOS, options: argparse.Namespace, image_root: str | os.PathLike | None
+) -> None:
+    """Prints the tables of YouTube-VIS scores and of tracking, and writes the report that is asked for."""
+    threshold = options.track_score_threshold
     print(format_table(evaluate_results(truth, results)))
-    tracking = evaluate_tracking(truth, results)
+    tracking = evaluate_tracking(truth, results, threshold)
     print(
-        f"tracks with a score of at least {tracking.score_threshold}: "
+        f"tracks with a score of at least {threshold:g} (--track_score_threshold): "
         + ", ".join(f"{name} {format_tracking(name, value)}" for name, value in tracking.overall().items())
     )
-    if report:
-        print(f"report: {write_report(truth, results, report, image_root)}")
+    if options.report:
+        print(f"report: {write_report(truth, results, options.report, image_root, score_threshold=threshold)}")
 
 
 def format_tracking(name: str, value: float) -> str:
@@ -561,7 +586,7 @@ def evaluate(
     print(f"{num_frames} frames in {seconds:.1f} s on {describe_device(model.device)}{processes}")
     if any(dataset.annotations(video.video_id) for video in dataset.videos):
         truth = YTVOS(dataset.truth(), dataset.ann_file)
-        print_scores(*load_pair(truth, results_path), options.report, dataset.image_root)
+        print_scores(*load_pair(truth, results_path), options, dataset.image_root)
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:

@@ -5,10 +5,9 @@ official evaluator refuses the file, crashes on it, or silently scores something
 warnings where a file is taken as it is but hardly as it was meant.
 """
 
-import json
 import os
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +17,13 @@ from data.check import read_categories, read_videos
 from data.findings import Finding, Findings, Rule
 from data.results import check_rle
 from data.ytvis import read_annotations
+from utils.files import NotAList, read_json_list
+from utils.rle import measure_masks
 from utils.structures import InputError, Video
 
 DUPLICATE_IOU = 0.9
 MAX_TRACKS = 100  # of a video and category: the evaluator takes no more
 MEMORY = 256 * 2**20  # bytes of masks that are kept to look for duplicates
-CHUNK = 2**20  # characters
 
 _KEYS = ("video_id", "category_id", "score", "segmentations")
 _ONE_A_FRAME = "write one entry a frame of the video, null where the object is not seen"
@@ -57,18 +57,26 @@ TOO_MANY = Rule("warning", f"over {MAX_TRACKS} tracks of a class in a video", f"
 NO_PREDICTION = Rule("warning", "a video has no track", "its objects count as missed")
 
 
-def examine_results(annotations_path: str | os.PathLike, results_path: str | os.PathLike) -> list[Finding]:
+def examine_results(
+    annotations_path: str | os.PathLike,
+    results_path: str | os.PathLike,
+    choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
+) -> list[Finding]:
     """What is wrong with a results.json for the videos and categories of an annotation file; [] if nothing is.
+
+    `choose` says which of the videos the results should be of, given all their ids; by default all.
 
     Raises:
         InputError: one of the files cannot be read, or the annotation file itself has faults.
     """
     videos, category_ids = _read_tables(annotations_path)
+    if choose is not None:
+        videos = {video_id: videos[video_id] for video_id in choose(list(videos))}
     examiner = _Examiner(videos, category_ids)
     try:
-        for index, entry in enumerate(_read_entries(results_path)):
+        for index, entry in enumerate(read_json_list(results_path)):
             examiner.take(index, entry)
-    except _NotAList as error:
+    except NotAList as error:
         examiner.findings.add(NOT_A_LIST, "the file", str(error))
     except ValueError as error:
         examiner.findings.add(NOT_JSON, "the file", str(error))
@@ -87,71 +95,6 @@ def _read_tables(path: str | os.PathLike) -> tuple[dict[int, Video], set[int]]:
         if finding.severity == "fault":
             raise InputError(f"{path}: {finding.where}: {finding.what}; `python -m data.check {path}` names all faults")
     return {video_id: video for video_id, video in videos.items() if video is not None}, set(categories)
-
-
-# ---------------------------------------------------------------------------------------------------- the file
-
-
-class _NotAList(Exception):
-    pass
-
-
-def _read_entries(path: str | os.PathLike) -> Iterator[Any]:
-    """The entries of a JSON list, of which no more than one and a chunk are in memory.
-
-    Raises:
-        _NotAList: it is something else.
-        ValueError: it is no whole JSON; the entries before the fault have come.
-    """
-    decoder = json.JSONDecoder()
-    with open(path, encoding="utf-8") as file:
-        text = _more("", file)
-        if not text.startswith("["):
-            raise _NotAList(f"it begins with {text[:20]!r}")
-        text = _more(text[1:], file)
-        if text.startswith("]"):
-            text = text[1:]
-        else:
-            while True:
-                entry, text = _next_entry(decoder, text, file)
-                yield entry
-                if text[0] == "]":
-                    text = text[1:]
-                    break
-                text = _more(text[1:], file)
-        if _more(text, file):
-            raise ValueError("something follows the end of the list")
-
-
-def _more(text: str, file) -> str:
-    """`text`, and more of the file if it holds nothing but white space, without white space before it."""
-    text = text.lstrip()
-    while not text and (read := file.read(CHUNK)):
-        text = read.lstrip()
-    return text
-
-
-def _next_entry(decoder: json.JSONDecoder, text: str, file) -> tuple[Any, str]:
-    """(The value that `text` begins with, the text from the comma or bracket behind it on), reading what is needed."""
-    while True:
-        try:
-            entry, end = decoder.raw_decode(text)
-        except json.JSONDecodeError as error:
-            problem = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"
-            # What is only cut off by the chunk shows at its end, or as a string that has none.
-            if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
-                raise ValueError(problem) from None
-        else:
-            rest = text[end:].lstrip()
-            if rest and rest[0] in ",]":
-                return entry, rest
-            problem = f"{rest[:20]!r} follows an entry" if rest else "the list has no end"
-            if len(rest) > 16:  # otherwise it may be the rest of a number
-                raise ValueError(problem)
-        read = file.read(max(CHUNK, len(text)))  # twice as much each time: a large entry is not decoded too often
-        if not read:
-            raise ValueError(f"{problem}, at the end of the file")
-        text += read
 
 
 # ---------------------------------------------------------------------------------------------------- the entries
@@ -202,8 +145,12 @@ class _Examiner:
             self._take_score(entry["score"], where)
         if "segmentations" in entry:
             masks = self._take_masks(entry["segmentations"], video, where)
-            if masks is not None and video is not None and category_id is not None:
-                self._compare(_Track(index, masks, _total_area(masks)), video.video_id, category_id, where)
+            if masks is not None:
+                track = _Track(index, masks, int(measure_masks(masks).sum()))
+                if not track.area:
+                    self.findings.add(NEVER_SEEN, where)
+                if video is not None and category_id is not None:
+                    self._compare(track, video.video_id, category_id, where)
         if video is not None and category_id is not None:
             self._num_tracks[video.video_id, category_id] += 1
             if self._num_tracks[video.video_id, category_id] == MAX_TRACKS + 1:
@@ -254,8 +201,6 @@ class _Examiner:
                 masks.append(segmentation)
         if faults:
             return None
-        if not _total_area(masks):
-            self.findings.add(NEVER_SEEN, where)
         return masks
 
     def _compare(self, track: _Track, video_id: int, category_id: int, where: str) -> None:
@@ -295,10 +240,6 @@ def _mask_fault(segmentation: Any, video: Video | None) -> tuple[Rule, str] | No
         return None
     rule = SWAPPED_SIZE if size == [video.width, video.height] else WRONG_SIZE
     return rule, f"{size} (height, width), the video is [{video.height}, {video.width}]"
-
-
-def _total_area(masks: list[dict | None]) -> int:
-    return sum(int(coco_mask.area(mask)) for mask in masks if mask is not None)
 
 
 def _tube_iou(first: _Track, second: _Track) -> float:

@@ -20,6 +20,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from utils.files import atomic_write
+from utils.rle import measure_masks
 from utils.structures import FrameObjects, InputError, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,12 @@ def check_rle(rle: Any) -> dict:
     """
     rle = compress_rle(rle)
     # pycocotools itself would leave the rest of a mask that is not filled to whatever was in memory.
-    _check_filled(_sum_of_runs(rle["counts"]), rle["size"])
+    try:
+        is_filled = measure_masks([rle])[0] >= 0
+    except OverflowError:
+        is_filled = False  # no text of runs is so long
+    if not is_filled:
+        raise _not_filled(rle["size"])
     return rle
 
 
@@ -73,7 +79,8 @@ def compress_rle(rle: Any) -> dict:
     if isinstance(counts, list):
         if not all(_is_whole(run) and run >= 0 for run in counts):
             raise InputError("the 'counts' of an RLE must be whole numbers from 0")
-        _check_filled(sum(counts), size)
+        if sum(counts) != size[0] * size[1]:
+            raise _not_filled(size)
         return _as_text(coco_mask.frPyObjects(rle, *size))
     if not _COUNTS_PATTERN.fullmatch(counts):
         raise InputError("the 'counts' of an RLE are no whole compressed text")
@@ -94,24 +101,8 @@ def _plain_rle(rle: Any) -> dict:
     return {"size": [int(side) for side in size], "counts": counts}
 
 
-def _sum_of_runs(counts: str) -> int:
-    """The number of pixels that compressed counts describe, or -1 if a run is negative."""
-    codes = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - ord("0")
-    is_last = codes & 0x20 == 0
-    starts = np.concatenate([[0], np.flatnonzero(is_last)[:-1] + 1])
-    lengths = np.diff(np.append(starts, len(codes)))
-    places = np.arange(len(codes)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((codes & 0x1F) << 5 * places, starts)
-    runs -= (codes[is_last] >> 4 & 1) << 5 * lengths  # the sign
-    # From the fourth on, a run is stored as its difference to the one before the last.
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return int(runs.sum()) if runs.min() >= 0 else -1
-
-
-def _check_filled(pixels: int, size: list[int]) -> None:
-    if pixels != size[0] * size[1]:
-        raise InputError(f"the runs of an RLE do not add up to its size {size}")
+def _not_filled(size: list[int]) -> InputError:
+    return InputError(f"the runs of an RLE do not add up to its size {size}")
 
 
 def _as_text(rle: dict) -> dict:
@@ -230,7 +221,7 @@ def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None
             return json.load(file, object_hook=object_hook)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file: {error}") from None
 
 

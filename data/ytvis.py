@@ -404,14 +404,16 @@ def _where_to_put(cfg: Config, split: str, missing: str) -> str:
     return "\n".join(lines)
 
 
-def read_annotations(path: str | os.PathLike) -> dict:
+def read_annotations(path: str | os.PathLike, object_hook: Callable[[dict], dict] | None = None) -> dict:
     """The content of an annotation file, in the YouTube-VIS format even if the file is in COCO's; values unchecked.
+
+    `object_hook` makes what stands for each of its JSON objects.
 
     Raises:
         InputError: there is no such file, or it holds no JSON object.
     """
     path = Path(path)
-    return as_videos(_read_content(path), path)
+    return as_videos(_read_content(path, object_hook), path)
 
 
 def _read_content(path: Path, object_hook: Callable[[dict], dict] | None = None) -> dict:

@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ("backbone", "stmask", "eval", "train")
 FOLDERS = ("layers", "data", "utils")
-FLOOR_0 = ("utils.structures", "utils.files")
+FLOOR_0 = ("utils.structures", "utils.files", "utils.rle")
 MAY_IMPORT = {
     **{name: () for name in FLOOR_0},
+    "utils.rle": ("utils.structures", "utils._eval_kernels"),
     **{folder: (*FLOOR_0, folder) for folder in FOLDERS},
     "backbone": (*FLOOR_0, "layers"),
     "stmask": ("backbone", *FOLDERS),
@@ -112,6 +113,8 @@ def test_every_dependency_is_imported_and_every_import_declared():
         ("utils.structures", "import torch", True),
         ("utils.structures", "from utils.files import atomic_write", False),
         ("utils.files", "from . import timer", False),
+        ("utils.rle", "from utils.structures import InputError\nfrom utils import _eval_kernels", True),
+        ("utils.rle", "from utils import files", False),
         ("layers.fpn", "from utils.structures import Predictions\nfrom layers.anchors import make_anchors", True),
         ("layers.fpn", "from .anchors import make_anchors", True),
         ("layers.fpn", "from data import config", False),

@@ -1,12 +1,19 @@
-"""Files: written whole or not at all, and in the order that people put them in."""
+"""Files: written whole or not at all, read piece by piece, and in the order that people put them in."""
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+CHUNK = 2**16  # characters of a JSON list that are read at a time
+
+
+class NotAList(ValueError):
+    """What should hold a JSON list begins as something else."""
 
 
 @contextmanager
@@ -30,6 +37,71 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def read_json_list(
+    path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None, encoding: str = "utf-8"
+) -> Iterator[Any]:
+    """The entries of the JSON list in a file, of which no more than one and a chunk are in memory.
+
+    `object_hook` makes what stands for each JSON object; it may be asked twice for the same one.
+
+    Raises:
+        OSError: the file cannot be read.
+        NotAList: it holds something else.
+        ValueError: it is no whole JSON; the entries before the fault have come.
+    """
+    decoder = json.JSONDecoder(object_hook=object_hook)
+    with open(path, encoding=encoding) as file:
+        text = _more("", file)
+        if not text.startswith("["):
+            raise NotAList(f"it begins with {text[:20]!r}")
+        text = _more(text[1:], file)
+        if text.startswith("]"):
+            text = text[1:]
+        else:
+            while True:
+                entry, text = _next_entry(decoder, text, file)
+                yield entry
+                if text[0] == "]":
+                    text = text[1:]
+                    break
+                text = _more(text[1:], file)
+        if _more(text, file):
+            raise ValueError("something follows the end of the list")
+
+
+def _more(text: str, file: IO) -> str:
+    """`text`, and more of the file if it holds nothing but white space, without white space before it."""
+    text = text.lstrip()
+    while not text and (read := file.read(CHUNK)):
+        text = read.lstrip()
+    return text
+
+
+def _next_entry(decoder: json.JSONDecoder, text: str, file: IO) -> tuple[Any, str]:
+    """(The value that `text` begins with, the text from the comma or bracket behind it on), reading what is needed."""
+    while True:
+        try:
+            entry, end = decoder.raw_decode(text)
+        except json.JSONDecodeError as error:
+            problem = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"
+            # What is only cut off by the chunk shows at its end, or as a string that has none.
+            if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
+                raise ValueError(problem) from None
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        else:
+            rest = text[end:].lstrip()
+            if rest and rest[0] in ",]":
+                return entry, rest
+            problem = f"{rest[:20]!r} follows an entry" if rest else "the list has no end"
+            if len(rest) > 16:  # otherwise it may be the rest of a number
+                raise ValueError(problem)
+        read = file.read(max(CHUNK, len(text)))  # twice as much each time: a large entry is not decoded too often
+        if not read:
+            raise ValueError(f"{problem}, at the end of the file")
+        text += read
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:

@@ -4,18 +4,46 @@ import json
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as mask_ops
 
+from utils.files import NotAList, read_json_list
 from utils.rle import compress_mask, compress_masks
 from utils.structures import InputError
 
 
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a file, lists of runs compressed as they are met: as numbers they take twenty times the file."""
+    with _reading(path), open(path, encoding="utf-8-sig") as file:
+        return json.loads(file.read(), object_hook=compact_masks())
+
+
+def _read_entries(path: str | os.PathLike) -> Iterator[Any]:
+    """The entries of a file of predictions, one after the other, as `read_json` gives them."""
+    with _reading(path):
+        yield from read_json_list(path, compact_masks(), encoding="utf-8-sig")
+
+
+@contextmanager
+def _reading(path: str | os.PathLike) -> Iterator[None]:
+    """Makes InputError, in one line with the path, of what goes wrong while a JSON file is read."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except NotAList as error:
+        raise InputError(f"{path}: predictions must be a list ({error})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not a JSON file ({error})") from error
+
+
+def compact_masks() -> Callable[[dict], dict]:
+    """An `object_hook` for a JSON file that makes of its objects, as they are read, what takes little memory."""
     sizes: dict[tuple, list] = {}
 
     def compact(item: dict) -> dict:
@@ -28,23 +56,28 @@ def read_json(path: str | os.PathLike) -> Any:
                 pass  # it is told where the mask stands when it is known whose it is
         return item
 
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.loads(file.read(), object_hook=compact)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: is not a JSON file ({error})") from error
+    return compact
 
 
-def _require_keys(items: Any, keys: tuple[str, ...], source: str, what: str) -> None:
+ID_KEYS = ("id", "video_id", "category_id")
+
+
+def _require_keys(item: Any, keys: tuple[str, ...], where: str) -> None:
+    """Raises InputError, starting with `where`, unless `item` is a dict that has `keys`, those of ids with numbers."""
+    missing = [key for key in keys if key not in item] if isinstance(item, dict) else keys
+    if missing:
+        raise InputError(f"{where} has no {' and no '.join(map(repr, missing))}")
+    for key in keys:
+        if key in ID_KEYS and not isinstance(item[key], Real):
+            raise InputError(f"{where}: {key!r} must be a number, not {item[key]!r}")
+
+
+def _require_list(items: Any, keys: tuple[str, ...], source: str, what: str) -> None:
     """Raises InputError unless `items` is a list of dicts that all have `keys`."""
     if not isinstance(items, list):
         raise InputError(f"{source}: {what}s must be a list, not {type(items).__name__}")
     for number, item in enumerate(items):
-        missing = [key for key in keys if key not in item] if isinstance(item, dict) else keys
-        if missing:
-            raise InputError(f"{source}: {what} number {number} has no {' and no '.join(map(repr, missing))}")
+        _require_keys(item, keys, f"{source}: {what} number {number}")
 
 
 def mean_area(areas: Iterable[float | None]) -> float:
@@ -84,12 +117,15 @@ class YTVOS:
             dataset = annotation_file if isinstance(annotation_file, dict) else read_json(annotation_file)
             if not isinstance(dataset, dict):
                 raise InputError(f"{self.source}: must hold an object with videos, categories and annotations")
-            _require_keys(dataset.get("videos"), ("id",), self.source, "video")
-            _require_keys(dataset.get("categories"), ("id", "name"), self.source, "category")
+            _require_list(dataset.get("videos"), ("id",), self.source, "video")
+            _require_list(dataset.get("categories"), ("id", "name"), self.source, "category")
+            for category in dataset["categories"]:
+                if not isinstance(category["name"], str):
+                    raise InputError(f"{self.source}: category {category['id']}: 'name' must be text")
             self.dataset = dict(dataset)
             if "annotations" in dataset:  # the sets that are scored by a server have none
                 keys = ("id", "video_id", "category_id", "segmentations", "areas")
-                _require_keys(dataset["annotations"], keys, self.source, "annotation")
+                _require_list(dataset["annotations"], keys, self.source, "annotation")
                 videos = {video["id"]: video for video in dataset["videos"]}
                 self.dataset["annotations"] = [self._annotation(a, videos) for a in dataset["annotations"]]
         self.createIndex()
@@ -100,6 +136,9 @@ class YTVOS:
         if video is None:  # then it takes part in nothing, and its polygons have no size
             return dict(annotation)
         where = f"{self.source}: annotation {annotation['id']}"
+        areas = annotation["areas"]
+        if not isinstance(areas, list) or not all(area is None or isinstance(area, Real) for area in areas):
+            raise InputError(f"{where}: areas must be a list with one number or null a frame")
         return {**annotation, "segmentations": _compressed(annotation, video, where)[0]}
 
     def createIndex(self) -> None:
@@ -189,10 +228,8 @@ class YTVOS:
         empty list gives no predictions. Raises InputError for anything else than predictions on known videos.
         """
         is_list = isinstance(resFile, list | tuple)
-        source = "results" if is_list else str(resFile)
-        predictions = list(resFile) if is_list else read_json(resFile)
-        _require_keys(predictions, ("video_id", "category_id", "score", "segmentations"), source, "prediction")
-        return self.with_tracks((self._prediction(p, n, source, boxes) for n, p in enumerate(predictions)), source)
+        entries, source = (resFile, "results") if is_list else (_read_entries(resFile), str(resFile))
+        return self.with_tracks((self._prediction(entry, n, source, boxes) for n, entry in enumerate(entries)), source)
 
     def with_tracks(self, tracks: Iterable[dict], source: str = "") -> "YTVOS":
         """The same videos and categories with other `tracks`, which are taken as they are; this object stays as it is.
@@ -211,6 +248,7 @@ class YTVOS:
     def _prediction(self, prediction: dict, number: int, source: str, boxes: bool) -> dict:
         """A prediction with the fields that `loadRes` adds."""
         where = f"{source}: prediction number {number}"
+        _require_keys(prediction, ("video_id", "category_id", "score", "segmentations"), where)
         if prediction["video_id"] not in self.vids:
             raise InputError(f"{where} is on video {prediction['video_id']}, which {self.source} does not have")
         if not isinstance(prediction["score"], int | float | np.number) or not math.isfinite(prediction["score"]):

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from data import doctor
 from data.doctor import examine_results
 from data.findings import Rule, exit_code
+from utils import files
 from utils.structures import InputError
 from utils.ytvis_eval import evaluate_results
 
@@ -213,25 +214,9 @@ def test_no_tracks_at_all_are_refused(tmp_path):
 )
 @pytest.mark.parametrize("chunk", [1, 7, 2**20])
 def test_what_is_no_whole_list_is_refused(tmp_path, monkeypatch, text, rule, detail, chunk):
-    monkeypatch.setattr(doctor, "CHUNK", chunk)
+    monkeypatch.setattr(files, "CHUNK", chunk)
     finding = examine(tmp_path, text)[0]
     assert finding.severity == "refused" and finding.what.startswith(rule.what) and detail in finding.what
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 3, 17, 1000])
-def test_the_file_is_read_the_same_in_pieces_of_any_length(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr(doctor, "CHUNK", chunk)
-    value = [entry(name='a "quoted" \\ line\n é'), 3.25, None, {}, [], -7, "text", entry(), True, 1e-30]
-    path = tmp_path / "results.json"
-    for text in (
-        json.dumps(value),
-        json.dumps(value, indent=3),
-        f"\n [\n{json.dumps(value, ensure_ascii=False)[1:]} \n",
-    ):
-        path.write_text(text, "utf-8")
-        assert list(doctor._read_entries(path)) == value
-    path.write_text(" [ ] ")
-    assert list(doctor._read_entries(path)) == []
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):

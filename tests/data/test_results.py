@@ -114,6 +114,8 @@ def test_check_rle_gives_what_pycocotools_can_take_and_refuses_the_rest():
     assert check_rle({"size": [3, 2], "counts": [2, 3, 1]}) == {"size": [3, 2], "counts": "231"}
     with pytest.raises(InputError, match="add up"):
         check_rle({"size": [3, 3], "counts": "231"})
+    with pytest.raises(InputError, match="add up"):
+        check_rle({"size": [2**33, 1], "counts": "231"})
 
 
 def test_long_runs_and_differences_of_runs_decode():

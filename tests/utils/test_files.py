@@ -1,8 +1,10 @@
+import json
 import os
 
 import pytest
 
-from utils.files import atomic_write
+from utils import files
+from utils.files import NotAList, atomic_write, read_json_list
 
 
 def test_text_is_written_as_utf8(tmp_path):
@@ -100,3 +102,33 @@ def test_writers_side_by_side_do_not_mix(tmp_path):
         assert path.read_text() == "second"
     assert path.read_text() == "first"
     assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 17, 1000])
+def test_a_json_list_is_read_the_same_in_pieces_of_any_length(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(files, "CHUNK", chunk)
+    entry = {"name": 'a "quoted" \\ line\n é', "score": 0.5, "masks": [None, {"size": [4, 6], "counts": "i0"}]}
+    value = [entry, 3.25, None, {}, [], -7, "text", entry, True, 1e-30]
+    path = tmp_path / "results.json"
+    for text in (
+        json.dumps(value),
+        json.dumps(value, indent=3),
+        f"\n [\n{json.dumps(value, ensure_ascii=False)[1:]} \n",
+    ):
+        path.write_text(text, "utf-8")
+        assert list(read_json_list(path)) == value
+        assert list(read_json_list(path, object_hook=len)) == [3, 3.25, None, 0, [], -7, "text", 3, True, 1e-30]
+    path.write_text(" [ ] ")
+    assert list(read_json_list(path)) == []
+
+
+def test_entries_before_a_fault_in_a_json_list_come_first(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text("[1, 2, nonsense that goes on and on]")
+    entries = read_json_list(path)
+    assert [next(entries), next(entries)] == [1, 2]
+    with pytest.raises(ValueError, match="nonsense"):
+        next(entries)
+    path.write_text('{"results": []}')
+    with pytest.raises(NotAList, match="begins with"):
+        next(read_json_list(path))

@@ -254,6 +254,21 @@ def test_a_subset_of_categories_keeps_its_own_rows():
     np.testing.assert_array_equal(evaluator.eval["precision"][:, :, 0], both[:, :, 1])
 
 
+def test_limits_may_change_between_evaluation_and_accumulation():
+    gt = YTVOS(CASES / "small" / "gt.json")
+    evaluator = evaluated(gt, gt.loadRes(CASES / "small" / "pred.json"))
+    evaluator.params.maxDets = [2, 5, 100]
+    evaluator.accumulate()
+    expected = evaluated(gt, gt.loadRes(CASES / "small" / "pred.json"), maxDets=[2, 5, 100])
+    for name in ("precision", "recall", "scores"):
+        np.testing.assert_array_equal(evaluator.eval[name], expected.eval[name])
+
+
+def test_an_evaluator_can_be_printed():
+    gt = YTVOS(CASES / "small" / "gt.json")
+    assert "YTVOSeval" in str(YTVOSeval(gt, gt.loadRes([])))
+
+
 # ----------------------------------------------------------------------------------------- five frames, to be counted
 
 

@@ -16,6 +16,7 @@ from utils.report.pictures import draw_pictures
 from utils.report.scores import measure
 from utils.report.sections import page_body
 from utils.report.videos import describe_video
+from utils.tracking_eval import SCORE_THRESHOLD
 from utils.ytvos import Results, Truth
 
 MOST_VIDEOS = 8
@@ -27,17 +28,19 @@ def write_report(
     folder: str | os.PathLike,
     image_root: str | os.PathLike | None = None,
     seed: int = 0,
+    score_threshold: float = SCORE_THRESHOLD,
 ) -> Path:
     """The path of the page, `folder`/report.html; beside it stand metrics.json and metrics.md with the same numbers.
 
     The page is one file that needs no network. `image_root` is the folder of the frames; without it the worst videos
     are shown as masks on grey. `seed` is of the intervals: the same input and seed give the same files.
+    HOTA, IDF1 and switches are of the tracks with at least `score_threshold`.
 
     Raises:
         InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
     """
     material = Material.read(annotations, results, image_root)
-    numbers = measure(material, seed)
+    numbers = measure(material, seed, score_threshold)
     videos = [
         describe_video(material, entry["id"], entry["quality"], numbers["cut"])
         for entry in numbers["video_qualities"][:MOST_VIDEOS]

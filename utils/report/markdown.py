@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.report.groups import GROUP_STATS
-from utils.report.sections import CATEGORY_STATS, SCORE_TITLES, percent, score_text
+from utils.report.sections import CATEGORY_STATS, SCORE_TITLES, percent, score_text, threshold_text
 
 _SPECIAL = str.maketrans({character: f"\\{character}" for character in "\\`*_{}[]<>#|~"} | {"\n": " ", "\r": " "})
 
@@ -24,6 +24,8 @@ def _lines(numbers: dict[str, Any]) -> Iterator[str]:
         ("score", "value", "95 % interval"),
         [(SCORE_TITLES.get(name, name), *score_text(score)) for name, score in numbers["scores"].items()],
     )
+    yield f"HOTA, DetA, AssA, IDF1 and ID switches are of tracks with a {threshold_text(numbers)}."
+    yield ""
     yield from _table(
         ("category", "objects", *CATEGORY_STATS),
         [

@@ -18,11 +18,11 @@ AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
 TRACKING_NAMES = ("HOTA", "DetA", "AssA", "IDF1", "IDSW")
 
 
-def measure(material: Material, seed: int) -> dict[str, Any]:
+def measure(material: Material, seed: int, score_threshold: float) -> dict[str, Any]:
     """Everything that a report says in numbers; docs/report.md tells of the keys."""
     metrics = evaluate_results(material.truth, material.results)
-    tracking = evaluate_tracking(material.truth, material.results)
-    intervals = bootstrap_results(material.truth, material.results, seed=seed)
+    tracking = evaluate_tracking(material.truth, material.results, score_threshold)
+    intervals = bootstrap_results(material.truth, material.results, score_threshold, seed=seed)
     matches = PooledMatches.of(material)
     cut = best_cut(matches)
     names = material.truth.category_names()

@@ -60,6 +60,11 @@ def score_text(score: dict[str, Any]) -> tuple[str, str]:
     return value, "" if score["low"] is None else f"{low} to {high}"
 
 
+def threshold_text(numbers: dict[str, Any]) -> str:
+    """Which tracks HOTA, IDF1 and switches are of."""
+    return f"score of at least {numbers['tracking_threshold']:.3g}"
+
+
 def scores_section(numbers: dict[str, Any]) -> list[Child]:
     tiles = []
     for name, score in numbers["scores"].items():
@@ -75,7 +80,7 @@ def scores_section(numbers: dict[str, Any]) -> list[Child]:
     note = (
         "In percent, switches counted; a dash where there is nothing to measure. Behind a value stands its 95 % "
         f"bootstrap interval: where it falls if the videos are drawn anew, with seed {numbers['seed']}. HOTA, IDF1 and "
-        f"switches are of tracks with a score of at least {numbers['tracking_threshold']:.3g}, each category alone."
+        f"switches are of tracks with a {threshold_text(numbers)}, each category alone."
     )
     return [node("p", note, class_="quiet"), node("dl", tiles, class_="tiles")]
 
