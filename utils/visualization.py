@@ -151,12 +151,12 @@ def truth_beside_prediction(
 ) -> np.ndarray:
     """Two pictures of `frame`, `truth` left and `found` right of a white gap: uint8 RGB [h,2w+8,3].
 
-    Each is drawn as `draw_objects` does, with a caption in the lower left corner. `truth` has the score 1 everywhere
-    and the annotations' ids for track ids, so that a colour on one side says nothing of the other.
+    Each is drawn as `draw_objects` does, with a caption in the lower left corner, the truth without scores. `truth` has
+    the annotations' ids for track ids, so that a colour on one side says nothing of the other.
     """
     halves = []
     for caption, objects in (("truth", truth), ("prediction", found)):
-        halves.append(draw_objects(frame, objects, class_names, caption=caption))
+        halves.append(draw_objects(frame, objects, class_names, caption=caption, scores=objects is found))
     gap = np.full((frame.shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate((halves[0], gap, halves[1]), axis=1)
 

@@ -227,7 +227,7 @@ def test_truth_is_left_and_prediction_right_of_a_white_gap():
     left, gap, right = np.split(picture, [320, 328], axis=1)
     assert (gap == 255).all()
     for half, objects in ((left, truth), (right, found)):
-        drawn = draw_objects(frame, objects, CLASS_NAMES)
+        drawn = draw_objects(frame, objects, CLASS_NAMES, scores=objects is found)  # truth has none
         caption = changed(half, drawn)
         assert np.array_equal(half[:160], drawn[:160]) and np.array_equal(half[:, 160:], drawn[:, 160:])
         assert caption[165:, :40].all(axis=0).any()
