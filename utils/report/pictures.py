@@ -62,7 +62,8 @@ def _objects(
         full = rle_tools.decode(track.masks[frame])
         mask = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
         if mask.any():
-            rows.append((mask, number, category_ids.index(track.category_id) + 1, 1.0 if track.score is None else track.score))
+            score = 1.0 if track.score is None else track.score
+            rows.append((mask, number, category_ids.index(track.category_id) + 1, score))
     masks, track_ids, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
     boxes = [_box(mask) for mask in masks]
     return FrameObjects(
