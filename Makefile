@@ -43,7 +43,7 @@ train-demo: venv ## train the demo's network from nothing: crops, then clips, sm
 		--save_folder=results/train_demo/crops
 	$(TRAIN_DEMO) --batch_size=4 --max_iter=1500 --lr=1.2e-3 --set input.size_hw=128,224 \
 		--set train.pretrained=results/train_demo/crops/latest --save_folder=results/train_demo/small
-	$(TRAIN_DEMO) --batch_size=4 --max_iter=450 --lr=6e-4 --set train.warmup_iterations=30 \
+	$(TRAIN_DEMO) --batch_size=4 --max_iter=2600 --lr=1e-3 --set train.warmup_iterations=30 \
 		--set train.pretrained=results/train_demo/small/latest --save_folder=results/train_demo/full
 	$(PY) -m utils.checkpoint results/train_demo/full/latest results/train_demo/STMask_demo.pth --half
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
