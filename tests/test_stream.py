@@ -11,7 +11,7 @@ from data.config import get_config
 from data.transforms import FrameTransform
 from data.video import SceneCuts, VideoWriter
 from layers.postprocess import postprocess
-from stmask import STMask, Stream, VideoTracker
+from stmask import Network, STMask, Stream, VideoTracker
 from utils.structures import FrameMeta, InputError
 
 SMALL = {"input.size_hw": (60, 90)}
@@ -50,7 +50,7 @@ def summary(stream):
 
 
 def test_each_frame_has_what_the_tracker_finds(model, frames):
-    tracker, transform = VideoTracker(model), FrameTransform.from_config(model.config)
+    tracker, transform = VideoTracker(model, network=Network(model)), FrameTransform.from_config(model.config)
     seen = list(model.stream(frames, frame_rate=10))
     assert [frame.index for frame in seen] == [0, 1, 2, 3, 4]
     assert [frame.time_s for frame in seen] == [0, 0.1, 0.2, 0.3, 0.4]
@@ -201,7 +201,7 @@ def test_a_hard_cut_resets_and_slow_motion_does_not(model, frames):
 @pytest.mark.parametrize("at", [0, 2])
 def test_a_restored_tracker_goes_on_identically(frames, tmp_path, fusion, at):
     model = make_model(**{"temporal_fusion.enabled": fusion})
-    whole = list(model.stream(frames))
+    whole = list(model.stream(frames, tracker=VideoTracker(model)))
     tracker = VideoTracker(model)
     list(model.stream(frames[:at], tracker=tracker))
     torch.save(tracker.state_dict(), tmp_path / "state.pth")

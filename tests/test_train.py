@@ -73,7 +73,7 @@ def test_a_run_leaves_checkpoints_their_states_and_a_log(straight):
     fresh = STMask.from_config(get_config(DEMO)).state_dict()
     assert any(not torch.equal(value, fresh[name]) for name, value in model.state_dict().items())
     (record,) = map(json.loads, (straight / "STMask_demo_log.jsonl").read_text().splitlines())
-    names = {"BIoU", "C", "center", "M", "T", "B_shift", "M_shift"}
+    names = {"BIoU", "C", "center", "M", "T", "B_shift", "M_shift", "S"}
     assert record["iteration"] == 6 and names <= record.keys()
     assert record["total"] == pytest.approx(sum(record[name] for name in names))
 
@@ -283,6 +283,7 @@ def two_clips():
 
 def test_accumulated_parts_move_the_weights_by_the_mean_of_their_gradients():
     recipe = ("clip_grad_norm=0", "momentum=0", "weight_decay=0", "learning_rate=0.01", "warmup_iterations=0")
+    recipe += ("semantic_loss=0",)  # which is not one of the criterion's
     ours = trainer("--accumulate=2", *PLAIN[:2], *(f"--set=train.{key}" for key in recipe))
     assert ours.schedule.iterations == command.Schedule(ours.model.config, 2).iterations
     assert ours.samples_per_step == 2

@@ -38,6 +38,7 @@ def make_predictions(batch):
         prototypes=of(4, 4, 2),
         anchors=torch.zeros(6, 4),
         fusion_features=FusionFeatures(of(2, 1, 1), of(2, 1, 1)),
+        finest=of(2, 1, 1),
     )
 
 
