@@ -70,7 +70,7 @@ from utils.benchmark import (
     write_benchmark,
 )
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
-from utils.device import describe_device, peak_memory_mib
+from utils.device import describe_device, has_spare_core, peak_memory_mib
 from utils.distributed import World, launch
 from utils.logger import EvalProgress, setup_logging
 from utils.method_pictures import PICTURES, MethodView, draw_method
@@ -205,7 +205,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     group.add_argument(
         "--compile", action="store_true", help="compile the network with torch.compile: minutes at first"
     )
-    group.add_argument("--no_overlap", action="store_true", help="network and results take turns, in one thread")
+    group.add_argument(
+        "--no_overlap",
+        action="store_true",
+        help="network and results take turns, in one thread, as they do "
+        "anyway on a CPU whose cores all run the network",
+    )
     group.add_argument(
         "--benchmark",
         action="store_true",
@@ -263,7 +268,8 @@ def run(options: argparse.Namespace, world: World) -> int:
     for name, needed in (("display_png", "display"), ("baseline", "benchmark")):
         if getattr(options, name) and not getattr(options, needed):
             raise InputError(f"--{name} needs --{needed}")
-    way = Way(options.precision, options.deform_backend or "auto", not options.no_overlap, compiled=options.compile)
+    overlap = has_spare_core(world.device) and not options.no_overlap
+    way = Way(options.precision, options.deform_backend or "auto", overlap, compiled=options.compile)
     way.check(world.device)
     if kind_of(options):
         if world.size > 1:

@@ -1,5 +1,6 @@
 """The one place that asks which devices there are."""
 
+import os
 import sys
 
 import torch
@@ -28,6 +29,13 @@ def synchronize(device: torch.device) -> None:
     """Waits until `device` has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def has_spare_core(device: torch.device) -> bool:
+    """Whether a thread beside the network runs on a core that this does not use: beside a GPU, or where torch has fewer
+    threads than the process has cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return device.type != "cpu" or torch.get_num_threads() < cores
 
 
 def describe_device(device: torch.device) -> str:

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from utils.device import describe_device, peak_memory_mib, pick_device
+from utils import device as device_module
+from utils.device import describe_device, has_spare_core, peak_memory_mib, pick_device
 from utils.structures import InputError
 
 
@@ -64,3 +65,10 @@ def test_peak_memory_never_falls():
 def test_peak_memory_of_a_gpu_is_what_torch_allocated(monkeypatch):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
     assert peak_memory_mib(torch.device("cuda:0")) == 3
+
+
+@pytest.mark.parametrize(("device", "threads", "expected"), [("cpu", 2, False), ("cpu", 1, True), ("cuda", 2, True)])
+def test_a_core_is_spare_beside_a_gpu_or_fewer_threads(monkeypatch, device, threads, expected):
+    monkeypatch.setattr(device_module.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert has_spare_core(torch.device(device)) is expected
