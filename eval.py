@@ -534,7 +534,10 @@ def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Nam
     tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=way.network(model))
     classes = split_names(options.classes)
     last_frame = None
-    with model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream:
+    with (
+        deform_backend(way.deform_backend),
+        model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream,
+    ):
         for frame in stream:
             moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
             if frame.index == options.show_frame or (options.show_frame is None and moves and len(frame.objects)):
