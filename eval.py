@@ -214,7 +214,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     group.add_argument(
         "--benchmark",
         action="store_true",
-        help="print and write (<results>_benchmark.json) time by stage, frames and operations per second, memory",
+        help="print time by stage and memory; of a data set also frames and operations per second, all of it written to "
+        "<results>_benchmark.json too",
     )
     group.add_argument(
         "--baseline",
