@@ -214,7 +214,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     group.add_argument(
         "--benchmark",
         action="store_true",
-        help="print time by stage and memory; of a data set also frames and operations per second, all of it written to "
+        help="print time by stage and memory; of a data set also frames and operations per second, all written to "
         "<results>_benchmark.json too",
     )
     group.add_argument(
