@@ -118,16 +118,44 @@ def track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Tensor) -> Ten
 def mask_loss(masks: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
     """Sum over pixels of BCE per mask [N], divided by the box's area in pixels.
 
-    `masks` [N,h,w] soft, resized bilinearly to those of `truth` [N,H,W] 0/1; `boxes` [N,4] normalised, sides counted
-    as at least one pixel. Where a mask is cropped to zero, a truth pixel costs BCE's cap of 100.
+    `masks` [N,h,w] soft, resized bilinearly to those of `truth` [N,H,W] 0/1, H/h = W/w whole; `boxes` [N,4] normalised,
+    sides counted as at least one pixel. Where a mask is cropped to zero, a truth pixel costs BCE's cap of 100.
     """
     height, width = truth.shape[-2:]
     if len(masks) == 0:
         return masks.sum(dim=(1, 2))
-    resized = F.interpolate(masks[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
-    pixels = F.binary_cross_entropy(resized.clamp(0, 1), truth.to(resized.dtype), reduction="none").sum(dim=(1, 2))
+    scale = height // masks.shape[1]
+    if truth.shape[1:] != (scale * masks.shape[1], scale * masks.shape[2]):
+        raise ValueError(f"truth {list(truth.shape)} is not a whole number of times the masks' {list(masks.shape)}")
+    # Only a window around what is not zero, the same size for all masks, is resized and compared.
+    inside = masks.detach() > 0
+    rows, columns = _window(inside.any(dim=2)), _window(inside.any(dim=1))
+    fine_rows, fine_columns = _finer(rows, scale), _finer(columns, scale)
+    number = torch.arange(len(masks), device=masks.device)[:, None, None]
+    window = masks[number, rows[:, :, None], columns[:, None, :]]
+    window_truth = truth[number, fine_rows[:, :, None], fine_columns[:, None, :]].to(masks.dtype)
+    size = (fine_rows.shape[1], fine_columns.shape[1])
+    resized = F.interpolate(window[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    pixels = F.binary_cross_entropy(resized.clamp(0, 1), window_truth, reduction="none").sum(dim=(1, 2))
+    left_out = truth.flatten(1).sum(dim=1, dtype=masks.dtype) - window_truth.sum(dim=(1, 2))
     sides = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))
-    return pixels / sides.clamp(min=1).prod(dim=1)
+    return (pixels + 100 * left_out) / sides.clamp(min=1).prod(dim=1)
+
+
+def _window(inside: Tensor) -> Tensor:
+    """The rows [N,k], for each of `inside` [N,h] bool, of a window that covers its True rows and one more to each side
+    (as bilinear resizing reaches), as far as there are any; k is the smallest that does for all."""
+    height = inside.shape[1]
+    first = inside.int().argmax(dim=1) - 1
+    last = height - inside.flip(1).int().argmax(dim=1)
+    spans = torch.where(inside.any(dim=1), last - first + 1, 1)
+    size = min(int(spans.max()), height)
+    return first.clamp(0, height - size)[:, None] + torch.arange(size, device=inside.device)
+
+
+def _finer(rows: Tensor, scale: int) -> Tensor:
+    """The rows [N,scale·k] of an image `scale` times as fine that `rows` [N,k] are made of."""
+    return (rows[:, :, None] * scale + torch.arange(scale, device=rows.device)).flatten(1)
 
 
 def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from data.config import get_config
 from layers.losses import MultiBoxLoss, class_loss, grow_boxes, mask_loss, semantic_loss, track_loss
+from layers.mask_utils import assemble_masks
 from stmask import STMask
 from tests.parity import load_for_training, training_batch
 from utils.structures import FrameTargets
@@ -83,6 +85,40 @@ def test_mask_loss_by_hand():
     assert mask_loss(half, truth, quarter).item() == pytest.approx(4 * np.log(2))  # sides count as a pixel at least
     assert mask_loss(torch.zeros(1, 2, 2), truth, whole).item() == pytest.approx(100)  # BCE's cap a pixel
     assert mask_loss(torch.zeros(0, 2, 2), truth[:0], whole[:0]).shape == (0,)
+
+
+def whole_mask_loss(masks, truth, boxes):
+    """`mask_loss` over all pixels, as it is written down."""
+    size = truth.shape[-2:]
+    resized = F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)
+    pixels = F.binary_cross_entropy(resized, truth.to(masks.dtype), reduction="none").sum(dim=(1, 2))
+    return pixels / ((boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor(size[::-1])).clamp(min=1).prod(dim=1)
+
+
+@pytest.mark.parametrize("largest", [0.2, 0.5, 2.0])
+def test_mask_loss_leaves_no_pixel_out(largest):
+    generator = torch.Generator().manual_seed(int(10 * largest))
+    centers = torch.rand(40, 2, generator=generator)
+    half = torch.rand(40, 2, generator=generator) * largest / 2
+    boxes = torch.cat((centers - half, centers + half), dim=1).clamp(0, 1)
+    prototypes = torch.randn(12, 20, 4, generator=generator)
+    coeffs = torch.randn(40, 4, generator=generator)
+    truth = torch.rand(40, 48, 80, generator=generator) > 0.7
+    crops = torch.cat((boxes[:-1], torch.tensor([[0.5, 0.5, 0.5, 0.5]]) + 5))  # the last crop holds nothing
+    leaves = [t.clone().requires_grad_() for t in (prototypes, coeffs) for _ in range(2)]
+    ours, whole = (
+        loss(assemble_masks(leaves[i], leaves[2 + i], crops), truth, boxes)
+        for i, loss in enumerate((mask_loss, whole_mask_loss))
+    )
+    torch.testing.assert_close(ours, whole, rtol=1e-5, atol=0)
+    (ours.sum() + whole.sum()).backward()
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(leaves[2].grad, leaves[3].grad, rtol=1e-4, atol=1e-5)
+
+
+def test_mask_loss_wants_masks_that_divide_the_truth():
+    with pytest.raises(ValueError, match="whole number of times"):
+        mask_loss(torch.zeros(1, 3, 3), torch.ones(1, 8, 8), torch.zeros(1, 4))
 
 
 def test_grown_boxes():
