@@ -339,6 +339,7 @@ class Trainer:
         # A batch in which no instance is in both frames of its clip trains no temporal net.
         self.losses = world.parallel(losses, find_unused=config.temporal_fusion.enabled and not crops)
         self.optimizer = make_optimizer(losses, config)
+        self._clipped_together = clip_groups(losses)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
         self.log: TrainingLog | None = None  # opened by `train` on the main process
         self._last_saved: Path | None = None
@@ -468,7 +469,8 @@ class Trainer:
         self._bad_steps = 0
         if self.model.config.train.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.losses.parameters(), self.model.config.train.clip_grad_norm)
+            for parameters in self._clipped_together:
+                nn.utils.clip_grad_norm_(parameters, self.model.config.train.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return values
@@ -535,6 +537,17 @@ class Trainer:
                 self.scaler.load_state_dict(training["scaler"])
             torch.set_rng_state(training["random"])
         logger.info("resumed %s at iteration %d", checkpoint, self.iteration)
+
+
+def clip_groups(losses: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters whose gradients are shortened together: the temporal net's, and all others.
+
+    The temporal net's are several times as long, and missing where a clip's frames show no common object: shortened
+    with them, the others would be short in one step and long in the next."""
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for name, parameter in losses.named_parameters():
+        groups.setdefault("TemporalNet" in name.split("."), []).append(parameter)
+    return list(groups.values())
 
 
 def make_optimizer(losses: nn.Module, config: Config) -> torch.optim.Optimizer:

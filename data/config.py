@@ -140,8 +140,8 @@ class TrainConfig:
     static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale` (least,
     most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes with smooth
     L1. `semantic_loss` weighs a loss S of the class of every cell of P3, which helps a network that starts from
-    nothing (after YOLACT's; 0, as published, is none). Gradients longer than `clip_grad_norm` are shortened to it, 0
-    leaves them as published."""
+    nothing (after YOLACT's; 0, as published, is none). Gradients longer than `clip_grad_norm`, the temporal
+    net's and those of all else apart, are shortened to it, 0 leaves them as published."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-4
