@@ -299,6 +299,7 @@ class CropLosses(nn.Module):
         outputs = model.config.num_classes + 1
         self.auxiliary = nn.ModuleList(nn.Linear(c, outputs) for c in model.backbone.out_channels[1:]).to(world.device)
         self.autocast = autocast(options.precision, world.device)
+        self.gather = world.gather
 
     def forward(self, batch: CropBatch) -> dict[str, Tensor]:
         with self.autocast():
@@ -306,8 +307,8 @@ class CropLosses(nn.Module):
         losses = {}
         for number, (stage, classifier) in enumerate(zip(stages, self.auxiliary, strict=True), start=3):
             logits = classifier(stage.float().mean(dim=(2, 3)))
-            total = F.cross_entropy(logits, batch.labels, reduction="sum")
-            losses[f"C{number}"] = total / max(len(batch.labels), 1)
+            cross_entropy = self.gather(F.cross_entropy(logits, batch.labels, reduction="none"))
+            losses[f"C{number}"] = cross_entropy.sum() / max(len(cross_entropy), 1)
         return losses
 
 

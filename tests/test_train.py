@@ -18,7 +18,7 @@ from stmask import STMask
 from tests import processes
 from utils.checkpoint import load_state_dict, load_training_state, save_state_dict
 from utils.distributed import World
-from utils.structures import ClipBatch, FrameTargets, InputError
+from utils.structures import ClipBatch, CropBatch, FrameTargets, InputError
 
 ROOT = Path(__file__).parent.parent
 DEMO = "STMask_demo_config"
@@ -516,6 +516,23 @@ def test_crops_start_from_nothing(data, tmp_path, capsys):
     assert command.main([*line, "--set=train.freeze_batch_norm=true"]) == 2
     assert "freeze_batch_norm=false" in capsys.readouterr().err
     assert command.main([*line, "--accumulate=2"]) == 2
+
+
+def test_crops_of_all_processes_count_the_same():
+    options = command.parse_arguments([f"--config={DEMO}", "--task=crops"])
+    torch.manual_seed(0)
+    model = STMask.from_config(command.find_config(options)[0]).eval()
+    world = World(torch.device("cpu"))
+    losses = command.CropLosses(model, options, world)
+    mine, other = (CropBatch(torch.randn(n, 3, 32, 32), torch.arange(n) % 8 + 1) for n in (3, 1))
+    both = losses(CropBatch(torch.cat((mine.images, other.images)), torch.cat((mine.labels, other.labels))))
+    means, theirs = losses(mine), losses(other)
+    rows_of_other = iter([loss[None] for loss in theirs.values()])
+    losses.gather = lambda rows: torch.cat((rows, next(rows_of_other)))
+    shared = losses(mine)
+    for name in ("C3", "C4", "C5"):
+        assert shared[name].item() == pytest.approx(both[name].item(), rel=1e-5)
+        assert shared[name].item() != pytest.approx((means[name] + theirs[name]).item() / 2, rel=1e-3)
 
 
 def test_gradients_are_clipped_where_the_config_says_so_the_temporal_net_apart():
