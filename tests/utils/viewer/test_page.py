@@ -310,6 +310,27 @@ def test_time_does_not_wait_for_frames_that_come_late(open_page, url):
     assert shown == [[frame] * 3 for frame in (0, 1, 3, 3, 5, 0, 2, 3)]
 
 
+def test_the_frame_that_play_reaches_last_is_forgotten_first(open_page, url):
+    page = open_page(url)
+    forgotten = page.evaluate(
+        """() => {
+            const store = new FrameStore({ ...viewer.video, length: 100 }, () => viewer.store.wanted());
+            for (let frame = 0; frame < 60; frame++) store.frames.set(frame, { bytes: 1, tints: [], picture: null });
+            store.bytes = 60;
+            store.current = 40;
+            const order = [];
+            while (store.frames.size > 30) {
+                order.push(store.leastNeeded(59));
+                store.forget(order.at(-1));
+            }
+            store.close();
+            return order;
+        }"""
+    )
+    # Those long behind, nearest first; of the sixteen before the current one, none.
+    assert forgotten == [*range(23, -1, -1), *range(58, 52, -1)]
+
+
 def test_frames_made_ahead_take_the_look_of_the_moment(open_page, url, content):
     page = open_page(url)
     wait_until(page, f"viewer.store.frames.size === {LENGTH}")

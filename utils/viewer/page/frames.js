@@ -3,13 +3,14 @@
 
 const CACHE_BYTES = 320 * 2 ** 20;
 const FRAMES_AHEAD = 16;
+const FRAMES_BEHIND = 16; // that are kept for a step back
 const LOADS_AT_ONCE = 4;
 const PIXEL_BYTES = 4;
 const MASK_BYTES = 200; // of the box around a mask
 const BLURRED = 1.1; // a picture that is shown larger by more is made anew
 const SERVED = location.protocol.startsWith("http");
 
-/** Loads frames of one video, and forgets those used longest ago.
+/** Loads frames of one video, and forgets those that play will reach last.
 
     A frame is {picture, tints, masks, size, look, bytes}: the bitmap of its picture, null without one; for each layer
     the bitmap of its tinted masks, null without any, and the masks in it, large ones first, each {track, bounds}. */
@@ -18,7 +19,7 @@ class FrameStore {
   constructor(video, wanted) {
     this.video = video;
     this.wanted = wanted;
-    this.frames = new Map(); // used longest ago first
+    this.frames = new Map();
     this.loading = new Map(); // frame → {promise, resolve}
     this.bytes = 0;
     this.current = 0; // never forgotten
@@ -42,8 +43,6 @@ class FrameStore {
     if (!this.has(frame)) return null;
     const made = this.frames.get(frame);
     const { size, look } = this.wanted();
-    this.frames.delete(frame);
-    this.frames.set(frame, made);
     if (made.look !== look) this.repaint(made, frame, size, look);
     return made;
   }
@@ -53,12 +52,15 @@ class FrameStore {
     return this.get(frame) ?? this.request(frame).promise;
   }
 
+  /** The number of frames that half of the memory holds. */
+  get room() {
+    return this.bytes ? Math.floor((CACHE_BYTES / 2 / this.bytes) * this.frames.size) : 1;
+  }
+
   /** Starts to load the current frame and those after it; half of the memory is for what was. */
   loadAhead(loop) {
     const count = this.video.length;
-    const size = this.bytes / Math.max(this.frames.size, 1);
-    const room = size ? Math.floor(CACHE_BYTES / 2 / size) : 1;
-    for (let step = 0; step <= Math.min(FRAMES_AHEAD, room, count - 1); step++) {
+    for (let step = 0; step <= Math.min(FRAMES_AHEAD, this.room, count - 1); step++) {
       if (this.loading.size >= LOADS_AT_ONCE || (this.current + step >= count && !loop)) return;
       const next = (this.current + step) % count;
       if (this.has(next) || this.loading.has(next)) continue;
@@ -116,11 +118,18 @@ class FrameStore {
     Object.assign(made, { size, look });
     this.frames.set(frame, made);
     this.bytes += made.bytes;
-    for (const other of this.frames.keys()) {
-      if (this.bytes <= CACHE_BYTES) break;
-      if (other !== this.current && other !== frame) this.forget(other);
-    }
+    while (this.bytes > CACHE_BYTES && this.frames.size > 2) this.forget(this.leastNeeded(frame));
     return this.get(frame) ?? made; // the screen may have changed meanwhile
+  }
+
+  /** The frame that play, in a loop, reaches last; those just left count as the next. So a loop that is too long for the
+      memory still finds most of its frames there, unlike if those used longest ago were forgotten. */
+  leastNeeded(newest) {
+    const count = this.video.length;
+    const start = this.current - Math.min(FRAMES_BEHIND, Math.floor(this.room / 2)) + count;
+    const others = [...this.frames.keys()].filter((frame) => frame !== this.current && frame !== newest);
+    const wait = (frame) => (frame - start + 2 * count) % count;
+    return others.reduce((last, frame) => (wait(frame) > wait(last) ? frame : last));
   }
 
   /** Draws the masks of a frame that is there with another look. */
