@@ -156,31 +156,32 @@ class Stage {
   drawOverlay({ overlay, layer, masks, size }, picture, boxes, frame) {
     const { viewer } = this;
     const draw = new OverlayDrawer(overlay, size, this.video);
-    if (!picture) draw.tag(["no picture for this frame"], [0, draw.width, 0, draw.height], "#ffffff");
+    if (!picture) draw.tag(["no picture for this frame"], [0, draw.width, 0, draw.height], "#ffffff", 1);
     const errors = viewer.shows("errors") ? viewer.errorsAt(layer, frame) : [];
     const ofTrack = new Map(errors.filter(({ kind }) => kind !== "missed").map((error) => [error.track, error]));
     const missed = errors.filter(({ kind }) => kind === "missed").map(({ track }) => track);
+    const tags = []; // after all boxes, so that no box crosses a text
     for (const { track, bounds } of masks) {
       const error = ofTrack.get(track);
       const isFollowed = track.group === viewer.followed;
-      draw.setStrength(viewer.isDimmed(track) ? DIMMED : 1);
+      const strength = viewer.isDimmed(track) ? DIMMED : 1;
       const box = draw.box(bounds);
       if (error || (layer.kind === "truth" && missed.includes(track))) {
-        draw.frame(box, ERROR_COLOURS[error ? error.kind : "missed"], DASHES);
+        draw.frame(box, ERROR_COLOURS[error ? error.kind : "missed"], DASHES, strength);
       } else if (isFollowed) {
-        draw.frame(box, "#ffffff", []);
+        draw.frame(box, "#ffffff", [], strength);
       }
       if (viewer.shows("labels") || error || isFollowed) {
-        draw.tag(tagTexts(track, error), box, error ? ERROR_COLOURS[error.kind] : track.colour);
+        tags.push([tagTexts(track, error), box, error ? ERROR_COLOURS[error.kind] : track.colour, strength]);
       }
     }
-    if (layer.kind === "truth") return;
-    for (const track of missed) {
-      draw.setStrength(viewer.isDimmed(track) ? DIMMED : 1);
+    for (const track of layer.kind === "truth" ? [] : missed) {
+      const strength = viewer.isDimmed(track) ? DIMMED : 1;
       const box = draw.box(boxes.get(track));
-      draw.frame(box, ERROR_COLOURS.missed, DASHES);
-      draw.tag([`missed: ${track.title}`, `missed: #${track.group}`], box, ERROR_COLOURS.missed);
+      draw.frame(box, ERROR_COLOURS.missed, DASHES, strength);
+      tags.push([[`missed: ${track.title}`, `missed: #${track.group}`], box, ERROR_COLOURS.missed, strength]);
     }
+    for (const tag of tags) draw.tag(...tag);
   }
 
   /** The group of the topmost visible mask under a pointer; null where there is none. */
@@ -205,7 +206,8 @@ function errorText({ kind, from, right }) {
   return { missed: "missed", false: "false", switched: `was #${from}`, wrong_class: `is ${right}` }[kind];
 }
 
-/** Draws on the upper canvas, which is cleared first; `box` gives the box around a mask: it is [left, right, top, bottom] in CSS pixels. */
+/** Draws on the upper canvas, which is cleared first. A box, as `box` gives it, is [left, right, top, bottom] in CSS
+    pixels; a strength is an opacity. */
 class OverlayDrawer {
   constructor(canvas, { width, height }, video) {
     Object.assign(this, { width, height, video, taken: [], context: canvas.getContext("2d") });
@@ -215,11 +217,6 @@ class OverlayDrawer {
     this.context.clearRect(0, 0, this.width, this.height);
     this.context.font = `600 ${TAG_FONT_SIZE}px system-ui, sans-serif`;
     this.context.textBaseline = "middle";
-    this.setStrength(1);
-  }
-
-  setStrength(strength) {
-    this.context.globalAlpha = strength;
   }
 
   /** The box of a mask's bounds, which are in pixels of the video. */
@@ -228,8 +225,9 @@ class OverlayDrawer {
     return [x * across, (x + width) * across, y * down, (y + height) * down];
   }
 
-  frame([left, right, top, bottom], colour, dashes) {
+  frame([left, right, top, bottom], colour, dashes, strength) {
     const { context } = this;
+    context.globalAlpha = strength;
     const [x, y] = [Math.max(1.5, left), Math.max(1.5, top)];
     const rectangle = [x, y, Math.min(this.width - 1.5, right) - x, Math.min(this.height - 1.5, bottom) - y];
     context.setLineDash([]);
@@ -244,8 +242,9 @@ class OverlayDrawer {
 
   /** The first of the texts that is at most half as wide as the picture, on the box, or else under or in it: at the
       first place inside the picture that is free. */
-  tag(texts, [boxLeft, , boxTop, boxBottom], colour) {
+  tag(texts, [boxLeft, , boxTop, boxBottom], colour, strength) {
     const { context } = this;
+    context.globalAlpha = strength;
     const widthOf = (text) => Math.ceil(context.measureText(text).width) + 8;
     const text = texts.find((candidate) => widthOf(candidate) <= this.width / 2) ?? texts.at(-1);
     const width = widthOf(text);
