@@ -3,8 +3,9 @@
 python -m tests.utils.viewer.measure_fps [--tracks 30] [--frames 90] [--speed 30]
 
 The first pass loads and decodes every frame, the second plays what is still in memory. A machine without a GPU draws in
-software, which is the slowest case. The processor time of the page's main thread tells of a machine that is busy with
-other things: under 33 ms a frame, 30 frames a second are possible.
+software, which is the slowest case. On a machine that is busy with other things the frames a second tell little, the
+processor time for each frame more: 30 frames a second are possible under 33 ms of the page's main thread, and as many
+of the whole browser on each core that is free.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -24,14 +26,19 @@ from utils.viewer.content import Content
 from utils.viewer.server import ViewerServer
 
 WIDTH, HEIGHT = 1920, 1080
+STARTING_MS = 3000  # a browser that was just started is busy with itself
+METRICS = ("TaskDuration", "ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
+# Plays once to the end; gives the number of frames shown, and seconds.
 PLAY = """async ([frames, speed]) => {
     viewer.speed = speed;
-    const last = viewer.shownCount + frames;
+    viewer.switches.loop = false;
+    await viewer.seek(0);
+    const before = viewer.shownCount;
     const start = performance.now();
     viewer.play();
-    while (viewer.shownCount < last) await new Promise(requestAnimationFrame);
+    while (viewer.frame < frames) await new Promise(requestAnimationFrame);
     viewer.pause();
-    return (1000 * frames) / (performance.now() - start);
+    return [viewer.shownCount - before, (performance.now() - start) / 1000];
 }"""
 
 
@@ -62,24 +69,52 @@ def write_video(folder: Path, num_tracks: int, num_frames: int) -> tuple[Path, P
     return ann_file, folder / "results.json"
 
 
-def measure(url: str, num_frames: int, speed: int) -> Iterator[tuple[float, float]]:
-    """Frames a second, and main-thread milliseconds a frame, of a first and a second pass through the video."""
-    with launch() as browser, new_page(browser, viewport={"width": 1920, "height": 1080}) as page:
+@dataclass(frozen=True)
+class Pass:
+    """One pass through the video: frames shown a second, the share of frames left out because they came too late, and
+    milliseconds of processor time for each frame shown: of the page's main thread, what of it are scripts, layout and
+    style, and of all of the browser's processes and threads."""
+
+    fps: float
+    left_out: float
+    main_ms: float
+    script_ms: float
+    layout_ms: float
+    browser_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fps:.1f} frames/s, {100 * self.left_out:.0f} % left out; processor time of a frame: "
+            f"main thread {self.main_ms:.1f} ms (scripts {self.script_ms:.1f}, layout and style {self.layout_ms:.1f}), "
+            f"whole browser {self.browser_ms:.0f} ms"
+        )
+
+
+def measure(browser, url: str, num_frames: int, speed: int) -> Iterator[Pass]:
+    """What a first and a second pass through the video cost."""
+    with new_page(browser, viewport={"width": 1920, "height": 1080}) as page:
         page.set_default_timeout(120_000)
         page.goto(url)
         page.wait_for_selector("#stage[data-frame='0']")
+        page.wait_for_timeout(STARTING_MS)
         session = page.context.new_cdp_session(page)
         session.send("Performance.enable", {"timeDomain": "threadTicks"})
         for _ in range(2):
-            before = busy_seconds(session)
-            fps = page.evaluate(PLAY, [num_frames - 1, speed])
-            yield fps, 1000 * (busy_seconds(session) - before) / (num_frames - 1)
+            before = processor_seconds(browser, session)
+            shown, seconds = page.evaluate(PLAY, [num_frames - 1, speed])
+            after = processor_seconds(browser, session)
+            main, script, layout, style, all_processes = (
+                1000 * (end - start) / shown for start, end in zip(before, after, strict=True)
+            )
+            yield Pass(shown / seconds, 1 - shown / (num_frames - 1), main, script, layout + style, all_processes)
 
 
-def busy_seconds(session) -> float:
-    """Processor time of the page's main thread so far."""
-    metrics = session.send("Performance.getMetrics")["metrics"]
-    return next(metric["value"] for metric in metrics if metric["name"] == "TaskDuration")
+def processor_seconds(browser, session) -> list[float]:
+    """Processor time so far: of the page's main thread, each of `METRICS`; of the browser's processes together."""
+    found = session.send("Performance.getMetrics")["metrics"]
+    values = {metric["name"]: metric["value"] for metric in found}
+    processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    return [*(values[name] for name in METRICS), sum(process["cpuTime"] for process in processes)]
 
 
 if __name__ == "__main__":
@@ -90,9 +125,9 @@ if __name__ == "__main__":
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ann_file, results = write_video(Path(folder), options.tracks, options.frames)
-        with ViewerServer(Content(results, folder, ann_file), port=0) as server:
+        with launch() as browser, ViewerServer(Content(results, folder, ann_file), port=0) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             print(f"1080p, {options.tracks} tracks, {options.speed} frames/s asked for")
-            for number, (fps, busy) in enumerate(measure(server.url, options.frames, options.speed), start=1):
-                print(f"pass {number}: {fps:.1f} frames/s, main thread {busy:.1f} ms a frame", flush=True)
+            for number, measured in enumerate(measure(browser, server.url, options.frames, options.speed), start=1):
+                print(f"pass {number}: {measured}", flush=True)
             server.shutdown()

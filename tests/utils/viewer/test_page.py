@@ -2,6 +2,7 @@
 
 import base64
 import json
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from data.results import decode_mask
 from tests.utils.viewer.browser import new_page
+from tests.utils.viewer.measure_fps import measure, write_video
 from tests.utils.viewer.small_set import EVIL_NAME, HEIGHT, LENGTH, WIDTH, blob, encode, frame_picture
 from utils.viewer.content import Content
 from utils.viewer.export import export_page
@@ -18,8 +20,10 @@ DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True, "is_mobile": True}
 MASK_ALPHA = round(0.45 * 255)
 PIXELS = """([pane, canvas]) => {
-    const { width, height } = canvas === "tint" ? viewer.stage.panes[pane].tint : viewer.stage.panes[pane].picture;
-    const context = viewer.stage.panes[pane][canvas].getContext("2d");
+    const source = viewer.stage.panes[pane][canvas];
+    const { width, height } = source ?? viewer.stage.panes[pane].picture;
+    const context = new OffscreenCanvas(width, height).getContext("2d");
+    if (source) context.drawImage(source, 0, 0);
     const data = context.getImageData(0, 0, width, height).data;
     let text = "";
     for (const value of data) text += String.fromCharCode(value);
@@ -272,11 +276,83 @@ def test_it_plays_every_frame_in_a_loop_until_it_is_stopped(open_page, url):
     wait_until(page, "seen.length > 8")
     page.keyboard.press("Space")
     seen = page.evaluate("seen")
-    assert seen == [(number + 1) % LENGTH for number in range(len(seen))]
+    steps = {(after - before) % LENGTH for before, after in pairwise(seen)}
+    assert 1 in steps and 0 not in steps  # a busy machine may leave frames out
     page.uncheck("#loop")
     page.click("#play")
     wait_until(page, "!viewer.playing && viewer.frame === 5")
     assert page.get_attribute("#play", "aria-label") == "Play"
+
+
+def test_time_does_not_wait_for_frames_that_come_late(open_page, url):
+    page = open_page(url)
+    wait_until(page, f"viewer.store.frames.size === {LENGTH}")
+    shown = page.evaluate(
+        """() => {
+            window.requestAnimationFrame = () => 0; // the clock is moved by hand
+            const seen = [];
+            const tick = (frames) => {
+                viewer.tick(viewer.clock.since + (1000 * frames) / viewer.speed);
+                seen.push([viewer.shown, viewer.frame, Number(document.getElementById("frame").value)]);
+            };
+            viewer.store.send = () => {}; // no frame is made from now on
+            viewer.store.forget(4);
+            viewer.play();
+            for (const frames of [0.5, 1, 3.2, 4.5, 5, 6]) tick(frames);
+            viewer.seek(2);
+            tick(0);
+            tick(1);
+            viewer.pause();
+            return seen;
+        }"""
+    )
+    # Two are left out; the fifth never comes, and what is on the screen stays until there is a newer one.
+    assert shown == [[frame] * 3 for frame in (0, 1, 3, 3, 5, 0, 2, 3)]
+
+
+def test_the_frame_that_play_reaches_last_is_forgotten_first(open_page, url):
+    page = open_page(url)
+    forgotten = page.evaluate(
+        """() => {
+            const store = new FrameStore({ ...viewer.video, length: 100 }, () => viewer.store.wanted());
+            for (let frame = 0; frame < 60; frame++) store.frames.set(frame, { bytes: 1, tints: [], picture: null });
+            store.bytes = 60;
+            store.current = 40;
+            const order = [];
+            while (store.frames.size > 30) {
+                order.push(store.leastNeeded(59));
+                store.forget(order.at(-1));
+            }
+            store.close();
+            return order;
+        }"""
+    )
+    # Those long behind, nearest first; of the sixteen before the current one, none.
+    assert forgotten == [*range(23, -1, -1), *range(58, 52, -1)]
+
+
+def test_frames_made_ahead_take_the_look_of_the_moment(open_page, url, content):
+    page = open_page(url)
+    wait_until(page, f"viewer.store.frames.size === {LENGTH}")
+    page.keyboard.press("m")
+    page.keyboard.press("ArrowRight")
+    wait_for_frame(page, 1)
+    assert page.evaluate("viewer.stage.panes[0].tint") is None
+    page.keyboard.press("m")
+    page.keyboard.press("ArrowRight")
+    wait_for_frame(page, 2)
+    video = content.video(0)
+    expected = expected_tint(video["layers"][0], video["colours"], 2)
+    np.testing.assert_array_equal(pixels(page, 0, "tint")[..., 3], expected[..., 3])
+
+
+def test_without_a_worker_the_page_makes_the_frames_itself(open_page, url, content):
+    page = open_page(url)
+    page.evaluate("viewer.store.dismissWorker(), viewer.store.frames.clear(), viewer.seek(3)")
+    wait_for_frame(page, 3)
+    video = content.video(0)
+    expected = expected_tint(video["layers"][0], video["colours"], 3)
+    np.testing.assert_array_equal(pixels(page, 0, "tint")[..., 3], expected[..., 3])
 
 
 def test_the_speed_has_ends(open_page, url):
@@ -298,6 +374,57 @@ def test_the_address_keeps_the_place(open_page, url):
     for nonsense in ("#video=1&frame=2", "#frame=x", "#video=7&frame=99", "#%"):
         other = open_page(url + nonsense)
         assert other.inner_text("#problem") == ""
+
+
+# ---------------------------------------------------------------------------------------------------- large videos
+
+
+@pytest.fixture
+def large_url(tmp_path, serve):
+    """A 1080p video with two tracks."""
+    ann_file, results = write_video(tmp_path, num_tracks=2, num_frames=2)
+    return serve(Content(results, tmp_path, ann_file)).url
+
+
+@pytest.mark.parametrize("options", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_bitmaps_have_the_size_on_the_screen(open_page, large_url, tmp_path, options):
+    page = open_page(large_url, options)
+    tint, canvas = pixels(page, 0, "tint"), pixels(page, 0)
+    box = page.locator("#stage canvas.picture").bounding_box()
+    ratio = options.get("device_scale_factor", 1)
+    height, width = tint.shape[:2]
+    assert canvas.shape == tint.shape
+    assert abs(width - ratio * box["width"]) <= 1 and abs(height - ratio * box["height"]) <= 1 and width < 1100
+    # Borders are mixed: what is far from them is as in the masks, scaled.
+    entries = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    union = np.any([decode_mask(entry["segmentations"][0]) for entry in entries], axis=0).astype(np.uint8)
+    covered = cv2.resize(255 * union, (width, height), interpolation=cv2.INTER_AREA)
+    assert (tint[covered == 0][:, 3] == 0).mean() > 0.999
+    assert (tint[covered == 255][:, 3] >= MASK_ALPHA - 2).mean() > 0.999
+    picture = cv2.imread(str(tmp_path / "video" / "00000.jpg"))[..., ::-1]
+    small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA).astype(int)
+    away = cv2.dilate(covered, np.ones((5, 5), np.uint8)) == 0
+    assert np.abs(canvas[away][:, :3] - small[away]).mean() < 3
+
+
+def test_a_picture_that_gets_larger_is_made_anew(open_page, large_url):
+    page = open_page(large_url, {"viewport": {"width": 900, "height": 500}})
+    before = pixels(page, 0).shape[1]
+    page.set_viewport_size({"width": 1900, "height": 1000})
+    wait_until(page, f"viewer.stage.panes[0].picture.width > {before + 200}")
+    box = page.locator("#stage canvas.picture").bounding_box()
+    assert abs(pixels(page, 0).shape[1] - box["width"]) <= 1
+
+
+@pytest.mark.slow
+def test_thirty_tracks_in_1080p_leave_time_for_thirty_frames_a_second(browser, tmp_path, serve):
+    """In processor time: that of other work on the machine does not count."""
+    ann_file, results = write_video(tmp_path, num_tracks=30, num_frames=30)
+    url = serve(Content(results, tmp_path, ann_file)).url
+    _, played_before = measure(browser, url, num_frames=30, speed=10)
+    assert played_before.left_out < 0.5
+    assert played_before.main_ms < 1000 / 60
+    assert played_before.browser_ms < 2000 / 50
 
 
 # ---------------------------------------------------------------------------------------------------- tracks

@@ -1,64 +1,70 @@
 "use strict";
-/* Frames of the open video, ready to be drawn: pictures and masks decoded, ahead of the one that is shown. */
+/* Frames of the open video, ready to be drawn, ahead of the one that is shown. */
 
 const CACHE_BYTES = 320 * 2 ** 20;
 const FRAMES_AHEAD = 16;
+const FRAMES_BEHIND = 16; // that are kept for a step back
 const LOADS_AT_ONCE = 4;
-const NUMBER_BYTES = 8;
+const PIXEL_BYTES = 4;
+const MASK_BYTES = 200; // of the box around a mask
+const BLURRED = 1.1; // a picture that is shown larger by more is made anew
 const SERVED = location.protocol.startsWith("http");
 
-/** A picture as an ImageBitmap; null if there is none or it does not decode. */
-async function loadPicture(url) {
-  if (!url) return null;
-  try {
-    if (SERVED) { // decodes beside the page's own thread
-      const response = await fetch(url);
-      return response.ok ? await createImageBitmap(await response.blob()) : null;
-    }
-    const image = new Image();
-    image.src = url;
-    await image.decode();
-    return await createImageBitmap(image);
-  } catch (error) {
-    return null;
-  }
-}
+/** Loads frames of one video, and forgets those that play will reach last.
 
-/** Loads frames of one video, and forgets those used longest ago.
-
-    A frame is {picture, layers, bytes}: for each layer the masks in it, large ones first, each {track, mask}. */
+    A frame is {picture, tints, masks, size, look, bytes}: the bitmap of its picture, null without one; for each layer
+    the bitmap of its tinted masks, null without any, and the masks in it, large ones first, each {track, bounds}. */
 class FrameStore {
-  constructor(video) {
+  /** `wanted()` tells {size, look}: the size of the bitmaps, and how masks are drawn now (maker.js). */
+  constructor(video, wanted) {
     this.video = video;
-    this.frames = new Map(); // used longest ago first
-    this.loading = new Map();
+    this.wanted = wanted;
+    this.frames = new Map();
+    this.loading = new Map(); // frame → {promise, resolve}
     this.bytes = 0;
     this.current = 0; // never forgotten
     this.closed = false;
+    const { width, height, frames } = video;
+    const plain = { width, height, frames, layers: video.layers.map(({ tracks }) => tracks.map(({ masks }) => masks)) };
+    this.maker = new FrameMaker(plain);
+    this.worker = SERVED ? new Worker("worker.js") : null; // a page opened from a file may have none
+    this.worker?.postMessage(plain);
+    this.worker?.addEventListener("message", ({ data }) => this.loading.get(data.frame)?.resolve(data.made));
+    this.worker?.addEventListener("error", () => this.dismissWorker());
   }
 
-  /** The frame, at once if it is there; null if the store was closed meanwhile. */
+  /** Whether the frame is there, large enough for the screen. */
+  has(frame) {
+    return this.frames.get(frame)?.size.width * BLURRED >= this.wanted().size.width;
+  }
+
+  /** The frame if it is there, drawn as is wanted now; else null. */
+  get(frame) {
+    if (!this.has(frame)) return null;
+    const made = this.frames.get(frame);
+    const { size, look } = this.wanted();
+    if (made.look !== look) this.repaint(made, frame, size, look);
+    return made;
+  }
+
+  /** The frame, loaded if it is not there; null if the store was closed meanwhile. */
   async load(frame) {
-    const ready = this.frames.get(frame);
-    if (ready) {
-      this.frames.delete(frame);
-      this.frames.set(frame, ready);
-      return ready;
-    }
-    if (!this.loading.has(frame)) this.loading.set(frame, this.make(frame));
-    return this.loading.get(frame);
+    return this.get(frame) ?? this.request(frame).promise;
   }
 
-  /** Starts to load what comes after the current frame; half of the memory is for what was. */
+  /** The number of frames that half of the memory holds. */
+  get room() {
+    return this.bytes ? Math.floor((CACHE_BYTES / 2 / this.bytes) * this.frames.size) : 1;
+  }
+
+  /** Starts to load the current frame and those after it; half of the memory is for what was. */
   loadAhead(loop) {
     const count = this.video.length;
-    const size = this.bytes / Math.max(this.frames.size, 1);
-    const room = size ? Math.floor(CACHE_BYTES / 2 / size) : 1;
-    for (let step = 1; step <= Math.min(FRAMES_AHEAD, room, count - 1); step++) {
+    for (let step = 0; step <= Math.min(FRAMES_AHEAD, this.room, count - 1); step++) {
       if (this.loading.size >= LOADS_AT_ONCE || (this.current + step >= count && !loop)) return;
       const next = (this.current + step) % count;
-      if (this.frames.has(next) || this.loading.has(next)) continue;
-      this.load(next).then(() => {
+      if (this.has(next) || this.loading.has(next)) continue;
+      this.request(next).promise.then(() => {
         if (!this.closed) this.loadAhead(loop);
       });
     }
@@ -66,41 +72,83 @@ class FrameStore {
 
   close() {
     this.closed = true;
-    for (const { picture } of this.frames.values()) picture?.close();
+    this.worker?.terminate();
+    for (const { resolve } of this.loading.values()) resolve(null);
+    for (const made of this.frames.values()) closeBitmaps(made);
     this.frames.clear();
   }
 
-  async make(frame) {
-    const picture = await loadPicture(this.video.frames[frame]);
+  request(frame) {
+    const known = this.loading.get(frame);
+    if (known) return known;
+    const { size, look } = this.wanted();
+    const request = { size, look };
+    request.promise = new Promise((resolve) => {
+      request.resolve = resolve;
+    }).then((made) => this.keep(frame, request, made));
+    this.loading.set(frame, request);
+    this.send(frame, request);
+    return request;
+  }
+
+  send(frame, { size, look, resolve }) {
+    if (this.worker) this.worker.postMessage({ frame, size, look });
+    else this.maker.make(frame, size, look).then(resolve);
+  }
+
+  /** Where a worker cannot be had after all, the page itself makes the frames. */
+  dismissWorker() {
+    this.worker.terminate();
+    this.worker = null;
+    for (const [frame, request] of this.loading) this.send(frame, request);
+  }
+
+  keep(frame, { size, look }, made) {
     this.loading.delete(frame);
-    if (this.closed) {
-      picture?.close();
+    if (this.closed || !made) {
+      if (made) closeBitmaps(made);
       return null;
     }
-    const layers = this.video.layers.map((layer) => this.decodeLayer(layer, frame));
-    const numbers = layers.flat().reduce((sum, { mask }) => sum + mask.columns.length + mask.rows.length, 0);
-    const bytes = NUMBER_BYTES * numbers + (picture ? 4 * picture.width * picture.height : 0);
-    const made = { picture, layers, bytes };
-    this.frames.set(frame, made);
-    this.bytes += bytes;
     this.forget(frame);
-    return made;
+    const numbers = made.masks.reduce((sum, masks) => sum + masks.length, 0);
+    const bitmaps = this.video.layers.length + 1; // tints that are null now may not stay so
+    made.bytes = MASK_BYTES * numbers + bitmaps * PIXEL_BYTES * size.width * size.height;
+    made.masks = made.masks.map((masks, layer) =>
+      masks.map((mask) => ({ ...mask, track: this.video.layers[layer].tracks[mask.track] })));
+    Object.assign(made, { size, look });
+    this.frames.set(frame, made);
+    this.bytes += made.bytes;
+    while (this.bytes > CACHE_BYTES && this.frames.size > 2) this.forget(this.leastNeeded(frame));
+    return this.get(frame) ?? made; // the screen may have changed meanwhile
   }
 
-  decodeLayer(layer, frame) {
-    return layer.tracks
-      .map((track) => ({ track, mask: track.masks[frame] && decodeMask(track.masks[frame]) }))
-      .filter(({ mask }) => mask)
-      .sort((a, b) => b.mask.area - a.mask.area);
+  /** The frame that play, in a loop, reaches last; those just left count as the next. So a loop that is too long for the
+      memory still finds most of its frames there, unlike if those used longest ago were forgotten. */
+  leastNeeded(newest) {
+    const count = this.video.length;
+    const start = this.current - Math.min(FRAMES_BEHIND, Math.floor(this.room / 2)) + count;
+    const others = [...this.frames.keys()].filter((frame) => frame !== this.current && frame !== newest);
+    const wait = (frame) => (frame - start + 2 * count) % count;
+    return others.reduce((last, frame) => (wait(frame) > wait(last) ? frame : last));
   }
 
-  forget(newest) {
-    for (const [frame, made] of this.frames) {
-      if (this.bytes <= CACHE_BYTES) return;
-      if (frame === this.current || frame === newest) continue;
-      this.frames.delete(frame);
-      this.bytes -= made.bytes;
-      made.picture?.close();
-    }
+  /** Draws the masks of a frame that is there with another look. */
+  repaint(made, frame, size, look) {
+    for (const tint of made.tints) tint?.close();
+    made.tints = this.maker.paint(this.maker.decode(frame), size, look);
+    made.look = look;
   }
+
+  forget(frame) {
+    const made = this.frames.get(frame);
+    if (!made) return;
+    this.frames.delete(frame);
+    this.bytes -= made.bytes;
+    closeBitmaps(made);
+  }
+}
+
+function closeBitmaps({ picture, tints }) {
+  picture?.close();
+  for (const tint of tints) tint?.close();
 }

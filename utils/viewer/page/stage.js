@@ -1,9 +1,9 @@
 "use strict";
-/* The pictures: one pane a layer, each of two canvases: the frame with its tinted masks in the video's own pixels, and
-   labels, boxes and errors above them in the screen's pixels. Where masks overlap, the smallest is on top. */
+/* The pictures: one pane a layer, each of two canvases: the frame with its tinted masks, in the video's own pixels or in
+   the screen's if those are fewer, and labels, boxes and errors above them in the screen's pixels. Where masks overlap,
+   the smallest is on top. */
 
 const PANE_TITLES = { prediction: "Prediction", truth: "Truth", compare: "Compared" };
-const MASK_OPACITY = 0.45;
 const DIMMED = 0.25; // what is not followed while something is
 const ERROR_COLOURS = { missed: "#ff6b6b", false: "#ffb020", switched: "#d9a0ff", wrong_class: "#4fd6c4" };
 const DASHES = [6, 4];
@@ -41,12 +41,6 @@ function onTapOrDrag(element, { tap, drag, begin = () => null }) {
   });
 }
 
-/** "#rrggbb" and an opacity as the number that paintMask takes. */
-function packColour(colour, opacity) {
-  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
-  return ((Math.round(opacity * 255) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
-}
-
 /** Black or white, whichever reads better on "#rrggbb". */
 function textColourOn(colour) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
@@ -71,10 +65,8 @@ class Stage {
     this.viewer = viewer;
     this.panes = [];
     this.resized = new ResizeObserver((entries) => {
-      for (const { target, contentRect } of entries) {
-        // Kept, because to ask for it in the middle of drawing would make the browser lay out the page anew.
-        this.panes.find(({ screen }) => screen === target).size = contentRect;
-      }
+      // Kept, because to ask for it in the middle of drawing would make the browser lay out the page anew.
+      for (const { target, contentRect } of entries) this.setSize(target, contentRect);
       this.viewer.redraw();
     });
   }
@@ -86,12 +78,31 @@ class Stage {
     this.element.style.setProperty("--aspect", video.width / video.height);
     this.panes = video.layers.map((layer) => this.makePane(layer));
     this.element.replaceChildren(...this.panes.map(({ figure }) => figure));
+    this.arrange();
+    for (const { screen } of this.panes) {
+      this.setSize(screen, screen.getBoundingClientRect());
+      this.resized.observe(screen);
+    }
+  }
+
+  /** Shows the panes that are chosen, and no others. */
+  arrange() {
+    for (const { figure, layer } of this.panes) figure.hidden = !this.viewer.showsPane(layer.kind);
+    this.element.dataset.panes = this.panes.filter(({ figure }) => !figure.hidden).length;
+  }
+
+  setSize(screen, { width, height }) {
+    this.panes.find((pane) => pane.screen === screen).size = { width, height };
+    const widest = Math.max(1, ...this.panes.map(({ size }) => size.width)) * window.devicePixelRatio;
+    const scale = Math.min(1, widest / this.video.width);
+    const [across, down] = [this.video.width, this.video.height].map((side) => Math.max(1, Math.round(scale * side)));
+    if (this.size?.width === across && this.size.height === down) return;
+    /** Of the bitmaps that are drawn. */
+    this.size = { width: across, height: down };
   }
 
   makePane(layer) {
-    const { width, height } = this.video;
-    const picture = make("canvas", { className: "picture", width, height });
-    const tint = make("canvas", { width, height }); // drawn into the picture, not shown itself
+    const picture = make("canvas", { className: "picture" });
     const overlay = make("canvas", { className: "overlay" });
     const screen = make("div", { className: "screen" }, picture, overlay);
     screen.setAttribute("role", "img");
@@ -100,9 +111,7 @@ class Stage {
     const file = make("span", { className: "file", title: layer.file }, layer.file);
     const figure = make("figure", { className: "pane" }, make("figcaption", {}, title, " ", file, " ", count), screen);
     figure.dataset.kind = layer.kind;
-    const pane = { layer, figure, screen, picture, tint, overlay, count, masks: [], size: { width: 0, height: 0 } };
-    pane.image = new ImageData(width, height);
-    pane.pixels = new Uint32Array(pane.image.data.buffer);
+    const pane = { layer, figure, screen, picture, tint: null, overlay, count, masks: [], size: { width: 0, height: 0 } };
     onTapOrDrag(screen, {
       begin: () => this.viewer.frame,
       tap: (event) => this.viewer.follow(this.groupAt(pane, event)),
@@ -111,76 +120,68 @@ class Stage {
         this.viewer.seek(start.value + Math.round(frames));
       },
     });
-    this.resized.observe(screen);
     return pane;
   }
 
   /** Draws what `made` (of FrameStore) holds of a frame into every pane that is shown. */
   draw(made, frame) {
     const { viewer } = this;
-    const shown = this.panes.filter(({ layer }) => viewer.showsPane(layer.kind));
-    for (const pane of this.panes) pane.figure.hidden = !shown.includes(pane);
-    setOnce(this.element.dataset, "panes", shown.length);
-    for (const pane of shown) {
-      const masks = made.layers[this.video.layers.indexOf(pane.layer)].filter(({ track }) => viewer.isVisible(track));
+    const boxes = new Map(made.masks.flat().map(({ track, bounds }) => [track, bounds]));
+    this.panes.forEach((pane, place) => {
+      if (pane.figure.hidden) return;
+      const masks = made.masks[place].filter(({ track }) => viewer.isVisible(track));
       // What is followed lies above all others.
       pane.masks = masks.sort((a, b) => viewer.isDimmed(b.track) - viewer.isDimmed(a.track));
+      pane.tint = made.tints[place];
       setOnce(pane.count, "textContent", masks.length === 1 ? "1 track" : `${masks.length} tracks`);
       const description = `${PANE_TITLES[pane.layer.kind]}, frame ${frame + 1}: ${pane.count.textContent}`;
       pane.screen.setAttribute("aria-label", description);
-      this.drawTint(pane);
-      this.drawPicture(pane, made.picture);
-      this.drawOverlay(pane, made.picture, frame);
-    }
+      this.drawPicture(pane, made);
+      this.drawOverlay(pane, made.picture, boxes, frame);
+    });
+    this.frame = frame;
     setOnce(this.element.dataset, "frame", frame);
   }
 
-  drawPicture({ picture: canvas, tint }, picture) {
+  drawPicture({ picture: canvas, tint }, { picture, size: { width, height } }) {
+    setOnce(canvas, "width", width);
+    setOnce(canvas, "height", height);
     const context = canvas.getContext("2d");
-    if (picture) context.drawImage(picture, 0, 0, canvas.width, canvas.height);
-    else context.clearRect(0, 0, canvas.width, canvas.height);
-    context.drawImage(tint, 0, 0);
+    if (picture) context.drawImage(picture, 0, 0);
+    else context.clearRect(0, 0, width, height);
+    if (tint) context.drawImage(tint, 0, 0, width, height);
   }
 
-  drawTint({ tint, image, pixels, masks }) {
-    const thickness = Math.max(1, Math.round(Math.min(tint.width, tint.height) / 360));
-    pixels.fill(0);
-    for (const { track, mask } of this.viewer.shows("masks") ? masks : []) {
-      const strength = this.viewer.isDimmed(track) ? DIMMED : 1;
-      const [fill, edge] = [MASK_OPACITY, 1].map((opacity) => packColour(track.colour, strength * opacity));
-      paintMask(mask, pixels, fill, edge, thickness);
-    }
-    tint.getContext("2d").putImageData(image, 0, 0);
-  }
-
-  drawOverlay({ overlay, layer, masks, size }, picture, frame) {
+  /** `boxes` are the bounds of all tracks in the frame. */
+  drawOverlay({ overlay, layer, masks, size }, picture, boxes, frame) {
     const { viewer } = this;
-    const draw = new OverlayDrawer(overlay, size);
-    if (!picture) draw.tag(["no picture for this frame"], [0, draw.width, 0, draw.height], "#ffffff");
+    const draw = new OverlayDrawer(overlay, size, this.video);
+    if (!picture) draw.tag(["no picture for this frame"], [0, draw.width, 0, draw.height], "#ffffff", 1);
     const errors = viewer.shows("errors") ? viewer.errorsAt(layer, frame) : [];
     const ofTrack = new Map(errors.filter(({ kind }) => kind !== "missed").map((error) => [error.track, error]));
     const missed = errors.filter(({ kind }) => kind === "missed").map(({ track }) => track);
-    for (const { track, mask } of masks) {
+    const tags = []; // after all boxes, so that no box crosses a text
+    for (const { track, bounds } of masks) {
       const error = ofTrack.get(track);
       const isFollowed = track.group === viewer.followed;
-      draw.setStrength(viewer.isDimmed(track) ? DIMMED : 1);
-      const box = draw.box(mask);
+      const strength = viewer.isDimmed(track) ? DIMMED : 1;
+      const box = draw.box(bounds);
       if (error || (layer.kind === "truth" && missed.includes(track))) {
-        draw.frame(box, ERROR_COLOURS[error ? error.kind : "missed"], DASHES);
+        draw.frame(box, ERROR_COLOURS[error ? error.kind : "missed"], DASHES, strength);
       } else if (isFollowed) {
-        draw.frame(box, "#ffffff", []);
+        draw.frame(box, "#ffffff", [], strength);
       }
       if (viewer.shows("labels") || error || isFollowed) {
-        draw.tag(tagTexts(track, error), box, error ? ERROR_COLOURS[error.kind] : track.colour);
+        tags.push([tagTexts(track, error), box, error ? ERROR_COLOURS[error.kind] : track.colour, strength]);
       }
     }
-    if (layer.kind === "truth") return;
-    for (const track of missed) {
-      draw.setStrength(viewer.isDimmed(track) ? DIMMED : 1);
-      const box = draw.box(decodeMask(track.masks[frame]));
-      draw.frame(box, ERROR_COLOURS.missed, DASHES);
-      draw.tag([`missed: ${track.title}`, `missed: #${track.group}`], box, ERROR_COLOURS.missed);
+    for (const track of layer.kind === "truth" ? [] : missed) {
+      const strength = viewer.isDimmed(track) ? DIMMED : 1;
+      const box = draw.box(boxes.get(track));
+      draw.frame(box, ERROR_COLOURS.missed, DASHES, strength);
+      tags.push([[`missed: ${track.title}`, `missed: #${track.group}`], box, ERROR_COLOURS.missed, strength]);
     }
+    for (const tag of tags) draw.tag(...tag);
   }
 
   /** The group of the topmost visible mask under a pointer; null where there is none. */
@@ -188,7 +189,7 @@ class Stage {
     const { left, top, width, height } = screen.getBoundingClientRect();
     const x = Math.floor(((event.clientX - left) / width) * this.video.width);
     const y = Math.floor(((event.clientY - top) / height) * this.video.height);
-    return masks.findLast(({ mask }) => maskCovers(mask, x, y))?.track.group ?? null;
+    return masks.findLast(({ track }) => maskCovers(decodeMask(track.masks[this.frame]), x, y))?.track.group ?? null;
   }
 }
 
@@ -205,31 +206,28 @@ function errorText({ kind, from, right }) {
   return { missed: "missed", false: "false", switched: `was #${from}`, wrong_class: `is ${right}` }[kind];
 }
 
-/** Draws on the upper canvas, which is cleared first; a box is [left, right, top, bottom] in CSS pixels. */
+/** Draws on the upper canvas, which is cleared first. A box, as `box` gives it, is [left, right, top, bottom] in CSS
+    pixels; a strength is an opacity. */
 class OverlayDrawer {
-  constructor(canvas, { width, height }) {
-    Object.assign(this, { width, height, taken: [], context: canvas.getContext("2d") });
+  constructor(canvas, { width, height }, video) {
+    Object.assign(this, { width, height, video, taken: [], context: canvas.getContext("2d") });
     setOnce(canvas, "width", Math.round(width * window.devicePixelRatio));
     setOnce(canvas, "height", Math.round(height * window.devicePixelRatio));
     this.context.setTransform(window.devicePixelRatio, 0, 0, window.devicePixelRatio, 0, 0);
     this.context.clearRect(0, 0, this.width, this.height);
     this.context.font = `600 ${TAG_FONT_SIZE}px system-ui, sans-serif`;
     this.context.textBaseline = "middle";
-    this.setStrength(1);
   }
 
-  setStrength(strength) {
-    this.context.globalAlpha = strength;
-  }
-
-  /** The box around a mask. */
-  box({ bounds: { x, y, width, height }, ...mask }) {
-    const [across, down] = [this.width / mask.width, this.height / mask.height];
+  /** The box of a mask's bounds, which are in pixels of the video. */
+  box({ x, y, width, height }) {
+    const [across, down] = [this.width / this.video.width, this.height / this.video.height];
     return [x * across, (x + width) * across, y * down, (y + height) * down];
   }
 
-  frame([left, right, top, bottom], colour, dashes) {
+  frame([left, right, top, bottom], colour, dashes, strength) {
     const { context } = this;
+    context.globalAlpha = strength;
     const [x, y] = [Math.max(1.5, left), Math.max(1.5, top)];
     const rectangle = [x, y, Math.min(this.width - 1.5, right) - x, Math.min(this.height - 1.5, bottom) - y];
     context.setLineDash([]);
@@ -244,8 +242,9 @@ class OverlayDrawer {
 
   /** The first of the texts that is at most half as wide as the picture, on the box, or else under or in it: at the
       first place inside the picture that is free. */
-  tag(texts, [boxLeft, , boxTop, boxBottom], colour) {
+  tag(texts, [boxLeft, , boxTop, boxBottom], colour, strength) {
     const { context } = this;
+    context.globalAlpha = strength;
     const widthOf = (text) => Math.ceil(context.measureText(text).width) + 8;
     const text = texts.find((candidate) => widthOf(candidate) <= this.width / 2) ?? texts.at(-1);
     const width = widthOf(text);

@@ -50,7 +50,7 @@ class Timeline {
       rows.push(...layer.tracks.map((track) => this.makeRow(track)));
     }
     this.playhead = make("div", { className: "playhead" });
-    this.element.replaceChildren(...rows, this.playhead);
+    this.element.replaceChildren(...rows, make("div", { className: "playhead-range" }, this.playhead));
     this.update();
   }
 
@@ -80,7 +80,7 @@ class Timeline {
   }
 
   setFrame(frame) {
-    this.playhead.style.setProperty("--at", frame / this.video.length);
+    this.playhead.style.transform = `translateX(${(100 * frame) / this.video.length}%)`; // needs no layout
   }
 
   /** The frame under a pointer. */

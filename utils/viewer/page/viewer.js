@@ -4,6 +4,7 @@
 const SPEEDS = [1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 24, 30, 60]; // frames per second
 const USUAL_SPEED = 6; // YouTube-VIS has every fifth frame of videos at 30 frames per second
 const EARLY = 4; // milliseconds before its time at which a frame may come, so that none waits a whole screen refresh
+const MASK_OPACITY = 0.45;
 const LEAP = 10; // frames that Shift and an arrow key move
 const LIST_PAUSE = 250; // milliseconds between changes of the list of errors while playing
 const SETTLED = 400; // milliseconds after which a screen reader is told of the frame
@@ -74,10 +75,11 @@ class Viewer {
     showProblem("");
     this.store?.close();
     this.video = this.prepare(data);
-    this.store = new FrameStore(this.video);
+    this.store = new FrameStore(this.video, () => ({ size: this.stage.size, look: this.look }));
     this.followed = null;
     this.shown = -1;
     this.findErrors();
+    this.findLook();
     this.stage.open(this.video);
     this.timeline.open(this.video);
     this.fillControls();
@@ -151,25 +153,49 @@ class Viewer {
       .filter((frame) => this.video.layers.some((layer) => this.errors(layer)[frame].length));
   }
 
+  /** How masks are drawn now, as maker.js says; a new object, by which frames that were drawn otherwise are told. */
+  findLook() {
+    const layers = this.video.layers.map(({ kind, tracks }) => tracks.map((track) => {
+      if (!this.switches.masks || !this.showsPane(kind) || !this.isVisible(track)) return null;
+      const below = this.isDimmed(track);
+      const [fill, edge] = [MASK_OPACITY, 1].map((opacity) => packColour(track.colour, below ? DIMMED * opacity : opacity));
+      return { fill, edge, below };
+    }));
+    this.look = { layers };
+  }
+
   /** Follows a group; nothing if it is followed already, or null. */
   follow(group) {
     this.followed = group === this.followed ? null : group;
     this.timeline.update();
-    this.redraw();
+    this.restyle();
   }
 
   /** After a change of what is visible. */
   refilter() {
     this.findErrors();
+    this.stage.arrange();
     this.timeline.update();
     this.showFilters();
+    this.restyle();
+  }
+
+  restyle() {
+    this.findLook();
     this.redraw();
   }
 
-  redraw() {
-    const made = this.store?.frames.get(this.shown);
-    if (!made) return;
-    this.stage.draw(made, this.shown);
+  /** Draws the frame that is shown once more: at once, or when it is made as large as it is needed now. */
+  async redraw() {
+    const { store, shown } = this;
+    if (!store || shown < 0) return;
+    const made = store.get(shown) ?? await store.load(shown);
+    if (this.store === store && this.shown === shown) this.show(made, shown);
+  }
+
+  show(made, frame) {
+    this.shown = frame;
+    this.stage.draw(made, frame);
     this.showNow();
   }
 
@@ -179,18 +205,21 @@ class Viewer {
   async seek(frame) {
     this.frame = Math.max(0, Math.min(frame, this.video.length - 1));
     this.showPosition();
+    if (this.playing) {
+      this.startClock();
+      return;
+    }
     if (this.seeking === this.store) return;
     const store = this.store;
     this.seeking = store;
-    while (this.store === store && this.shown !== this.frame) {
+    while (this.shown !== this.frame && !this.playing) {
       const wanted = this.frame;
       store.current = wanted;
       const made = await store.load(wanted);
       if (this.store !== store) return;
-      this.shown = wanted;
+      if (this.playing) break;
       this.shownCount += 1;
-      this.stage.draw(made, wanted);
-      this.showNow();
+      this.show(made, wanted);
     }
     this.seeking = null;
     store.loadAhead(this.switches.loop);
@@ -213,39 +242,54 @@ class Viewer {
 
   play() {
     if (this.playing) return;
-    if (this.frame === this.video.length - 1) this.seek(0);
+    if (this.frame === this.video.length - 1) this.frame = 0;
     this.playing = true;
-    this.due = performance.now() + 1000 / this.speed;
-    requestAnimationFrame((now) => this.tick(now));
+    this.startClock();
+    this.ticking = requestAnimationFrame((now) => this.tick(now));
     this.showPlaying();
   }
 
   pause() {
     if (!this.playing) return;
     this.playing = false;
+    cancelAnimationFrame(this.ticking);
     this.showPlaying();
-    this.showPosition();
-    this.redraw();
+    this.seek(this.frame);
+    this.showNow();
   }
 
-  /** The clock: no frame is left out, a late one makes the others late. */
+  /** Time runs on from the frame that is wanted now. */
+  startClock() {
+    this.clock = { since: performance.now(), from: this.frame, shown: this.frame === this.shown ? 0 : -1 };
+  }
+
+  /** Shows the newest frame that is due and made: time never waits, frames that come too late are left out. */
   tick(now) {
-    if (!this.playing) return;
-    requestAnimationFrame((later) => this.tick(later));
-    if (now < this.due - EARLY || this.seeking) return;
-    const isLast = this.frame === this.video.length - 1;
-    if (isLast && !this.switches.loop) {
-      this.pause();
-      return;
+    this.ticking = requestAnimationFrame((later) => this.tick(later));
+    const { clock, store, video } = this;
+    const last = video.length - 1 - clock.from; // counted from where the clock was started, as `due` is
+    const passed = Math.max(0, Math.floor(((now + EARLY - clock.since) * this.speed) / 1000));
+    const due = this.switches.loop ? passed : Math.min(passed, last);
+    const frameAt = (count) => (clock.from + count) % video.length;
+    store.current = frameAt(due);
+    const oldest = Math.max(clock.shown, due - video.length);
+    let newest = due;
+    while (newest > oldest && !store.has(frameAt(newest))) newest -= 1;
+    if (newest > oldest) {
+      clock.shown = newest;
+      this.frame = frameAt(newest);
+      this.shownCount += 1;
+      this.show(store.get(this.frame), this.frame);
+      this.showPosition();
     }
-    const interval = 1000 / this.speed;
-    this.due = Math.max(this.due + interval, now);
-    this.seek(isLast ? 0 : this.frame + 1);
+    store.loadAhead(this.switches.loop);
+    if (!this.switches.loop && passed > last && clock.shown === last) this.pause();
   }
 
   changeSpeed(direction) {
     const place = SPEEDS.indexOf(this.speed) + direction;
     this.speed = SPEEDS[Math.max(0, Math.min(place, SPEEDS.length - 1))];
+    this.startClock();
     this.showPlaying();
   }
 
@@ -364,6 +408,7 @@ class Viewer {
     this.switches[what] = !this.switches[what];
     byId(what === "loop" ? "loop" : `show-${what}`).checked = this.switches[what];
     this.timeline.update();
+    if (what === "masks") this.findLook();
     this.redraw();
   }
 
