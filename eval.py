@@ -36,29 +36,24 @@ from data.doctor import examine_results
 from data.findings import exit_code, format_findings
 from data.outputs import (
     VIDEO_OPTIONS,
-    StreamFiles,
     add_video_arguments,
-    default_target,
     kind_of,
-    open_input,
-    split_names,
+    tracks_text,
     write_picture,
 )
 from data.results import ResultsJournal
 from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
 from data.transforms import FrameTransform
-from data.video import FrameSource, VideoWriter
+from data.video import VideoWriter
 from data.ytvis import YTVISDataset, read_annotations, read_frames
 from layers.deform_conv import BACKENDS, deform_backend
 from layers.inference import FusedConv2d
-from layers.insides import content, explain_objects
+from own_video import run_on_own_video
 from stmask import (
     Network,
     STMask,
     VideoTracker,
     collect_tracks,
-    labels_of,
-    stream_track_age,
     track_videos,
 )
 from utils.benchmark import (
@@ -73,15 +68,14 @@ from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, has_spare_core, peak_memory_mib
 from utils.distributed import World, launch
 from utils.logger import EvalProgress, setup_logging
-from utils.method_pictures import PICTURES, MethodView, draw_method
+from utils.method_pictures import PICTURES
 from utils.precision import PRECISIONS, check_precision
 from utils.report import write_report
-from utils.stop_signal import StopSignal
-from utils.structures import FrameMeta, FrameResult, InputError, ObjectInsides, Predictions, Tracks, Video, VideoResult
+from utils.structures import FrameResult, InputError, Video, VideoResult
 from utils.timer import StageTimer, format_summary
 from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
-from utils.visualization import FrameRate, Overlay, Trails, draw_objects
+from utils.visualization import draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
 from utils.ytvos import YTVOS, compact_masks, load_pair
 
@@ -275,7 +269,9 @@ def run(options: argparse.Namespace, world: World) -> int:
     if kind_of(options):
         if world.size > 1:
             raise InputError("a video is one process's work: leave torchrun away")
-        return run_on_own_video(config, checkpoint, options, way, world.device)
+        with deform_backend(way.deform_backend):
+            load = partial(load_model, config, checkpoint, options.seed, world.device)
+            return run_on_own_video(config, options, load, way.network, way.overlap, print_benchmark)
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.max_videos:
         dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
@@ -416,152 +412,6 @@ class Way:
 
 
 BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
-
-
-def run_on_own_video(
-    config: Config, checkpoint: Path | None, options: argparse.Namespace, way: Way, device: torch.device
-) -> int:
-    """What --video, --images or --image asks for; returns the exit code.
-
-    Raises:
-        InputError: as `follow` and `show`, or an option that names nothing.
-    """
-    source, target = open_input(options)
-    if options.classes is not None:
-        labels_of(split_names(options.classes), config.dataset.class_names)
-    if options.show:
-        folder = Path(target or default_target(source, "images"))
-        return show(load_model(config, checkpoint, options.seed, device), source, folder, options, way)
-    names = config.dataset.class_names
-    files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
-    return follow(load_model(config, checkpoint, options.seed, device), files, options, way)
-
-
-def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: Way) -> int:
-    """Tracks a person's own video, and writes it drawn, with the results beside it; returns the exit code.
-
-    Raises:
-        InputError: the input cannot be used, or not to its end; what was done by then is written.
-    """
-    timer = StageTimer(model.device)
-    overlay = Overlay(
-        masks=options.display_masks,
-        boxes=options.display_bboxes,
-        text=options.display_text,
-        scores=options.display_scores,
-        trails=Trails() if options.display_trails else None,
-        frame_rate=FrameRate() if options.display_fps else None,
-    )
-    tracker = VideoTracker(model, timer=timer, max_track_age=stream_track_age(model.config), network=way.network(model))
-    is_live = files.source.num_frames is None  # then the picture of now counts, not the rate
-    stream = model.stream(
-        files.source,
-        scene_cut=options.scene_cut,
-        classes=split_names(options.classes),
-        tracker=tracker,
-        timer=timer,
-        overlap=way.overlap and not is_live,
-    )
-    fault = None
-    begin = time.monotonic()
-    with (
-        deform_backend(way.deform_backend),
-        files,
-        stream,
-        StopSignal() as stop,
-        EvalProgress(files.source.num_frames) as progress,
-    ):
-        try:
-            for frame in stream:
-                with timer("draw"):
-                    picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
-                with timer("encode"):
-                    files.add(frame.rows, picture, frame.index, frame.time_s, frame.name)
-                timer.frame_done()
-                progress.update()
-                if stop.requested:
-                    break
-        except InputError as error:
-            fault = error
-    seconds = time.monotonic() - begin
-    if not files.written:
-        raise fault or InputError(f"{files.source.name}: holds no frames")
-    tracks = Counter(files.class_names[track.category_id - 1] for track in files.results)
-    print(f"{files.num_frames} frames, {tracks_text(tracks)}")
-    print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
-    print(f"written: {', '.join(map(str, files.written))}")
-    if options.benchmark:
-        print_benchmark(model, timer)
-    if fault:
-        raise InputError(f"{fault}; what was read until there is written")
-    if stop.requested and files.source.num_frames is not None:
-        print("eval.py: interrupted; what was done is written", file=sys.stderr)
-        return 130
-    return 0  # to be stopped is how a camera ends
-
-
-class WatchedTracker(VideoTracker):
-    """A tracker that keeps what its last frame was made of: `last` and `shifted` are the known objects before and after
-    temporal fusion, None without; `tracks` and `predictions` what came of the frame."""
-
-    last: Tracks | None = None
-    shifted: Tracks | None = None
-
-    def update(self, predictions: Predictions, index: int = 0) -> Tracks:
-        self.predictions = predictions
-        self.tracks = super().update(predictions, index)
-        return self.tracks
-
-    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
-        self.last, self.shifted = known, super()._shift(known, predictions, index)
-        return self.shifted
-
-    def explain(self, meta: FrameMeta, track_ids: Sequence[int]) -> list[ObjectInsides]:
-        """How the method came to the objects `track_ids` of the last frame, by falling score."""
-        wanted = torch.tensor(track_ids, dtype=torch.int64, device=self.model.device)
-        tracks = self.tracks[torch.isin(self.tracks.track_ids, wanted)]
-        tracks = tracks[tracks.scores.argsort(descending=True, stable=True)]
-        head = self.model.prediction_layers[0]
-        return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
-
-
-def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace, way: Way) -> int:
-    """Writes the pictures that --show names, of one frame of the video, into `folder`; returns the exit code.
-
-    Raises:
-        InputError: there is no such frame, or nothing to show in it.
-    """
-    config = model.config
-    tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=way.network(model))
-    classes = split_names(options.classes)
-    last_frame = None
-    with (
-        deform_backend(way.deform_backend),
-        model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream,
-    ):
-        for frame in stream:
-            moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
-            if frame.index == options.show_frame or (options.show_frame is None and moves and len(frame.objects)):
-                break
-            last_frame = frame.frame
-        else:
-            wanted = "nothing was found to show" if options.show_frame is None else f"no frame {options.show_frame}"
-            raise InputError(f"{source.name}: {wanted}")
-    transform = FrameTransform.from_config(config)
-    meta = FrameMeta(0, frame.index, frame.frame.shape[:2], transform.size_hw, transform.padded_hw)
-    view = MethodView(
-        frame=frame.frame,
-        last_frame=last_frame,
-        prototypes=content(tracker.predictions.prototypes[0], meta).float().cpu().numpy(),
-        objects=tracker.explain(meta, frame.track_ids.tolist()),
-        kernels=config.head.kernels,
-        class_names=frame.class_names,
-    )
-    for name in options.show:
-        path = folder / f"{name}.jpg"
-        write_picture(draw_method(name, view), path)
-        print(f"frame {frame.index}: {path}")
-    return 0
 
 
 def evaluate(
@@ -781,12 +631,6 @@ def summary_text(summaries: Sequence[dict], results_path: Path) -> str:
         lines += [f"{len(bad_frames)} frames skipped:", *(f"  {line}" for line in bad_frames)]
     lines.append(f"results: {results_path}")
     return "\n".join(lines)
-
-
-def tracks_text(tracks: Counter) -> str:
-    """The number of tracks, and of those of each of the most frequent classes."""
-    names = ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
-    return f"{tracks.total()} tracks{': ' if tracks else ''}{names}{', …' if len(tracks) > 8 else ''}"
 
 
 def _positive(text: str) -> int:

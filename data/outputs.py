@@ -11,6 +11,7 @@ import argparse
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -180,6 +181,12 @@ def open_input(options: argparse.Namespace) -> tuple[FrameSource, str | None]:
     """
     source, target = split_paths(getattr(options, kind_of(options)))
     return open_source(source, options.frame_rate), target
+
+
+def tracks_text(tracks: Counter) -> str:
+    """The number of tracks, and of those of each of the most frequent classes."""
+    names = ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
+    return f"{tracks.total()} tracks{': ' if tracks else ''}{names}{', …' if len(tracks) > 8 else ''}"
 
 
 class StreamFiles:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("backbone", "stmask", "eval", "train")
+SCRIPTS = ("backbone", "stmask", "own_video", "eval", "train")
 FOLDERS = ("layers", "data", "utils")
 FLOOR_0 = ("utils.structures", "utils.files", "utils.rle")
 MAY_IMPORT = {
@@ -17,7 +17,8 @@ MAY_IMPORT = {
     **{folder: (*FLOOR_0, folder) for folder in FOLDERS},
     "backbone": (*FLOOR_0, "layers"),
     "stmask": ("backbone", *FOLDERS),
-    "eval": ("stmask", "backbone", *FOLDERS),
+    "own_video": ("stmask", "backbone", *FOLDERS),
+    "eval": ("own_video", "stmask", "backbone", *FOLDERS),
     "train": ("stmask", "backbone", *FOLDERS),
 }
 MAY_USE_CUDA = ("utils.timer", "utils.device", "utils.distributed")
@@ -131,6 +132,11 @@ def test_every_dependency_is_imported_and_every_import_declared():
         ("backbone", "from data.config import Config", False),
         ("stmask", "import backbone, layers.fpn, data.config, utils.timer", True),
         ("stmask", "import eval", False),
+        ("stmask", "import own_video", False),
+        ("own_video", "from stmask import STMask\nfrom utils.timer import StageTimer", True),
+        ("own_video", "from eval import Way", False),
+        ("eval", "from own_video import run_on_own_video", True),
+        ("train", "import own_video", False),
         ("eval", "from stmask import STMask\nfrom utils.timer import StageTimer", True),
         ("eval", "from train import main", False),
         ("train", "import eval", False),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import eval as command
+import own_video
 from data.config import get_config
 from data.results import decode_mask, read_results
 from data.video import VideoFile, VideoWriter, read_picture
@@ -236,13 +237,13 @@ def test_pictures_of_several_sizes_make_no_video_but_what_came_before_is_kept(ru
 
 
 def test_an_interrupted_video_is_kept_up_to_there(run, frames, monkeypatch, capsys):
-    class Progress(command.EvalProgress):
+    class Progress(own_video.EvalProgress):
         def update(self, frames=1):
             super().update(frames)
             if self._frames == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(command, "EvalProgress", Progress)
+    monkeypatch.setattr(own_video, "EvalProgress", Progress)
     before = signal.getsignal(signal.SIGINT)
     assert run("--video=frames:out.mp4") == 130
     assert "interrupted; what was done is written" in capsys.readouterr().err

@@ -1,0 +1,182 @@
+"""A person's own video, frames, picture or camera: what `eval.py --video`, `--images` and `--image` do."""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from data.config import Config
+from data.outputs import StreamFiles, default_target, kind_of, open_input, split_names, tracks_text, write_picture
+from data.transforms import FrameTransform
+from data.video import FrameSource
+from layers.insides import content, explain_objects
+from stmask import Network, STMask, VideoTracker, labels_of, stream_track_age
+from utils.device import describe_device
+from utils.logger import EvalProgress
+from utils.method_pictures import MethodView, draw_method
+from utils.stop_signal import StopSignal
+from utils.structures import FrameMeta, InputError, ObjectInsides, Predictions, Tracks
+from utils.timer import StageTimer
+from utils.visualization import FrameRate, Overlay, Trails
+
+MakeNetwork = Callable[[STMask], Network]  # how a model is run
+PrintBenchmark = Callable[[STMask, StageTimer], None]
+
+
+def run_on_own_video(
+    config: Config,
+    options: argparse.Namespace,
+    load: Callable[[], STMask],
+    make_network: MakeNetwork,
+    overlap: bool,
+    print_benchmark: PrintBenchmark,
+) -> int:
+    """What --video, --images or --image asks for; returns the exit code.
+
+    `load` gives the model of `config`, and is asked when the input has been found to be there. With `overlap` it may
+    be ahead of what is drawn. `print_benchmark` is called with the times of all frames if --benchmark asks for it.
+
+    Raises:
+        InputError: as `follow` and `show`, or an option that names nothing.
+    """
+    source, target = open_input(options)
+    if options.classes is not None:
+        labels_of(split_names(options.classes), config.dataset.class_names)
+    if options.show:
+        folder = Path(target or default_target(source, "images"))
+        return show(load(), source, folder, options, make_network)
+    names = config.dataset.class_names
+    files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
+    return follow(load(), files, options, make_network, overlap, print_benchmark)
+
+
+def follow(
+    model: STMask,
+    files: StreamFiles,
+    options: argparse.Namespace,
+    make_network: MakeNetwork,
+    overlap: bool,
+    print_benchmark: PrintBenchmark,
+) -> int:
+    """Tracks a person's own video, and writes it drawn, with the results beside it; returns the exit code.
+
+    Raises:
+        InputError: the input cannot be used, or not to its end; what was done by then is written.
+    """
+    timer = StageTimer(model.device)
+    overlay = Overlay(
+        masks=options.display_masks,
+        boxes=options.display_bboxes,
+        text=options.display_text,
+        scores=options.display_scores,
+        trails=Trails() if options.display_trails else None,
+        frame_rate=FrameRate() if options.display_fps else None,
+    )
+    max_age = stream_track_age(model.config)
+    tracker = VideoTracker(model, timer=timer, max_track_age=max_age, network=make_network(model))
+    is_live = files.source.num_frames is None  # then the picture of now counts, not the rate
+    stream = model.stream(
+        files.source,
+        scene_cut=options.scene_cut,
+        classes=split_names(options.classes),
+        tracker=tracker,
+        timer=timer,
+        overlap=overlap and not is_live,
+    )
+    fault = None
+    begin = time.monotonic()
+    with files, stream, StopSignal() as stop, EvalProgress(files.source.num_frames) as progress:
+        try:
+            for frame in stream:
+                with timer("draw"):
+                    picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
+                with timer("encode"):
+                    files.add(frame.rows, picture, frame.index, frame.time_s, frame.name)
+                timer.frame_done()
+                progress.update()
+                if stop.requested:
+                    break
+        except InputError as error:
+            fault = error
+    seconds = time.monotonic() - begin
+    if not files.written:
+        raise fault or InputError(f"{files.source.name}: holds no frames")
+    tracks = Counter(files.class_names[track.category_id - 1] for track in files.results)
+    print(f"{files.num_frames} frames, {tracks_text(tracks)}")
+    print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
+    print(f"written: {', '.join(map(str, files.written))}")
+    if options.benchmark:
+        print_benchmark(model, timer)
+    if fault:
+        raise InputError(f"{fault}; what was read until there is written")
+    if stop.requested and files.source.num_frames is not None:
+        print("eval.py: interrupted; what was done is written", file=sys.stderr)
+        return 130
+    return 0  # to be stopped is how a camera ends
+
+
+class WatchedTracker(VideoTracker):
+    """A tracker that keeps what its last frame was made of: `last` and `shifted` are the known objects before and after
+    temporal fusion, None without; `tracks` and `predictions` what came of the frame."""
+
+    last: Tracks | None = None
+    shifted: Tracks | None = None
+
+    def update(self, predictions: Predictions, index: int = 0) -> Tracks:
+        self.predictions = predictions
+        self.tracks = super().update(predictions, index)
+        return self.tracks
+
+    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
+        self.last, self.shifted = known, super()._shift(known, predictions, index)
+        return self.shifted
+
+    def explain(self, meta: FrameMeta, track_ids: Sequence[int]) -> list[ObjectInsides]:
+        """How the method came to the objects `track_ids` of the last frame, by falling score."""
+        wanted = torch.tensor(track_ids, dtype=torch.int64, device=self.model.device)
+        tracks = self.tracks[torch.isin(self.tracks.track_ids, wanted)]
+        tracks = tracks[tracks.scores.argsort(descending=True, stable=True)]
+        head = self.model.prediction_layers[0]
+        return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
+
+
+def show(
+    model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace, make_network: MakeNetwork
+) -> int:
+    """Writes the pictures that --show names, of one frame of the video, into `folder`; returns the exit code.
+
+    Raises:
+        InputError: there is no such frame, or nothing to show in it.
+    """
+    config = model.config
+    tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=make_network(model))
+    classes = split_names(options.classes)
+    last_frame = None
+    with model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream:
+        for frame in stream:
+            moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
+            if frame.index == options.show_frame or (options.show_frame is None and moves and len(frame.objects)):
+                break
+            last_frame = frame.frame
+        else:
+            wanted = "nothing was found to show" if options.show_frame is None else f"no frame {options.show_frame}"
+            raise InputError(f"{source.name}: {wanted}")
+    transform = FrameTransform.from_config(config)
+    meta = FrameMeta(0, frame.index, frame.frame.shape[:2], transform.size_hw, transform.padded_hw)
+    view = MethodView(
+        frame=frame.frame,
+        last_frame=last_frame,
+        prototypes=content(tracker.predictions.prototypes[0], meta).float().cpu().numpy(),
+        objects=tracker.explain(meta, frame.track_ids.tolist()),
+        kernels=config.head.kernels,
+        class_names=frame.class_names,
+    )
+    for name in options.show:
+        path = folder / f"{name}.jpg"
+        write_picture(draw_method(name, view), path)
+        print(f"frame {frame.index}: {path}")
+    return 0
