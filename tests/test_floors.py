@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("backbone", "stmask", "eval", "train")
+SCRIPTS = ("backbone", "stmask", "benchmark", "eval", "train")
 FOLDERS = ("layers", "data", "utils")
 FLOOR_0 = ("utils.structures", "utils.files", "utils.rle")
 MAY_IMPORT = {
@@ -17,7 +17,8 @@ MAY_IMPORT = {
     **{folder: (*FLOOR_0, folder) for folder in FOLDERS},
     "backbone": (*FLOOR_0, "layers"),
     "stmask": ("backbone", *FOLDERS),
-    "eval": ("stmask", "backbone", *FOLDERS),
+    "benchmark": ("stmask", "backbone", *FOLDERS),
+    "eval": ("benchmark", "stmask", "backbone", *FOLDERS),
     "train": ("stmask", "backbone", *FOLDERS),
 }
 MAY_USE_CUDA = ("utils.timer", "utils.device", "utils.distributed")
@@ -133,6 +134,9 @@ def test_every_dependency_is_imported_and_every_import_declared():
         ("stmask", "import eval", False),
         ("eval", "from stmask import STMask\nfrom utils.timer import StageTimer", True),
         ("eval", "from train import main", False),
+        ("benchmark", "from stmask import Network", True),
+        ("benchmark", "import eval", False),
+        ("eval", "from benchmark import Way", True),
         ("train", "import eval", False),
     ],
 )
