@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -30,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmark import Way, benchmark
 from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.doctor import examine_results
@@ -47,32 +48,23 @@ from data.transforms import FrameTransform
 from data.video import VideoWriter
 from data.ytvis import YTVISDataset, read_annotations, read_frames
 from layers.deform_conv import BACKENDS, deform_backend
-from layers.inference import FusedConv2d
 from own_video import run_on_own_video
 from stmask import (
-    Network,
     STMask,
     VideoTracker,
     collect_tracks,
     track_videos,
 )
-from utils.benchmark import (
-    Measurement,
-    convolution_peak,
-    count_gflop,
-    describe_machine,
-    format_columns,
-    write_benchmark,
-)
+from utils.benchmark import Measurement
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
-from utils.device import describe_device, has_spare_core, peak_memory_mib
+from utils.device import describe_device, has_spare_core
 from utils.distributed import World, launch
 from utils.logger import EvalProgress, setup_logging
 from utils.method_pictures import PICTURES
-from utils.precision import PRECISIONS, check_precision
+from utils.precision import PRECISIONS
 from utils.report import write_report
 from utils.structures import FrameResult, InputError, Video, VideoResult
-from utils.timer import StageTimer, format_summary
+from utils.timer import StageTimer
 from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
 from utils.visualization import draw_objects
@@ -269,9 +261,9 @@ def run(options: argparse.Namespace, world: World) -> int:
     if kind_of(options):
         if world.size > 1:
             raise InputError("a video is one process's work: leave torchrun away")
-        with deform_backend(way.deform_backend):
-            load = partial(load_model, config, checkpoint, options.seed, world.device)
-            return run_on_own_video(config, options, load, way.network, way.overlap, print_benchmark)
+        return run_on_own_video(
+            config, options, partial(load_model, config, checkpoint, options.seed, world.device), way
+        )
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.max_videos:
         dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
@@ -384,36 +376,6 @@ def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch
     return STMask.from_config(config).to(device).eval()
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a network is run: what changes its speed, and of its results at most the last digits."""
-
-    precision: str = "fp32"
-    deform_backend: str = "auto"
-    overlap: bool = True
-    fused: bool = True
-    compiled: bool = False
-
-    def check(self, device: torch.device) -> None:
-        """Raises InputError if that cannot be had on `device`."""
-        check_precision(self.precision, device)
-        with deform_backend(self.deform_backend):
-            pass
-        if self.deform_backend == "native" and device.type != "cpu":
-            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
-
-    def for_journal(self) -> dict[str, str]:
-        """What results may depend on beyond the config; nothing for what is usual."""
-        return {} if self.precision == "fp32" else {"precision": self.precision}
-
-    def network(self, model: STMask) -> Network:
-        """`model`, run so."""
-        return Network(model, self.precision, self.fused, self.compiled)
-
-
-BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
-
-
 def evaluate(
     model: STMask, dataset: YTVISDataset, options: argparse.Namespace, way: Way, header: dict, world: World
 ) -> None:
@@ -429,7 +391,8 @@ def evaluate(
         logger.info("resuming: %d of %d videos are done", len(dataset.videos) - len(todo), len(dataset.videos))
     measured = Measurement("this run", StageTimer(model.device))
     begin = time.monotonic()
-    for video, tracks, bad_frames in track(model, dataset, world.share(todo), options, way, measured, world.is_main):
+    job = Job(model, dataset, world.share(todo), options)
+    for video, tracks, bad_frames in track(job, way, measured, show_progress=world.is_main):
         names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
         journal.append(video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames})
     world.barrier()
@@ -450,27 +413,30 @@ def evaluate(
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:
-        benchmark(model, dataset, world.share(todo), options, way, measured)
+        path = results_path.with_name(f"{results_path.stem}_benchmark.json")
+        benchmark(model, way, measured, path, job.again if options.baseline else None)
 
 
-def print_benchmark(model: STMask, timer: StageTimer) -> None:
-    """Prints the time a frame by stage, and the peak memory."""
-    print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
-    print(format_summary(timer.summary()))
-    print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
+@dataclass(frozen=True)
+class Job:
+    """What is tracked: `videos` of `dataset` by `model`, as the command line's `options` say."""
+
+    model: STMask
+    dataset: YTVISDataset
+    videos: Sequence[Video]
+    options: argparse.Namespace
+
+    def again(self, way: Way, measured: Measurement) -> None:
+        """Does it once more, for the time that it takes."""
+        for _ in track(self, way, measured, display=False):
+            pass
 
 
 def track(
-    model: STMask,
-    dataset: YTVISDataset,
-    videos: Sequence[Video],
-    options: argparse.Namespace,
-    way: Way,
-    measured: Measurement,
-    show_progress: bool = False,
-    display: bool | None = None,
+    job: Job, way: Way, measured: Measurement, show_progress: bool = False, display: bool | None = None
 ) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
-    """Runs `model` over `videos`, drawn if asked for (`display`, by default --display); see `collect_tracks`."""
+    """Does `job`, drawn if asked for (`display`, by default --display); see `collect_tracks`."""
+    model, dataset, videos, options = job.model, job.dataset, job.videos, job.options
     display = options.display if display is None else display
     transform = FrameTransform.from_config(model.config)
     frames = read_frames(dataset, transform, videos=videos, num_workers=options.num_workers, keep_frames=display)
@@ -486,59 +452,6 @@ def track(
             results = drawn(results, folder, model.config, options.display_png)
         results = counted(results, measured, progress)
         yield from collect_tracks(results, videos, dataset.category_ids, timer, options.skip_bad_frames)
-
-
-def benchmark(
-    model: STMask,
-    dataset: YTVISDataset,
-    videos: Sequence[Video],
-    options: argparse.Namespace,
-    way: Way,
-    measured: Measurement,
-) -> None:
-    """Prints how fast the run `measured` was, beside --baseline's if asked for, and writes it beside the results."""
-    memory = peak_memory_mib(model.device)
-    runs = [(way, measured)]
-    if options.baseline:
-        others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
-        for name, other in (others | {"baseline": BASELINE}).items():
-            runs.append((other, Measurement(name, StageTimer(model.device))))
-            for _ in track(model, dataset, videos, options, *runs[-1], display=False):
-                pass
-    gflop = count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
-    precisions = {way.precision for way, _ in runs}
-    peaks = {precision: peak_of(precision, model.device) for precision in precisions}
-    columns = {run.name: asdict(how) | run.summary(gflop, peaks[how.precision]) for how, run in runs}
-    machine = describe_machine(model.device)
-    path = Path(options.mask_det_file)
-    path = path.with_name(f"{path.stem}_benchmark.json")
-    write_benchmark(
-        path,
-        {
-            "config": model.config.name,
-            "machine": machine,
-            "gflop": gflop,
-            "peaks_gflops": peaks,
-            "peak_memory_mib": memory,
-        }
-        | {"runs": columns},
-    )
-    print(f"\n{model.config.name}: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(format_columns(columns))
-    print(
-        f"network {gflop:.1f} GFLOP a frame; convolution peak in GFLOP/s: "
-        + ", ".join(f"{p} {v:.0f}" for p, v in peaks.items())
-    )
-    if way.compiled:
-        warm_up = columns[measured.name]["stages"]["network"]["max_ms"] / 1000
-        print(f"slowest frame, with the compilation in it: {warm_up:.1f} s")
-    print(f"peak memory {memory:.0f} MiB; benchmark: {path}")
-
-
-def peak_of(precision: str, device: torch.device) -> float:
-    """The machine's convolution peak in 10⁹ operations a second, as fused convolutions reach it."""
-    dtype = PRECISIONS[precision]
-    return convolution_peak(device, dtype, lambda conv: FusedConv2d(conv, dtype=dtype))
 
 
 def counted(

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 
+from benchmark import Way, print_benchmark
 from data.config import Config
 from data.outputs import StreamFiles, default_target, kind_of, open_input, split_names, tracks_text, write_picture
 from data.transforms import FrameTransform
 from data.video import FrameSource
+from layers.deform_conv import deform_backend
 from layers.insides import content, explain_objects
-from stmask import Network, STMask, VideoTracker, labels_of, stream_track_age
+from stmask import STMask, VideoTracker, labels_of, stream_track_age
 from utils.device import describe_device
 from utils.logger import EvalProgress
 from utils.method_pictures import MethodView, draw_method
@@ -23,22 +25,11 @@ from utils.structures import FrameMeta, InputError, ObjectInsides, Predictions, 
 from utils.timer import StageTimer
 from utils.visualization import FrameRate, Overlay, Trails
 
-MakeNetwork = Callable[[STMask], Network]  # how a model is run
-PrintBenchmark = Callable[[STMask, StageTimer], None]
 
-
-def run_on_own_video(
-    config: Config,
-    options: argparse.Namespace,
-    load: Callable[[], STMask],
-    make_network: MakeNetwork,
-    overlap: bool,
-    print_benchmark: PrintBenchmark,
-) -> int:
+def run_on_own_video(config: Config, options: argparse.Namespace, load: Callable[[], STMask], way: Way) -> int:
     """What --video, --images or --image asks for; returns the exit code.
 
-    `load` gives the model of `config`, and is asked when the input has been found to be there. With `overlap` it may
-    be ahead of what is drawn. `print_benchmark` is called with the times of all frames if --benchmark asks for it.
+    `load` gives the model of `config`; it is called when the input has been found to be there.
 
     Raises:
         InputError: as `follow` and `show`, or an option that names nothing.
@@ -48,20 +39,13 @@ def run_on_own_video(
         labels_of(split_names(options.classes), config.dataset.class_names)
     if options.show:
         folder = Path(target or default_target(source, "images"))
-        return show(load(), source, folder, options, make_network)
+        return show(load(), source, folder, options, way)
     names = config.dataset.class_names
     files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
-    return follow(load(), files, options, make_network, overlap, print_benchmark)
+    return follow(load(), files, options, way)
 
 
-def follow(
-    model: STMask,
-    files: StreamFiles,
-    options: argparse.Namespace,
-    make_network: MakeNetwork,
-    overlap: bool,
-    print_benchmark: PrintBenchmark,
-) -> int:
+def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: Way) -> int:
     """Tracks a person's own video, and writes it drawn, with the results beside it; returns the exit code.
 
     Raises:
@@ -77,7 +61,7 @@ def follow(
         frame_rate=FrameRate() if options.display_fps else None,
     )
     max_age = stream_track_age(model.config)
-    tracker = VideoTracker(model, timer=timer, max_track_age=max_age, network=make_network(model))
+    tracker = VideoTracker(model, timer=timer, max_track_age=max_age, network=way.network(model))
     is_live = files.source.num_frames is None  # then the picture of now counts, not the rate
     stream = model.stream(
         files.source,
@@ -85,11 +69,17 @@ def follow(
         classes=split_names(options.classes),
         tracker=tracker,
         timer=timer,
-        overlap=overlap and not is_live,
+        overlap=way.overlap and not is_live,
     )
     fault = None
     begin = time.monotonic()
-    with files, stream, StopSignal() as stop, EvalProgress(files.source.num_frames) as progress:
+    with (
+        deform_backend(way.deform_backend),
+        files,
+        stream,
+        StopSignal() as stop,
+        EvalProgress(files.source.num_frames) as progress,
+    ):
         try:
             for frame in stream:
                 with timer("draw"):
@@ -144,19 +134,20 @@ class WatchedTracker(VideoTracker):
         return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
 
 
-def show(
-    model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace, make_network: MakeNetwork
-) -> int:
+def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace, way: Way) -> int:
     """Writes the pictures that --show names, of one frame of the video, into `folder`; returns the exit code.
 
     Raises:
         InputError: there is no such frame, or nothing to show in it.
     """
     config = model.config
-    tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=make_network(model))
+    tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=way.network(model))
     classes = split_names(options.classes)
     last_frame = None
-    with model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream:
+    with (
+        deform_backend(way.deform_backend),
+        model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream,
+    ):
         for frame in stream:
             moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
             if frame.index == options.show_frame or (options.show_frame is None and moves and len(frame.objects)):
