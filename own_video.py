@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,8 +94,7 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: 
     seconds = time.monotonic() - begin
     if not files.written:
         raise fault or InputError(f"{files.source.name}: holds no frames")
-    tracks = Counter(files.class_names[track.category_id - 1] for track in files.results)
-    print(f"{files.num_frames} frames, {tracks_text(tracks)}")
+    print(f"{files.num_frames} frames, {tracks_text(files.tracks)}")
     print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
     print(f"written: {', '.join(map(str, files.written))}")
     if options.benchmark:

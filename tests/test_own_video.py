@@ -4,6 +4,7 @@ import csv
 import os
 import re
 import signal
+import time
 
 import cv2
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 
 import eval as command
 import own_video
+from data import row_journal
 from data.config import get_config
 from data.results import decode_mask, read_results
 from data.video import VideoFile, VideoWriter, read_picture
 from stmask import STMask
 from tests.data.test_video import sound_of, write_source
+from tests.processes import ROOT, start
 from tests.test_stream import SMALL, make_model
 from utils.checkpoint import save_state_dict
 from utils.method_pictures import PICTURES
@@ -250,6 +253,29 @@ def test_an_interrupted_video_is_kept_up_to_there(run, frames, monkeypatch, caps
     assert len(list(VideoFile("out.mp4"))) == 2 and read_results("out.json")
     assert sorted(os.listdir()) == ["frames", "out.json", "out.mp4"]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_of_a_killed_run_the_results_are_kept(checkpoint, frames, tmp_path):
+    for index, picture in enumerate(walking(60)):
+        cv2.imwrite(str(frames / f"{20 + index}.png"), picture)
+    arguments = (f"--trained_model={checkpoint}", "--set=input.size_hw=60,90", "--set=detection.top_k=12")
+    process = start([ROOT / "eval.py", *arguments, "--device=cpu", f"--images={frames}:{tmp_path / 'out'}"])
+    journal = tmp_path / "out.json.partial"
+    try:
+        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"num_frames") > 3, process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert row_journal.main([str(journal)]) == 0 and not journal.exists()
+    (length,) = {len(entry["segmentations"]) for entry in read_results(tmp_path / "out.json")}
+    assert 4 <= length < 64
+
+
+def wait_until(is_so, process, seconds=300):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.01)
 
 
 def test_a_camera_runs_until_it_is_stopped(run, monkeypatch, capsys):
