@@ -18,10 +18,10 @@ from utils.benchmark import (
     format_columns,
     write_benchmark,
 )
-from utils.device import describe_device, peak_memory_mib
+from utils.device import peak_memory_mib
 from utils.precision import PRECISIONS, check_precision
 from utils.structures import InputError
-from utils.timer import StageTimer, format_summary
+from utils.timer import StageTimer
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,6 @@ class Way:
 
 
 BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
-
-
-def print_benchmark(model: STMask, timer: StageTimer) -> None:
-    """Prints the time a frame by stage, and the peak memory."""
-    print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
-    print(format_summary(timer.summary()))
-    print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
 
 
 def benchmark(

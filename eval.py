@@ -200,8 +200,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     group.add_argument(
         "--benchmark",
         action="store_true",
-        help="print time by stage and memory; of a data set also frames and operations per second, all written to "
-        "<results>_benchmark.json too",
+        help="print time by stage, memory, frames and operations per second, all written to <results>_benchmark.json "
+        "(one's own video: <OUT>_benchmark.json) too",
     )
     group.add_argument(
         "--baseline",

@@ -1,21 +1,25 @@
 """A person's own video, frames, picture or camera: what `eval.py --video`, `--images` and `--image` do."""
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmark import Way, print_benchmark
+from benchmark import Way, benchmark
 from data.config import Config
 from data.outputs import StreamFiles, default_target, kind_of, open_input, split_names, tracks_text, write_picture
 from data.transforms import FrameTransform
-from data.video import FrameSource
+from data.video import Camera, FrameSource
 from layers.deform_conv import deform_backend
 from layers.insides import content, explain_objects
 from stmask import STMask, VideoTracker, labels_of, stream_track_age
+from utils.benchmark import Measurement
 from utils.device import describe_device
 from utils.logger import EvalProgress
 from utils.method_pictures import MethodView, draw_method
@@ -23,6 +27,9 @@ from utils.stop_signal import StopSignal
 from utils.structures import FrameMeta, InputError, ObjectInsides, Predictions, Tracks
 from utils.timer import StageTimer
 from utils.visualization import FrameRate, Overlay, Trails
+from utils.window import LiveWindow
+
+logger = logging.getLogger(__name__)
 
 
 def run_on_own_video(config: Config, options: argparse.Namespace, load: Callable[[], STMask], way: Way) -> int:
@@ -50,7 +57,8 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: 
     Raises:
         InputError: the input cannot be used, or not to its end; what was done by then is written.
     """
-    timer = StageTimer(model.device)
+    measured = Measurement("this run", StageTimer(model.device))
+    timer = measured.timer
     overlay = Overlay(
         masks=options.display_masks,
         boxes=options.display_bboxes,
@@ -61,14 +69,15 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: 
     )
     max_age = stream_track_age(model.config)
     tracker = VideoTracker(model, timer=timer, max_track_age=max_age, network=way.network(model))
-    is_live = files.source.num_frames is None  # then the picture of now counts, not the rate
+    if files.source.num_frames is None:  # then the picture of now counts, not the rate
+        way = replace(way, overlap=False)
     stream = model.stream(
         files.source,
         scene_cut=options.scene_cut,
         classes=split_names(options.classes),
         tracker=tracker,
         timer=timer,
-        overlap=way.overlap and not is_live,
+        overlap=way.overlap,
     )
     fault = None
     begin = time.monotonic()
@@ -78,6 +87,7 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: 
         stream,
         StopSignal() as stop,
         EvalProgress(files.source.num_frames) as progress,
+        live_window(files) as window,
     ):
         try:
             for frame in stream:
@@ -85,9 +95,9 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: 
                     picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
                 with timer("encode"):
                     files.add(frame.rows, picture, frame.index, frame.time_s, frame.name)
-                timer.frame_done()
+                measured.frame_done()
                 progress.update()
-                if stop.requested:
+                if stop.requested or (window is not None and not window.show(picture)):
                     break
         except InputError as error:
             fault = error
@@ -98,13 +108,33 @@ def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: 
     print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
     print(f"written: {', '.join(map(str, files.written))}")
     if options.benchmark:
-        print_benchmark(model, timer)
+        benchmark(model, way, measured, files.beside("_benchmark.json"))
+        print(beside_the_network(measured))
     if fault:
         raise InputError(f"{fault}; what was read until there is written")
     if stop.requested and files.source.num_frames is not None:
         print("eval.py: interrupted; what was done is written", file=sys.stderr)
         return 130
     return 0  # to be stopped is how a camera ends
+
+
+def beside_the_network(measured: Measurement) -> str:
+    """Frames per second of a whole run, and those that the network would do alone."""
+    summary = measured.summary()
+    whole = f"{summary['fps']:.1f}" if "fps" in summary else "-"  # of one frame it cannot be told
+    alone = 1000 / summary["stages"]["network"]["median_ms"]
+    return f"{whole} frames per second with everything, {alone:.1f} the network alone"
+
+
+def live_window(files: StreamFiles) -> AbstractContextManager[LiveWindow | None]:
+    """A window for what is drawn of a camera; None of anything else, and where there is no screen."""
+    if not isinstance(files.source, Camera):
+        return nullcontext()
+    if not LiveWindow.can_open():
+        logger.info("there is no screen to show %s on; Ctrl+C ends it and writes %s", files.source.name, files.target)
+        return nullcontext()
+    logger.info("q in the window, or Ctrl+C, ends it and writes %s", files.target)
+    return LiveWindow(f"STMask, {files.source.name}")
 
 
 class WatchedTracker(VideoTracker):
