@@ -1,11 +1,13 @@
 """The paper's ablation on the demo data set: each part of the method switched on in turn, same budget, several seeds.
 
-    make train-demo                                                      # for the backbone that all runs start from
-    python -m tests.ablation --start results/train_demo/crops/latest --training_set data/ShapesVIS_1000 --jobs 2
+    make train-demo                                                      # for the features that all runs start from
+    python -m tests.ablation --start results/train_demo/full/latest --training_set data/ShapesVIS_1000 --jobs 2
     python -m tests.ablation --table                                     # prints what is there
 
-Every run is `train.py` and `eval.py` as anybody would call them, one thread each, on small frames; runs that are done
-are not done again, so a run that was stopped goes on. The table is Markdown, mean ± half the spread over seeds.
+Every run is `train.py` and `eval.py` as anybody would call them, one thread each, on small frames. All start from the
+same backbone, pyramid and prototypes, as published models do from COCO's, with a fresh head and temporal net. Runs that
+are done are not done again, so a run that was stopped goes on. The table is Markdown, mean ± half the spread over
+seeds.
 """
 
 import argparse
@@ -16,13 +18,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data.config import get_config
+from data.config import WEIGHT_NAMES, get_config
 from utils.breakdown import evaluate_occluded
+from utils.checkpoint import find_checkpoint, load_state_dict, save_state_dict
 from utils.tracking_eval import evaluate_tracking
 from utils.ytvis_eval import STAT_NAMES, evaluate_results
 from utils.ytvos import load_pair
 
 CONFIG = "STMask_demo_config"
+FRESH = ("prediction_layers.", "TemporalNet.")  # what is compared, and so is not taken from the start
 NO_FUSION = ["temporal_fusion.enabled=false"]
 ROWS = {
     "square kernels": ["head.square_kernels=true", "head.calibration=none", *NO_FUSION],
@@ -33,6 +37,7 @@ ROWS = {
     "the demo, centerness_kernel_major on": ["quirks.centerness_kernel_major=true"],
     "the demo, ohem_weights_by_position on": ["quirks.ohem_weights_by_position=true"],
 }
+START = "start.pth"
 SIZE = "input.size_hw=128,224"
 COLUMNS = ("AP", "AP50", "AR10", "AP occluded", "HOTA")
 
@@ -40,9 +45,9 @@ COLUMNS = ("AP", "AP50", "AR10", "AP occluded", "HOTA")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder of the runs")
-    parser.add_argument("--start", metavar="FILE", help="checkpoint whose backbone all runs start from")
+    parser.add_argument("--start", metavar="FILE", help="checkpoint whose features all runs start from")
     parser.add_argument("--training_set", type=Path, default=Path(get_config(CONFIG).dataset.root), metavar="DIR")
-    parser.add_argument("--max_iter", type=int, default=500, help="iterations of every run (default: %(default)s)")
+    parser.add_argument("--max_iter", type=int, default=350, help="iterations of every run (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=2, help="clips a step (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
@@ -50,7 +55,11 @@ def main() -> int:
     options = parser.parse_args()
     if not options.table:
         if not options.start:
-            parser.error("say --start=FILE, a checkpoint of train.py --task=crops")
+            parser.error("say --start=FILE, a checkpoint of the demo's network")
+        options.output.mkdir(parents=True, exist_ok=True)
+        state = load_state_dict(find_checkpoint(options.start, WEIGHT_NAMES))
+        features = {name: value for name, value in state.items() if not name.startswith(FRESH)}
+        save_state_dict(features, options.output / START)
         runs = [(row, seed) for seed in options.seeds for row in ROWS]
         with ThreadPoolExecutor(options.jobs) as pool:
             list(pool.map(lambda run: train_and_score(*run, options), runs))
@@ -68,7 +77,7 @@ def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
     train = [
         *(f"--batch_size={options.batch_size}", f"--max_iter={options.max_iter}", f"--seed={seed}"),
         *(f"--ann_file={options.training_set}/annotations/train.json",),
-        *(f"--image_root={options.training_set}/train/JPEGImages", f"--set=train.pretrained={options.start}"),
+        *(f"--image_root={options.training_set}/train/JPEGImages", f"--set=train.pretrained={options.output / START}"),
         *(f"--save_folder={folder}", "--keep_latest", "--save_interval=50"),
     ]
     if list(folder.glob("*.pth")):
