@@ -22,7 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -30,58 +30,44 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmark import Way, benchmark
 from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.doctor import examine_results
 from data.findings import exit_code, format_findings
 from data.outputs import (
     VIDEO_OPTIONS,
-    StreamFiles,
     add_video_arguments,
-    default_target,
     kind_of,
-    open_input,
-    split_names,
+    tracks_text,
     write_picture,
 )
 from data.results import ResultsJournal
 from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
 from data.transforms import FrameTransform
-from data.video import FrameSource, VideoWriter
+from data.video import VideoWriter
 from data.ytvis import YTVISDataset, read_annotations, read_frames
 from layers.deform_conv import BACKENDS, deform_backend
-from layers.inference import FusedConv2d
-from layers.insides import content, explain_objects
+from own_video import run_on_own_video
 from stmask import (
-    Network,
     STMask,
     VideoTracker,
     collect_tracks,
-    labels_of,
-    stream_track_age,
     track_videos,
 )
-from utils.benchmark import (
-    Measurement,
-    convolution_peak,
-    count_gflop,
-    describe_machine,
-    format_columns,
-    write_benchmark,
-)
+from utils.benchmark import Measurement
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
-from utils.device import describe_device, has_spare_core, peak_memory_mib
+from utils.device import describe_device, has_spare_core
 from utils.distributed import World, launch
 from utils.logger import EvalProgress, setup_logging
-from utils.method_pictures import PICTURES, MethodView, draw_method
-from utils.precision import PRECISIONS, check_precision
+from utils.method_pictures import PICTURES
+from utils.precision import PRECISIONS
 from utils.report import write_report
-from utils.stop_signal import StopSignal
-from utils.structures import FrameMeta, FrameResult, InputError, ObjectInsides, Predictions, Tracks, Video, VideoResult
-from utils.timer import StageTimer, format_summary
+from utils.structures import FrameResult, InputError, Video, VideoResult
+from utils.timer import StageTimer
 from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
-from utils.visualization import FrameRate, Overlay, Trails, draw_objects
+from utils.visualization import draw_objects
 from utils.ytvis_eval import evaluate_results, format_table
 from utils.ytvos import YTVOS, compact_masks, load_pair
 
@@ -214,8 +200,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     group.add_argument(
         "--benchmark",
         action="store_true",
-        help="print time by stage and memory; of a data set also frames and operations per second, all written to "
-        "<results>_benchmark.json too",
+        help="print time by stage, memory, frames and operations per second, all written to <results>_benchmark.json "
+        "(one's own video: <OUT>_benchmark.json) too",
     )
     group.add_argument(
         "--baseline",
@@ -275,7 +261,9 @@ def run(options: argparse.Namespace, world: World) -> int:
     if kind_of(options):
         if world.size > 1:
             raise InputError("a video is one process's work: leave torchrun away")
-        return run_on_own_video(config, checkpoint, options, way, world.device)
+        return run_on_own_video(
+            config, options, partial(load_model, config, checkpoint, options.seed, world.device), way
+        )
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.max_videos:
         dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
@@ -388,182 +376,6 @@ def load_model(config: Config, checkpoint: Path | None, seed: int, device: torch
     return STMask.from_config(config).to(device).eval()
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a network is run: what changes its speed, and of its results at most the last digits."""
-
-    precision: str = "fp32"
-    deform_backend: str = "auto"
-    overlap: bool = True
-    fused: bool = True
-    compiled: bool = False
-
-    def check(self, device: torch.device) -> None:
-        """Raises InputError if that cannot be had on `device`."""
-        check_precision(self.precision, device)
-        with deform_backend(self.deform_backend):
-            pass
-        if self.deform_backend == "native" and device.type != "cpu":
-            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
-
-    def for_journal(self) -> dict[str, str]:
-        """What results may depend on beyond the config; nothing for what is usual."""
-        return {} if self.precision == "fp32" else {"precision": self.precision}
-
-    def network(self, model: STMask) -> Network:
-        """`model`, run so."""
-        return Network(model, self.precision, self.fused, self.compiled)
-
-
-BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
-
-
-def run_on_own_video(
-    config: Config, checkpoint: Path | None, options: argparse.Namespace, way: Way, device: torch.device
-) -> int:
-    """What --video, --images or --image asks for; returns the exit code.
-
-    Raises:
-        InputError: as `follow` and `show`, or an option that names nothing.
-    """
-    source, target = open_input(options)
-    if options.classes is not None:
-        labels_of(split_names(options.classes), config.dataset.class_names)
-    if options.show:
-        folder = Path(target or default_target(source, "images"))
-        return show(load_model(config, checkpoint, options.seed, device), source, folder, options, way)
-    names = config.dataset.class_names
-    files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
-    return follow(load_model(config, checkpoint, options.seed, device), files, options, way)
-
-
-def follow(model: STMask, files: StreamFiles, options: argparse.Namespace, way: Way) -> int:
-    """Tracks a person's own video, and writes it drawn, with the results beside it; returns the exit code.
-
-    Raises:
-        InputError: the input cannot be used, or not to its end; what was done by then is written.
-    """
-    timer = StageTimer(model.device)
-    overlay = Overlay(
-        masks=options.display_masks,
-        boxes=options.display_bboxes,
-        text=options.display_text,
-        scores=options.display_scores,
-        trails=Trails() if options.display_trails else None,
-        frame_rate=FrameRate() if options.display_fps else None,
-    )
-    tracker = VideoTracker(model, timer=timer, max_track_age=stream_track_age(model.config), network=way.network(model))
-    is_live = files.source.num_frames is None  # then the picture of now counts, not the rate
-    stream = model.stream(
-        files.source,
-        scene_cut=options.scene_cut,
-        classes=split_names(options.classes),
-        tracker=tracker,
-        timer=timer,
-        overlap=way.overlap and not is_live,
-    )
-    fault = None
-    begin = time.monotonic()
-    with (
-        deform_backend(way.deform_backend),
-        files,
-        stream,
-        StopSignal() as stop,
-        EvalProgress(files.source.num_frames) as progress,
-    ):
-        try:
-            for frame in stream:
-                with timer("draw"):
-                    picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
-                with timer("encode"):
-                    files.add(frame.rows, picture, frame.index, frame.time_s, frame.name)
-                timer.frame_done()
-                progress.update()
-                if stop.requested:
-                    break
-        except InputError as error:
-            fault = error
-    seconds = time.monotonic() - begin
-    if not files.written:
-        raise fault or InputError(f"{files.source.name}: holds no frames")
-    tracks = Counter(files.class_names[track.category_id - 1] for track in files.results)
-    print(f"{files.num_frames} frames, {tracks_text(tracks)}")
-    print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
-    print(f"written: {', '.join(map(str, files.written))}")
-    if options.benchmark:
-        print_benchmark(model, timer)
-    if fault:
-        raise InputError(f"{fault}; what was read until there is written")
-    if stop.requested and files.source.num_frames is not None:
-        print("eval.py: interrupted; what was done is written", file=sys.stderr)
-        return 130
-    return 0  # to be stopped is how a camera ends
-
-
-class WatchedTracker(VideoTracker):
-    """A tracker that keeps what its last frame was made of: `last` and `shifted` are the known objects before and after
-    temporal fusion, None without; `tracks` and `predictions` what came of the frame."""
-
-    last: Tracks | None = None
-    shifted: Tracks | None = None
-
-    def update(self, predictions: Predictions, index: int = 0) -> Tracks:
-        self.predictions = predictions
-        self.tracks = super().update(predictions, index)
-        return self.tracks
-
-    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
-        self.last, self.shifted = known, super()._shift(known, predictions, index)
-        return self.shifted
-
-    def explain(self, meta: FrameMeta, track_ids: Sequence[int]) -> list[ObjectInsides]:
-        """How the method came to the objects `track_ids` of the last frame, by falling score."""
-        wanted = torch.tensor(track_ids, dtype=torch.int64, device=self.model.device)
-        tracks = self.tracks[torch.isin(self.tracks.track_ids, wanted)]
-        tracks = tracks[tracks.scores.argsort(descending=True, stable=True)]
-        head = self.model.prediction_layers[0]
-        return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
-
-
-def show(model: STMask, source: FrameSource, folder: Path, options: argparse.Namespace, way: Way) -> int:
-    """Writes the pictures that --show names, of one frame of the video, into `folder`; returns the exit code.
-
-    Raises:
-        InputError: there is no such frame, or nothing to show in it.
-    """
-    config = model.config
-    tracker = WatchedTracker(model, max_track_age=stream_track_age(config), network=way.network(model))
-    classes = split_names(options.classes)
-    last_frame = None
-    with (
-        deform_backend(way.deform_backend),
-        model.stream(source, scene_cut=options.scene_cut, classes=classes, tracker=tracker) as stream,
-    ):
-        for frame in stream:
-            moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
-            if frame.index == options.show_frame or (options.show_frame is None and moves and len(frame.objects)):
-                break
-            last_frame = frame.frame
-        else:
-            wanted = "nothing was found to show" if options.show_frame is None else f"no frame {options.show_frame}"
-            raise InputError(f"{source.name}: {wanted}")
-    transform = FrameTransform.from_config(config)
-    meta = FrameMeta(0, frame.index, frame.frame.shape[:2], transform.size_hw, transform.padded_hw)
-    view = MethodView(
-        frame=frame.frame,
-        last_frame=last_frame,
-        prototypes=content(tracker.predictions.prototypes[0], meta).float().cpu().numpy(),
-        objects=tracker.explain(meta, frame.track_ids.tolist()),
-        kernels=config.head.kernels,
-        class_names=frame.class_names,
-    )
-    for name in options.show:
-        path = folder / f"{name}.jpg"
-        write_picture(draw_method(name, view), path)
-        print(f"frame {frame.index}: {path}")
-    return 0
-
-
 def evaluate(
     model: STMask, dataset: YTVISDataset, options: argparse.Namespace, way: Way, header: dict, world: World
 ) -> None:
@@ -579,7 +391,8 @@ def evaluate(
         logger.info("resuming: %d of %d videos are done", len(dataset.videos) - len(todo), len(dataset.videos))
     measured = Measurement("this run", StageTimer(model.device))
     begin = time.monotonic()
-    for video, tracks, bad_frames in track(model, dataset, world.share(todo), options, way, measured, world.is_main):
+    job = Job(model, dataset, world.share(todo), options)
+    for video, tracks, bad_frames in track(job, way, measured, show_progress=world.is_main):
         names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
         journal.append(video.video_id, tracks, {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames})
     world.barrier()
@@ -600,27 +413,30 @@ def evaluate(
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:
-        benchmark(model, dataset, world.share(todo), options, way, measured)
+        path = results_path.with_name(f"{results_path.stem}_benchmark.json")
+        benchmark(model, way, measured, path, job.again if options.baseline else None)
 
 
-def print_benchmark(model: STMask, timer: StageTimer) -> None:
-    """Prints the time a frame by stage, and the peak memory."""
-    print(f"\n{model.config.name}, torch {torch.__version__}, {describe_device(model.device)}")
-    print(format_summary(timer.summary()))
-    print(f"peak memory {peak_memory_mib(model.device):.0f} MiB")
+@dataclass(frozen=True)
+class Job:
+    """What is tracked: `videos` of `dataset` by `model`, as the command line's `options` say."""
+
+    model: STMask
+    dataset: YTVISDataset
+    videos: Sequence[Video]
+    options: argparse.Namespace
+
+    def again(self, way: Way, measured: Measurement) -> None:
+        """Does it once more, for the time that it takes."""
+        for _ in track(self, way, measured, display=False):
+            pass
 
 
 def track(
-    model: STMask,
-    dataset: YTVISDataset,
-    videos: Sequence[Video],
-    options: argparse.Namespace,
-    way: Way,
-    measured: Measurement,
-    show_progress: bool = False,
-    display: bool | None = None,
+    job: Job, way: Way, measured: Measurement, show_progress: bool = False, display: bool | None = None
 ) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
-    """Runs `model` over `videos`, drawn if asked for (`display`, by default --display); see `collect_tracks`."""
+    """Does `job`, drawn if asked for (`display`, by default --display); see `collect_tracks`."""
+    model, dataset, videos, options = job.model, job.dataset, job.videos, job.options
     display = options.display if display is None else display
     transform = FrameTransform.from_config(model.config)
     frames = read_frames(dataset, transform, videos=videos, num_workers=options.num_workers, keep_frames=display)
@@ -636,59 +452,6 @@ def track(
             results = drawn(results, folder, model.config, options.display_png)
         results = counted(results, measured, progress)
         yield from collect_tracks(results, videos, dataset.category_ids, timer, options.skip_bad_frames)
-
-
-def benchmark(
-    model: STMask,
-    dataset: YTVISDataset,
-    videos: Sequence[Video],
-    options: argparse.Namespace,
-    way: Way,
-    measured: Measurement,
-) -> None:
-    """Prints how fast the run `measured` was, beside --baseline's if asked for, and writes it beside the results."""
-    memory = peak_memory_mib(model.device)
-    runs = [(way, measured)]
-    if options.baseline:
-        others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
-        for name, other in (others | {"baseline": BASELINE}).items():
-            runs.append((other, Measurement(name, StageTimer(model.device))))
-            for _ in track(model, dataset, videos, options, *runs[-1], display=False):
-                pass
-    gflop = count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
-    precisions = {way.precision for way, _ in runs}
-    peaks = {precision: peak_of(precision, model.device) for precision in precisions}
-    columns = {run.name: asdict(how) | run.summary(gflop, peaks[how.precision]) for how, run in runs}
-    machine = describe_machine(model.device)
-    path = Path(options.mask_det_file)
-    path = path.with_name(f"{path.stem}_benchmark.json")
-    write_benchmark(
-        path,
-        {
-            "config": model.config.name,
-            "machine": machine,
-            "gflop": gflop,
-            "peaks_gflops": peaks,
-            "peak_memory_mib": memory,
-        }
-        | {"runs": columns},
-    )
-    print(f"\n{model.config.name}: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
-    print(format_columns(columns))
-    print(
-        f"network {gflop:.1f} GFLOP a frame; convolution peak in GFLOP/s: "
-        + ", ".join(f"{p} {v:.0f}" for p, v in peaks.items())
-    )
-    if way.compiled:
-        warm_up = columns[measured.name]["stages"]["network"]["max_ms"] / 1000
-        print(f"slowest frame, with the compilation in it: {warm_up:.1f} s")
-    print(f"peak memory {memory:.0f} MiB; benchmark: {path}")
-
-
-def peak_of(precision: str, device: torch.device) -> float:
-    """The machine's convolution peak in 10⁹ operations a second, as fused convolutions reach it."""
-    dtype = PRECISIONS[precision]
-    return convolution_peak(device, dtype, lambda conv: FusedConv2d(conv, dtype=dtype))
 
 
 def counted(
@@ -781,12 +544,6 @@ def summary_text(summaries: Sequence[dict], results_path: Path) -> str:
         lines += [f"{len(bad_frames)} frames skipped:", *(f"  {line}" for line in bad_frames)]
     lines.append(f"results: {results_path}")
     return "\n".join(lines)
-
-
-def tracks_text(tracks: Counter) -> str:
-    """The number of tracks, and of those of each of the most frequent classes."""
-    names = ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
-    return f"{tracks.total()} tracks{': ' if tracks else ''}{names}{', …' if len(tracks) > 8 else ''}"
 
 
 def _positive(text: str) -> int:

@@ -53,7 +53,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    py_modules=["stmask", "backbone", "train", "eval"],
+    py_modules=["stmask", "backbone", "benchmark", "own_video", "train", "eval"],
     packages=["data", "data.convert", "layers", "utils", "utils.report", "utils.viewer"],
     package_data={"utils.report": ["page/*"], "utils.viewer": ["page/*"]},
     ext_modules=[

@@ -174,16 +174,21 @@ def video_results(rows: Iterable[ObjectRow], num_frames: int, video_id: int = 1)
     for row in rows:
         tracks.setdefault(row.track_id, []).append(row)
     for track in tracks.values():
-        counts = Counter(row.label for row in track)
-        segmentations: list[dict | None] = [None] * num_frames
-        for row in track:
-            segmentations[row.frame] = row.rle
-        yield VideoResult(
-            video_id,
-            category_id=min(counts, key=lambda label: (-counts[label], label)),
-            score=float(np.mean(np.array([row.score for row in track], dtype=np.float32))),
-            segmentations=tuple(segmentations),
-        )
+        yield track_result(track, num_frames, video_id)
+
+
+def track_result(track: Sequence[ObjectRow], num_frames: int, video_id: int = 1) -> VideoResult:
+    """The entry of results.json that the rows of one track make; see `video_results`."""
+    counts = Counter(row.label for row in track)
+    segmentations: list[dict | None] = [None] * num_frames
+    for row in track:
+        segmentations[row.frame] = row.rle
+    return VideoResult(
+        video_id,
+        category_id=min(counts, key=lambda label: (-counts[label], label)),
+        score=float(np.mean(np.array([row.score for row in track], dtype=np.float32))),
+        segmentations=tuple(segmentations),
+    )
 
 
 def write_mots(

@@ -9,9 +9,11 @@ files.written                                       # out.mp4, out.json
 
 import argparse
 import glob
+import logging
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +23,14 @@ import cv2
 import numpy as np
 
 from data.convert.tracks import IMAGE_SUFFIXES
-from data.export import ObjectRow, video_results, write_csv, write_mots
+from data.export import ObjectRow, write_csv, write_mots
 from data.results import write_results
+from data.row_journal import ENDING, RowJournal
 from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter, open_source
 from utils.files import atomic_write
 from utils.structures import InputError, VideoResult
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["video", "images", "image"]
 KINDS: tuple[Kind, ...] = ("video", "images", "image")
@@ -182,15 +187,24 @@ def open_input(options: argparse.Namespace) -> tuple[FrameSource, str | None]:
     return open_source(source, options.frame_rate), target
 
 
+def tracks_text(tracks: Counter) -> str:
+    """The number of tracks, and of those of each of the most frequent classes."""
+    names = ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
+    return f"{tracks.total()} tracks{': ' if tracks else ''}{names}{', …' if len(tracks) > 8 else ''}"
+
+
 class StreamFiles:
     """A context manager that writes what is drawn and found in the frames of `source`, given to `add` one by one.
 
     `kind` says what `target` is: an mp4 file for "video", with the source's time stamps and sound; a folder for
     "images", each under its own name; a picture file for "image". Beside it come `<target>.json` in the format of
     results.json (video 1, category ids 1…C in the order of `class_names`), with `csv` `<target>.csv`, and with `mots`
-    the folder `<target>_mots/`. When the block has ended, `results` are the tracks, and `written` lists what is there.
+    the folder `<target>_mots/`. When the block has ended, `tracks` counts the tracks of each class, and `written` lists
+    what is there.
 
-    When the block ends with an exception, only whole pictures of "images" stay; to keep what was done, catch it inside.
+    The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory, but for `mots` all are.
+    When the block ends with an exception, the journal and whole pictures of "images" stay; to have the files of what
+    was done, catch it inside.
 
     Raises:
         InputError: `target` would replace the source, its suffix is not of the kind, or an "image" is not one picture.
@@ -210,11 +224,11 @@ class StreamFiles:
         self.target = Path(target) if target is not None else default_target(source, kind)
         self.class_names = class_names
         self.num_frames = 0
-        self.rows: list[ObjectRow] = []
-        self.results: list[VideoResult] = []
+        self.tracks: Counter[str] = Counter()
         self.written: list[Path] = []
         self._csv, self._mots = csv, mots
         self._size_hw: tuple[int, int] | None = None
+        self._journal: RowJournal | None = None
         self._stack = ExitStack()
         self._check()
 
@@ -257,9 +271,11 @@ class StreamFiles:
         else:
             path = self.target / (name or f"{index:06d}.png") if self.kind == "images" else self.target
             write_picture(picture, path)
-        self._size_hw = self._size_hw or picture.shape[:2]
-        self.rows += rows
+        if self._journal is None:
+            self._size_hw = picture.shape[:2]
+            self._journal = RowJournal.create(self.beside(f".json{ENDING}"), {"rows_of": self.source.name})
         self.num_frames = index + 1
+        self._journal.append(rows, self.num_frames)
 
     def _write_frame(self, picture: np.ndarray, time_s: float, name: str) -> None:
         if self._size_hw is None:
@@ -279,20 +295,32 @@ class StreamFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stack.__exit__(kind, error, traceback)
-        if kind is None and self._size_hw is not None:
-            self._write_tables(self._size_hw)
+        try:
+            self._stack.__exit__(kind, error, traceback)
+            if kind is None and self._journal is not None:
+                self._write_tables(self._journal)
+        finally:
+            if self._journal is not None and not self.written:
+                path = self._journal.path
+                logger.warning("what was found is kept; python -m data.row_journal %s makes results of it", path)
 
-    def _write_tables(self, size_hw: tuple[int, int]) -> None:
+    def _write_tables(self, journal: RowJournal) -> None:
         num_frames = self.num_frames
         if isinstance(self.source, ImageFiles):  # the last of them may be unreadable
             num_frames = self.source.num_frames
-        self.results = list(video_results(self.rows, num_frames))
-        write_results(self.results, self.beside(".json"))
-        self.written = [self.target, self.beside(".json")]
+        write_results(self._counted(journal.results(num_frames)), self.beside(".json"))
+        written = [self.target, self.beside(".json")]
         if self._csv:
-            write_csv(self.rows, self.beside(".csv"))
-            self.written.append(self.beside(".csv"))
+            write_csv(journal.rows(), self.beside(".csv"))
+            written.append(self.beside(".csv"))
         if self._mots:
-            write_mots(self.results, self.class_names, size_hw, self.beside("_mots"), self.beside("").name)
-            self.written.append(self.beside("_mots"))
+            results = journal.results(num_frames)
+            write_mots(results, self.class_names, self._size_hw, self.beside("_mots"), self.beside("").name)
+            written.append(self.beside("_mots"))
+        journal.path.unlink()
+        self.written = written
+
+    def _counted(self, results: Iterable[VideoResult]) -> Iterator[VideoResult]:
+        for result in results:
+            self.tracks[self.class_names[result.category_id - 1]] += 1
+            yield result

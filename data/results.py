@@ -11,14 +11,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from data.journal import Journal, json_line, plain_number
 from utils.files import atomic_write
 from utils.rle import measure_masks
 from utils.structures import FrameObjects, InputError, VideoResult
@@ -203,7 +203,7 @@ def write_results(results: Iterable[VideoResult | Mapping], path: str | os.PathL
             where = f"{path}: entry {index}"
             entry = _checked_entry(_as_dict(result), where, _plain_rle)
             try:
-                text = json.dumps(entry, default=_plain_number, allow_nan=False)
+                text = json.dumps(entry, default=plain_number, allow_nan=False)
             except ValueError:
                 raise InputError(f"{where} holds a number that is not finite") from None
             file.write((",\n" if index else "\n") + text)
@@ -273,64 +273,18 @@ def _checked_entry(entry: Any, where: str, checked_rle: Callable[[Any], dict]) -
     return {**entry, "segmentations": segmentations}
 
 
-def _plain_number(value: Any) -> Any:
-    """What JSON writes for a numpy number."""
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
 # ---------------------------------------------------------------------------------------------------- unfinished runs
 
 
-class ResultsJournal:
-    """The finished videos of a run that is not, in a file of JSON lines, so that the run can go on after a crash.
+class ResultsJournal(Journal):
+    """The finished videos of a run that is not, a line each, so that the run can go on after a crash.
 
-    The first line is the header, which tells one run from another; then comes one line a video, on disk before
-    `append` returns. Of each video only the place in the file is kept in memory. Made by `create` or `resume`.
+    Each is on disk before `append` returns. Of each video only the place in the file is kept in memory.
     """
 
     def __init__(self, path: str | os.PathLike, header: Mapping[str, Any]):
-        self.path = Path(path)
-        self.header = json.loads(json.dumps(header))  # as the file gives it back: tuples are lists
+        super().__init__(path, header)
         self._places: dict[int, int] = {}
-        self._end = 0
-
-    @classmethod
-    def create(cls, path: str | os.PathLike, header: Mapping[str, Any]) -> Self:
-        """A new, empty journal; one that is there already is replaced."""
-        journal = cls(path, header)
-        line = _json_line(journal.header)
-        with atomic_write(path, "wb") as file:
-            file.write(line)
-        journal._end = len(line)
-        return journal
-
-    @classmethod
-    def resume(cls, path: str | os.PathLike, header: Mapping[str, Any]) -> Self:
-        """The journal at `path` with its finished videos in `done`; a new one if there is none.
-
-        A last line cut short by a crash is dropped.
-
-        Raises:
-            InputError: the journal is of another run (the message names the first key of the header that differs), or
-                is damaged before its last line.
-        """
-        journal = cls(path, header)
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                for number, line in enumerate(file):
-                    content = _parse_line(line)
-                    if content is None and number > 0 and file.tell() == size:
-                        break  # cut short
-                    journal._take(number, line, content)
-        except FileNotFoundError:
-            pass
-        if journal._end == 0:
-            return cls.create(path, header)
-        os.truncate(path, journal._end)
-        return journal
 
     @property
     def done(self) -> set[int]:
@@ -350,15 +304,9 @@ class ResultsJournal:
             _checked_entry(_as_dict(result), f"video {video_id}: track {index}", _plain_rle)
             for index, result in enumerate(results)
         ]
-        line = _json_line({"video_id": video_id, "results": entries, "summary": dict(summary)})
-        with open(self.path, "r+b") as file:
-            file.seek(self._end)
-            file.truncate()  # whatever an earlier, failed call left
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        self._places[video_id] = self._end
-        self._end += len(line)
+        place = self._end
+        self._append(json_line({"video_id": video_id, "results": entries, "summary": dict(summary)}))
+        self._places[video_id] = place
 
     def absorb(self, path: str | os.PathLike) -> None:
         """Takes in the finished videos of the journal at `path`, kept by another process of this run, and removes it.
@@ -367,13 +315,13 @@ class ResultsJournal:
             InputError: it is of another run, or damaged before its last line.
         """
         other = ResultsJournal.resume(path, self.header)
-        for line in other._lines(video_id for video_id in other._places if video_id not in self._places):
+        for line in other._videos(video_id for video_id in other._places if video_id not in self._places):
             self.append(line["video_id"], line["results"], line["summary"])
         other.path.unlink()
 
     def summaries(self) -> Iterator[dict[str, Any]]:
         """The summaries of the finished videos, in the order they were appended; gone after `finish`."""
-        for line in self._lines(self._places):
+        for line in self._videos(self._places):
             yield line["summary"]
 
     def finish(self, results_path: str | os.PathLike, video_order: Sequence[int]) -> None:
@@ -387,48 +335,15 @@ class ResultsJournal:
         missing = [video_id for video_id in video_order if video_id not in self._places]
         if missing:
             raise ValueError(f"{len(missing)} videos are not finished, the first is {missing[0]}")
-        write_results((entry for line in self._lines(video_order) for entry in line["results"]), results_path)
+        write_results((entry for line in self._videos(video_order) for entry in line["results"]), results_path)
         self.path.unlink()
 
-    def _take(self, number: int, line: bytes, content: dict | None) -> None:
-        """Notes one line found by `resume`; the first must be this run's header."""
-        if number == 0:
-            self._check_header(content)
-        elif content is None or not {"video_id", "results", "summary"} <= content.keys():
-            raise InputError(f"{self.path}: line {number + 1} is damaged; delete the file to start anew")
-        else:
-            self._places[content["video_id"]] = self._end
-        self._end += len(line)
+    def _take(self, content: dict) -> bool:
+        if not {"video_id", "results", "summary"} <= content.keys():
+            return False
+        self._places[content["video_id"]] = self._end
+        return True
 
-    def _check_header(self, found: dict | None) -> None:
-        if found is None:
-            raise InputError(f"{self.path}: not the journal of a run; move it away to start anew")
-        for key in (*self.header, *found):
-            old, new = found.get(key), self.header.get(key)
-            if old != new:
-                raise InputError(
-                    f"{self.path} was begun with {key} = {old!r}, this run has {new!r}: "
-                    "run with the same settings to resume, or delete the file to start anew"
-                )
-
-    def _lines(self, video_ids: Iterable[int]) -> Iterator[dict]:
-        """What the lines of `video_ids` hold, read one at a time."""
-        with open(self.path, "rb") as file:
-            for video_id in video_ids:
-                file.seek(self._places[video_id])
-                yield json.loads(file.readline())
-
-
-def _json_line(content: dict) -> bytes:
-    return json.dumps(content, default=_plain_number).encode() + b"\n"
-
-
-def _parse_line(line: bytes) -> dict | None:
-    """The object a whole line holds; None if it is cut short or is no JSON object."""
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        content = json.loads(line)
-    except ValueError:
-        return None
-    return content if isinstance(content, dict) else None
+    def _videos(self, video_ids: Iterable[int]) -> Iterator[dict]:
+        """What the lines of `video_ids` hold."""
+        return self._lines(self._places[video_id] for video_id in video_ids)

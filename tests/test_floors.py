@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = ("backbone", "stmask", "eval", "train")
+SCRIPTS = ("backbone", "stmask", "benchmark", "own_video", "eval", "train")
 FOLDERS = ("layers", "data", "utils")
 FLOOR_0 = ("utils.structures", "utils.files", "utils.rle")
 MAY_IMPORT = {
@@ -17,7 +17,9 @@ MAY_IMPORT = {
     **{folder: (*FLOOR_0, folder) for folder in FOLDERS},
     "backbone": (*FLOOR_0, "layers"),
     "stmask": ("backbone", *FOLDERS),
-    "eval": ("stmask", "backbone", *FOLDERS),
+    "benchmark": ("stmask", "backbone", *FOLDERS),
+    "own_video": ("benchmark", "stmask", "backbone", *FOLDERS),
+    "eval": ("own_video", "benchmark", "stmask", "backbone", *FOLDERS),
     "train": ("stmask", "backbone", *FOLDERS),
 }
 MAY_USE_CUDA = ("utils.timer", "utils.device", "utils.distributed")
@@ -131,8 +133,16 @@ def test_every_dependency_is_imported_and_every_import_declared():
         ("backbone", "from data.config import Config", False),
         ("stmask", "import backbone, layers.fpn, data.config, utils.timer", True),
         ("stmask", "import eval", False),
+        ("stmask", "import own_video", False),
+        ("own_video", "from stmask import STMask\nfrom benchmark import Way", True),
+        ("own_video", "from eval import Way", False),
+        ("eval", "from own_video import run_on_own_video", True),
+        ("train", "import own_video", False),
         ("eval", "from stmask import STMask\nfrom utils.timer import StageTimer", True),
         ("eval", "from train import main", False),
+        ("benchmark", "from stmask import Network", True),
+        ("benchmark", "import eval", False),
+        ("eval", "from benchmark import Way", True),
         ("train", "import eval", False),
     ],
 )

@@ -34,7 +34,7 @@ class StageTimer:
             with timer("network"):
                 ...
             timer.frame_done()
-        print(format_summary(timer.summary()))
+        timer.summary()["network"].median_ms
 
     Several blocks of one stage within a frame add up. A block that raises is not counted. Stages do not nest. Each
     thread has a frame of its own: one that hands a frame on to another gives its stages along (`take`, `give`). Four
@@ -105,16 +105,3 @@ def _stats(seconds: np.ndarray) -> StageStats:
     return StageStats(
         1000 * float(median), 1000 * float(p95), 1000 * float(seconds.max()), float(seconds.sum()), len(seconds)
     )
-
-
-def format_summary(summary: Mapping[str, StageStats]) -> str:
-    """A table of `StageTimer.summary`, one stage a line, without a final newline; only its head if that is empty.
-
-    The column FPS is the number of frames over their summed time.
-    """
-    width = max(map(len, ("stage", *summary)))
-    lines = [f"{'stage':<{width}}  median ms    p95 ms       FPS    frames"]
-    for stage, stats in summary.items():
-        fps = f"{stats.count / stats.total_s:.1f}" if stats.total_s else "-"
-        lines.append(f"{stage:<{width}}  {stats.median_ms:9.2f} {stats.p95_ms:9.2f} {fps:>9} {stats.count:9d}")
-    return "\n".join(lines)

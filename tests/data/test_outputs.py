@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from data import row_journal
 from data.export import object_rows
 from data.outputs import StreamFiles, default_target, split_paths, write_picture
 from data.results import read_results
@@ -152,14 +153,37 @@ def test_a_video_file_becomes_pictures_with_numbers(tmp_path):
     assert read_results(tmp_path / "out.json") == []
 
 
-def test_an_exception_leaves_no_video_and_no_results(tmp_path):
+def test_an_exception_leaves_no_video_and_no_results_but_what_results_can_be_made_of(tmp_path, caplog):
     with (
         pytest.raises(RuntimeError),
         StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
     ):
         files.add(rows(0), pictures(1)[0], 0, 0.0)
+        files.add(rows(1, count=2), pictures(1)[0], 1, 0.1)
         raise RuntimeError
-    assert list(tmp_path.iterdir()) == [] and files.written == []
+    assert os.listdir(tmp_path) == ["out.json.partial"] and files.written == []
+    assert f"python -m data.row_journal {tmp_path / 'out.json.partial'}" in caplog.text
+    assert row_journal.main([str(tmp_path / "out.json.partial")]) == 0
+    assert os.listdir(tmp_path) == ["out.json"]
+    found = [entry["segmentations"] for entry in read_results(tmp_path / "out.json")]
+    assert found == [[rows(0)[0].rle, rows(1)[0].rle], [None, rows(1, count=2)[1].rle]]
+
+
+def test_what_cannot_be_written_at_the_end_is_kept(tmp_path):
+    (tmp_path / "out.json").mkdir()
+    with (
+        pytest.raises(OSError),
+        StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
+    ):
+        files.add(rows(0), pictures(1)[0], 0, 0.0)
+    assert sorted(os.listdir(tmp_path)) == ["out.json", "out.json.partial", "out.mp4"]
+
+
+def test_the_tracks_of_each_class_are_counted(tmp_path):
+    with StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
+        for index in range(3):
+            files.add(rows(index, count=2), pictures(1)[0], index, index / 10)
+    assert files.tracks == {"ring": 2} and not (tmp_path / "out.json.partial").exists()
 
 
 def test_without_a_frame_nothing_is_written(tmp_path):

@@ -1,7 +1,6 @@
 """docs/your-data.md as its reader follows it: its commands, on a small set drawn and labelled as LabelMe does it."""
 
 import json
-import re
 import shlex
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import train as train_command
 from data import browse, check
 from data.convert import __main__ as convert
 from data.ytvis import YTVISDataset
+from tests.docs.pages import ROOT, blocks
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "your-data.md"
+PAGE = "docs/your-data.md"
 COMMANDS = {
     "-m data.convert": convert.main,
     "-m data.check": check.main,
@@ -28,8 +28,7 @@ HW = (48, 64)
 
 def commands():
     """[(command, its arguments)] of the page's shell blocks, in order."""
-    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    lines = [line.removeprefix("python ") for block in blocks for line in block.splitlines()]
+    lines = [line.removeprefix("python ") for block in blocks(PAGE, "sh") for line in block.splitlines()]
     found = [(name, line) for line in lines for name in COMMANDS if line.startswith(f"{name} ")]
     assert len(found) == len(lines), "every line of a shell block must be a command that is tested"
     return [(name, shlex.split(line.removeprefix(name))) for name, line in found]
@@ -104,5 +103,5 @@ def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsy
 
 
 def test_the_page_names_every_format():
-    text = PAGE.read_text("utf-8")
+    text = (ROOT / PAGE).read_text("utf-8")
     assert all(f"| `{name}` |" in text for name in convert.FORMATS if name != "ytvis")

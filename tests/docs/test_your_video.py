@@ -1,25 +1,23 @@
 """docs/your-video.md as its reader follows it: its commands, on a short video of shapes, with the demo's weights."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
 import eval as command
+from data import row_journal
 from data.outputs import write_picture
 from data.results import read_results
+from data.row_journal import RowJournal
 from data.synthetic import draw_video
 from data.video import VideoFile, VideoWriter, read_picture
+from tests.docs.pages import ROOT, blocks, commands
 from utils.method_pictures import PICTURES
 
-ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs" / "your-video.md").read_text("utf-8")
 LENGTH = 7
-
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+OWN = ("--video=", "--images=", "--image=")
 
 
 @pytest.fixture
@@ -36,12 +34,17 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_command_of_the_page_runs(folder):
-    lines = "".join(blocks("sh")).splitlines()
-    assert len(lines) == 7
-    for line in lines:
-        program, *arguments = shlex.split(line.removeprefix("python "))
-        assert program == "eval.py" and command.main([*arguments, "--device=cpu"]) == 0, line
+def test_every_command_of_the_page_runs_and_those_of_the_readme(folder):
+    of_readme = [words for words in commands("README.md") if any(word.startswith(OWN) for word in words)]
+    of_page = commands("docs/your-video.md")
+    assert len(of_readme) == 2 and len(of_page) == 8
+    for _, program, *arguments in of_readme + of_page:
+        if program == "eval.py":
+            assert command.main([*arguments, "--device=cpu"]) == 0, arguments
+        else:
+            assert (program, arguments[0]) == ("-m", "data.row_journal")
+            RowJournal.create(folder / arguments[1], {"rows_of": "in.mp4"})
+            assert row_journal.main(arguments[1:]) == 0
     assert len(list(VideoFile("out.mp4"))) == LENGTH and VideoFile("out.mp4").frame_rate == 10
     assert len(read_results("out.json")[0]["segmentations"]) == LENGTH
     there = {path.name for path in folder.iterdir()}
@@ -50,7 +53,7 @@ def test_every_command_of_the_page_runs(folder):
 
 
 def test_the_program_of_the_page_runs(folder, capsys):
-    (program,) = blocks("python")
+    (program,) = blocks("docs/your-video.md", "python")
     exec(program, {})
     assert len(capsys.readouterr().out.splitlines()) == LENGTH
 

@@ -1,24 +1,31 @@
 """eval.py on a person's own video, frames, picture or camera: --video, --images, --image."""
 
 import csv
+import json
 import os
 import re
 import signal
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 import eval as command
+import own_video
+from data import row_journal
 from data.config import get_config
 from data.results import decode_mask, read_results
 from data.video import VideoFile, VideoWriter, read_picture
 from stmask import STMask
 from tests.data.test_video import sound_of, write_source
+from tests.processes import ROOT, start
 from tests.test_stream import SMALL, make_model
 from utils.checkpoint import save_state_dict
 from utils.method_pictures import PICTURES
 from utils.visualization import draw_objects
+from utils.window import LiveWindow
 
 FEW = {**SMALL, "detection.top_k": 12}  # objects, for a network that finds one in every cell
 CLASS_NAMES = get_config("STMask_demo_config").dataset.class_names
@@ -130,6 +137,12 @@ def test_trails_and_frame_rate_are_drawn_on_demand(run, frames):
     assert np.array_equal(plain[:20], fps[:20])  # the rate stands in the lower corner
 
 
+def test_the_benchmark_of_one_picture_has_no_frame_rate(run, frames, capsys):
+    assert run("--image=frames/1.png:out.png", "--benchmark") == 0
+    assert "\n- frames per second with everything, " in capsys.readouterr().out
+    assert "fps" not in json.loads(Path("out_benchmark.json").read_text())["runs"]["this run"]
+
+
 def test_a_table_and_mots_text_beside_it(run, model, frames):
     assert run("--images=frames:out", "--save_csv", "--save_mots") == 0
     with open("out.csv", newline="") as file:
@@ -171,11 +184,20 @@ def test_without_an_output_it_goes_into_results(run, frames):
     assert sorted(os.listdir("results")) == ["2.json", "2.png", "frames", "frames.json"]
 
 
-def test_the_benchmark_has_the_stages_of_a_video(run, frames, capsys):
+def test_the_benchmark_has_the_stages_of_a_video_and_what_they_add_to_the_network(run, frames, capsys):
     assert run("--images=frames:out", "--benchmark") == 0
     printed = capsys.readouterr().out
+    content = json.loads(Path("out_benchmark.json").read_text())
+    measured = content["runs"]["this run"]
+    assert content["config"] == "STMask_demo_config" and measured["frames"] == 4
     for stage in ("read", "network", "detect", "track", "write", "draw", "encode", "total"):
-        assert re.search(rf"^{stage} +[\d.]+ +[\d.]+ +\S+ +4$", printed, re.MULTILINE), stage
+        median = measured["stages"][stage]["median_ms"]
+        assert f"{stage}, ms" in printed and f"{median:.1f} (p95" in printed and median > 0
+    wall, network = measured["wall_ms"]["median"], measured["stages"]["network"]["median_ms"]
+    assert measured["overhead"] == pytest.approx(wall / network - 1)
+    assert f"FPS {measured['fps']:.2f}" in re.sub(" +", " ", printed)
+    assert f"{measured['fps']:.1f} frames per second with everything, {1000 / network:.1f} the network alone" in printed
+    assert f"{measured['overhead']:.1%}" in printed and "benchmark: out_benchmark.json" in printed
 
 
 # ------------------------------------------------------------------------------------------------ difficult videos
@@ -236,13 +258,13 @@ def test_pictures_of_several_sizes_make_no_video_but_what_came_before_is_kept(ru
 
 
 def test_an_interrupted_video_is_kept_up_to_there(run, frames, monkeypatch, capsys):
-    class Progress(command.EvalProgress):
+    class Progress(own_video.EvalProgress):
         def update(self, frames=1):
             super().update(frames)
             if self._frames == 2:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(command, "EvalProgress", Progress)
+    monkeypatch.setattr(own_video, "EvalProgress", Progress)
     before = signal.getsignal(signal.SIGINT)
     assert run("--video=frames:out.mp4") == 130
     assert "interrupted; what was done is written" in capsys.readouterr().err
@@ -251,33 +273,96 @@ def test_an_interrupted_video_is_kept_up_to_there(run, frames, monkeypatch, caps
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_camera_runs_until_it_is_stopped(run, monkeypatch, capsys):
-    class Capture:
-        frames = 0
-        is_released = False
+def test_of_a_killed_run_the_results_are_kept(checkpoint, frames, tmp_path):
+    for index, picture in enumerate(walking(60)):
+        cv2.imwrite(str(frames / f"{20 + index}.png"), picture)
+    arguments = (f"--trained_model={checkpoint}", "--set=input.size_hw=60,90", "--set=detection.top_k=12")
+    process = start([ROOT / "eval.py", *arguments, "--device=cpu", f"--images={frames}:{tmp_path / 'out'}"])
+    journal = tmp_path / "out.json.partial"
+    try:
+        wait_until(lambda: journal.exists() and journal.read_bytes().count(b"num_frames") > 3, process)
+    finally:
+        process.kill()
+        process.communicate()
+    assert row_journal.main([str(journal)]) == 0 and not journal.exists()
+    (length,) = {len(entry["segmentations"]) for entry in read_results(tmp_path / "out.json")}
+    assert 4 <= length < 64
 
-        def __init__(self, number):
-            self.number = number
 
-        def isOpened(self):  # noqa: N802
-            return self.number == 0
+def wait_until(is_so, process, seconds=300):
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.01)
 
-        def read(self):
-            Capture.frames += 1
-            if Capture.frames == 6:
-                os.kill(os.getpid(), signal.SIGINT)
-            return True, walking(1)[0]
 
-        def release(self):
-            Capture.is_released = True
+class Capture:
+    """A camera that gives the same picture without end; at frame `stop_at` Ctrl+C is pressed."""
 
+    stop_at: int | None = None
+    is_released = False
+
+    def __init__(self, number):
+        self.number = number
+        self.frames = 0
+
+    def isOpened(self):  # noqa: N802
+        return self.number == 0
+
+    def read(self):
+        self.frames += 1
+        if self.frames == Capture.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return True, walking(1)[0]
+
+    def release(self):
+        Capture.is_released = True
+
+
+@pytest.fixture
+def camera(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    monkeypatch.setattr(Capture, "stop_at", None)
+    monkeypatch.setattr(Capture, "is_released", False)
+    return Capture
+
+
+def test_a_camera_runs_until_it_is_stopped(run, camera, monkeypatch, capsys):
+    monkeypatch.setattr(LiveWindow, "can_open", lambda: False)
+    camera.stop_at = 6
     assert run("--video=0:out.mp4", "--display_fps") == 0
-    assert Capture.is_released
+    assert camera.is_released
     count = len(list(VideoFile("out.mp4")))
-    assert 1 <= count <= 6 and f"{count} frames" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert 1 <= count <= 6 and f"{count} frames" in printed.out
+    assert "there is no screen to show camera 0 on; Ctrl+C ends it and writes out.mp4" in printed.err
     assert run("--video=1") == 2
     assert "camera 1 cannot be opened" in capsys.readouterr().err
+
+
+def test_a_camera_is_seen_in_a_window_until_q_is_pressed(run, camera, monkeypatch, capsys):
+    shown = []
+
+    def wait_key(_):
+        return ord("q") if len(shown) == 3 else -1
+
+    monkeypatch.setattr(LiveWindow, "can_open", lambda: True)
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: None)
+    monkeypatch.setattr(cv2, "imshow", lambda _, picture: shown.append(picture))
+    monkeypatch.setattr(cv2, "waitKey", wait_key)
+    monkeypatch.setattr(cv2, "getWindowProperty", lambda *_: 1.0)
+    monkeypatch.setattr(cv2, "destroyAllWindows", lambda: shown.append(None))
+    assert run("--video=0:out.mp4") == 0
+    assert camera.is_released and "q in the window" in capsys.readouterr().err
+    *pictures, closed = shown
+    assert closed is None and len(pictures) == len(list(VideoFile("out.mp4"))) == 3
+    written = next(iter(VideoFile("out.mp4"))).frame.astype(int)
+    assert np.abs(written - pictures[0][..., ::-1]).mean() < np.abs(written - pictures[0]).mean() / 2  # BGR
+
+
+def test_only_a_camera_has_a_window(run, frames, monkeypatch):
+    monkeypatch.setattr(LiveWindow, "can_open", lambda: pytest.fail("asked for a screen"))
+    assert run("--images=frames:out") == 0
 
 
 # ------------------------------------------------------------------------------------------------ bad input

@@ -1,0 +1,107 @@
+"""How fast the network is, run in one way or another: what `eval.py --benchmark` prints and writes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from data.transforms import FrameTransform
+from layers.deform_conv import deform_backend
+from layers.inference import FusedConv2d
+from stmask import Network, STMask
+from utils.benchmark import (
+    Measurement,
+    convolution_peak,
+    count_gflop,
+    describe_machine,
+    format_columns,
+    write_benchmark,
+)
+from utils.device import peak_memory_mib
+from utils.precision import PRECISIONS, check_precision
+from utils.structures import InputError
+from utils.timer import StageTimer
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is run: what changes its speed, and of its results at most the last digits."""
+
+    precision: str = "fp32"
+    deform_backend: str = "auto"
+    overlap: bool = True
+    fused: bool = True
+    compiled: bool = False
+
+    def check(self, device: torch.device) -> None:
+        """Raises InputError if that cannot be had on `device`."""
+        check_precision(self.precision, device)
+        with deform_backend(self.deform_backend):
+            pass
+        if self.deform_backend == "native" and device.type != "cpu":
+            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
+
+    def for_journal(self) -> dict[str, str]:
+        """What results may depend on beyond the config; nothing for what is usual."""
+        return {} if self.precision == "fp32" else {"precision": self.precision}
+
+    def network(self, model: STMask) -> Network:
+        """`model`, run so."""
+        return Network(model, self.precision, self.fused, self.compiled)
+
+
+BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
+
+
+def benchmark(
+    model: STMask,
+    way: Way,
+    measured: Measurement,
+    path: Path,
+    again: Callable[[Way, Measurement], None] | None = None,
+) -> None:
+    """Prints how fast `model` was in the run `measured`, run in this `way`, and writes it to the JSON file `path`.
+
+    `again`, if given, does the same work in another way: in the plain one, and, if the network was compiled, without;
+    these stand beside it.
+    """
+    memory = peak_memory_mib(model.device)
+    runs = [(way, measured)]
+    if again is not None:
+        others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
+        for name, other in (others | {"baseline": BASELINE}).items():
+            runs.append((other, Measurement(name, StageTimer(model.device))))
+            again(*runs[-1])
+    gflop = count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
+    precisions = {way.precision for way, _ in runs}
+    peaks = {precision: peak_of(precision, model.device) for precision in precisions}
+    columns = {run.name: asdict(how) | run.summary(gflop, peaks[how.precision]) for how, run in runs}
+    machine = describe_machine(model.device)
+    write_benchmark(
+        path,
+        {
+            "config": model.config.name,
+            "machine": machine,
+            "gflop": gflop,
+            "peaks_gflops": peaks,
+            "peak_memory_mib": memory,
+        }
+        | {"runs": columns},
+    )
+    print(f"\n{model.config.name}: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
+    print(format_columns(columns))
+    print(
+        f"network {gflop:.1f} GFLOP a frame; convolution peak in GFLOP/s: "
+        + ", ".join(f"{p} {v:.0f}" for p, v in peaks.items())
+    )
+    if way.compiled:
+        warm_up = columns[measured.name]["stages"]["network"]["max_ms"] / 1000
+        print(f"slowest frame, with the compilation in it: {warm_up:.1f} s")
+    print(f"peak memory {memory:.0f} MiB; benchmark: {path}")
+
+
+def peak_of(precision: str, device: torch.device) -> float:
+    """The machine's convolution peak in 10⁹ operations a second, as fused convolutions reach it."""
+    dtype = PRECISIONS[precision]
+    return convolution_peak(device, dtype, lambda conv: FusedConv2d(conv, dtype=dtype))

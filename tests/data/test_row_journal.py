@@ -1,0 +1,105 @@
+import json
+
+import pytest
+
+from data.export import ObjectRow, video_results
+from data.results import read_results
+from data.row_journal import RowJournal, main
+from utils.structures import InputError
+
+RLE = {"size": [2, 3], "counts": "06"}
+HEADER = {"rows_of": "in.mp4"}
+
+
+def row(frame, track_id, label=1, score=0.5):
+    return ObjectRow(frame, frame / 10, track_id, label, "bar", score, 0, 0, 3, 2, 6, RLE)
+
+
+# Track 7 in frames 0, 1 and 3, its label 2, 1, 1; track 2 in 1 and 3, before it in the latter; nothing in 2 and 4.
+FRAMES = ([row(0, 7, 2, 0.1)], [row(1, 7, 1, 0.7), row(1, 2)], [], [row(3, 2), row(3, 7)], [])
+ROWS = [entry for frame in FRAMES for entry in frame]
+
+
+def fill(journal, frames=FRAMES, first=0):
+    for index, rows in enumerate(frames, start=first):
+        journal.append(rows, index + 1)
+    return journal
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "out.json.partial"
+
+
+def test_rows_come_back_as_they_were_and_tracks_as_one_by_one(path):
+    journal = fill(RowJournal.create(path, HEADER))
+    assert journal.num_frames == 5
+    assert list(journal.rows()) == ROWS
+    assert list(journal.results()) == list(video_results(ROWS, 5))
+    assert list(journal.results(8)) == list(video_results(ROWS, 8))
+
+
+def test_without_rows_there_are_no_results(path):
+    journal = RowJournal.create(path, HEADER)
+    assert list(journal.rows()) == list(journal.results()) == [] and journal.num_frames == 0
+    fill(journal, [[], []])
+    assert list(journal.rows()) == list(journal.results()) == [] and journal.num_frames == 2
+
+
+def test_a_journal_that_is_opened_again_goes_on(path):
+    fill(RowJournal.create(path, HEADER), FRAMES[:2])
+    journal = RowJournal.open(path)
+    assert journal.num_frames == 2 and list(journal.rows()) == ROWS[:3]
+    fill(journal, FRAMES[2:], first=2)
+    assert list(journal.results()) == list(video_results(ROWS, 5))
+
+
+@pytest.mark.parametrize(("cut", "kept"), [(1, 3), (20, 2), (60, 2)])
+def test_what_a_crash_cuts_off_is_left_out(path, cut, kept):
+    fill(RowJournal.create(path, HEADER), FRAMES[:2])
+    path.write_bytes(path.read_bytes()[:-cut])
+    journal = RowJournal.open(path)
+    assert list(journal.rows()) == ROWS[:kept] and journal.num_frames == 2
+    assert list(journal.results()) == list(video_results(ROWS[:kept], 2))
+
+
+def test_of_the_tracks_only_a_place_is_kept(path):
+    journal = RowJournal.create(path, HEADER)
+    for index in range(50):
+        journal.append([row(index, index % 3)], index + 1)
+    kept = {name: value for name, value in vars(journal).items() if name not in ("path", "header")}
+    assert len(json.dumps(kept)) < 120, kept
+
+
+def test_the_command_makes_results_of_it(path, capsys):
+    fill(RowJournal.create(path, HEADER))
+    assert main([str(path)]) == 0
+    assert capsys.readouterr().out == f"5 frames: {path.with_suffix('')}\n"
+    entries = read_results(path.with_suffix(""))
+    assert [entry["category_id"] for entry in entries] == [1, 1] and not path.exists()
+    assert [rle is not None for rle in entries[0]["segmentations"]] == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("none.json.partial", None, "cannot be read"),
+        ("out.json", b'{"rows_of": "x"}\n', "must end with .partial"),
+        ("other.json.partial", b'{"config": "x"}\n', "not the journal of a video"),
+        ("text.json.partial", b"text\n", "not the journal of a video"),
+        ("bad.json.partial", b'{"rows_of": "x"}\n{"a": 1}\n{"num_frames": 1}\n', "line 2 is damaged"),
+    ],
+)
+def test_what_is_no_journal_is_one_clear_line(tmp_path, capsys, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert main([str(tmp_path / name)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("data.row_journal: error: ") and words in error
+    assert content is None or (tmp_path / name).read_bytes() == content
+
+
+def test_the_journal_of_another_run_is_refused(path):
+    fill(RowJournal.create(path, HEADER))
+    with pytest.raises(InputError, match="rows_of"):
+        RowJournal.resume(path, {"rows_of": "other.mp4"})
