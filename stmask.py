@@ -458,7 +458,7 @@ def track_videos(
                 continue
             with timer("write"):
                 tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
-                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k).to("cpu")
+                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k)
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
         tracked.close()
