@@ -272,10 +272,17 @@ def fused_copy(model: STMask, dtype: torch.dtype, pack: bool) -> STMask:
     The weights of deformable convolutions stay float32; they go their own way (`layers.deform_conv`).
     """
     copy = deepcopy(model).eval().requires_grad_(False)
+    copy.prediction_layers[0].at_anchors = finds_at_anchors(model.device, pack)
     fuse_backbone(copy.backbone, dtype, pack)
     sampled = {module.conv_adaption for module in copy.modules() if isinstance(module, FeatureCalibration)}
     fuse_convolutions(copy, dtype, pack, keep=sampled)
     return copy
+
+
+def finds_at_anchors(device: torch.device, pack: bool) -> bool:
+    """Whether mask coefficients and embeddings are computed for the objects alone: not where many small steps cost more
+    than a convolution, on a GPU, nor where torch.compile has to see what is computed."""
+    return pack and device.type == "cpu"
 
 
 class VideoTracker:
@@ -458,7 +465,7 @@ def track_videos(
                 continue
             with timer("write"):
                 tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
-                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k).to("cpu")
+                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k)
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
         tracked.close()

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -35,11 +34,30 @@ _COUNTS_PATTERN = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 
 def encode_masks(masks: Tensor) -> list[dict]:
     """The COCO compressed RLEs `{"size": [H, W], "counts": str}` of `masks` [N,H,W] bool; [] for N = 0."""
-    if len(masks) == 0:
-        return []
-    # RLE runs down columns: transposed here, the masks need no second copy to reach pycocotools in its own order.
-    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
-    return [_as_text(rle) for rle in coco_mask.encode(columns.transpose(2, 1, 0))]
+    return [
+        _as_text(coco_mask.frPyObjects({"size": list(mask.shape), "counts": _runs(mask).tolist()}, *mask.shape))
+        for mask in masks.cpu().numpy()
+    ]
+
+
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """The lengths of the runs of `mask` [H,W] bool down its columns, of unset and set pixels in turn; all but the first
+    are positive. Only the smallest box around the set pixels is looked at closely."""
+    height = len(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return np.array([mask.size])
+    top, left = rows[0], columns[0]
+    box = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    apart = np.zeros((box.shape[1], 1 + len(box)), bool)  # its columns, with an unset pixel before each
+    apart[:, 1:] = box.T
+    column, row = np.divmod(np.flatnonzero(np.diff(apart.ravel(), append=False)), apart.shape[1])
+    ends = (left + column) * height + top + row
+    if len(box) == height:  # a run may go on in the next column: its end there and its new begin are the same place
+        joined = 1 + 2 * np.flatnonzero(ends[1:-1:2] == ends[2::2])
+        ends = np.delete(ends, (joined, joined + 1))
+    runs = np.diff(ends, prepend=0, append=mask.size)
+    return runs if runs[-1] else runs[:-1]
 
 
 def decode_mask(rle: dict) -> np.ndarray:

@@ -213,7 +213,8 @@ def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoin
     assert [run["frames"] for run in runs.values()] == [sum(LENGTHS.values())] * 2
     assert (runs["baseline"]["fused"], runs["baseline"]["deform_backend"]) == (False, "torchvision")
     assert not runs["this run"]["overlap"]
-    assert found["gflop"] > 0 and found["peaks_gflops"]["fp32"] > 0 and found["machine"]["threads"] >= 1
+    assert 0 < runs["this run"]["gflop"] < runs["baseline"]["gflop"]  # which makes whole maps of coefficients
+    assert found["peaks_gflops"]["fp32"] > 0 and found["machine"]["threads"] >= 1
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,19 @@ def test_masks_go_to_rle_and_back():
     assert [encode_masks(mask[None])[0] for mask in masks] == rles
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_masks_are_encoded_in_their_boxes_as_pycocotools_does_whole(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 20, 2)
+    masks = rng.random((4, height, width)) < rng.random()
+    masks[0, : height // 2] = masks[0, :, width // 2 :] = False
+    masks[1, :, : width // 3] = True  # runs that go on in the next column, and a mask that begins with one
+    masks[2, :, width // 3 :] = True
+    masks[3] &= rng.random((height, 1)) < 0.3
+    whole = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    assert [rle["counts"] for rle in encode_masks(torch.from_numpy(masks))] == [r["counts"].decode() for r in whole]
+
+
 def test_runs_go_down_columns():
     mask = torch.tensor([[0, 1], [0, 1], [1, 0]], dtype=torch.bool)
     (rle,) = encode_masks(mask[None])
