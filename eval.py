@@ -142,6 +142,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     group.add_argument("--score_threshold", type=float, help="report objects over this score (default: 0.05)")
     group.add_argument("--top_k", type=_not_negative, help="report at most this many objects a frame (default: all)")
+    group.add_argument(
+        "--save_details",
+        action="store_true",
+        help="each track also gets 'scores', that of each frame, and 'shifted', where temporal fusion alone shows it",
+    )
     group.add_argument("--resume", action="store_true", help="go on with the run that was killed or interrupted")
     group.add_argument(
         "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
@@ -271,6 +276,8 @@ def run(options: argparse.Namespace, world: World) -> int:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
     model = load_model(config, checkpoint, options.seed, world.device)
     header = journal_header(model, checkpoint, options.seed, dataset) | way.for_journal()
+    if options.save_details:
+        header["save_details"] = True
     evaluate(model, dataset, options, way, header, world)
     return 0
 
@@ -451,7 +458,8 @@ def track(
             folder = display_folder(Path(options.mask_det_file))
             results = drawn(results, folder, model.config, options.display_png)
         results = counted(results, measured, progress)
-        yield from collect_tracks(results, videos, dataset.category_ids, timer, options.skip_bad_frames)
+        skip, details = options.skip_bad_frames, options.save_details
+        yield from collect_tracks(results, videos, dataset.category_ids, timer, skip, details)
 
 
 def counted(

@@ -31,6 +31,7 @@ def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: 
         labels=tracks.labels[keep],
         track_ids=tracks.track_ids[keep],
         masks=torch.from_numpy(enlarge(masks.numpy(), meta.original_hw)),
+        shifted=tracks.ages[keep] > 0,
     )
 
 

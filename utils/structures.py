@@ -221,13 +221,15 @@ class Tracks(Detections):
 @dataclass(frozen=True)
 class FrameObjects(PerObject):
     """Tracks in the video's own pixels: `boxes_px` [N,4] int64 x1 y1 x2 y2, `scores` [N], `labels` [N] 1…C,
-    `track_ids` [N], `masks` [N,height,width] bool."""
+    `track_ids` [N], `masks` [N,height,width] bool, `shifted` [N] bool: not detected here, but carried on by temporal
+    fusion alone."""
 
     boxes_px: Tensor
     scores: Tensor
     labels: Tensor
     track_ids: Tensor
     masks: Tensor
+    shifted: Tensor
 
 
 @dataclass(frozen=True)
@@ -274,10 +276,14 @@ class ObjectInsides:
 class VideoResult:
     """One track over a whole video, as `results.json` holds it.
 
-    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None.
+    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None. So have the
+    details, where they are kept: `scores`, rounded to four digits, None where the track is not seen, and `shifted`,
+    whether it is seen by temporal fusion alone.
     """
 
     video_id: int
     category_id: int
     score: float
     segmentations: tuple[dict | None, ...]
+    scores: tuple[float | None, ...] | None = None
+    shifted: tuple[bool, ...] | None = None

@@ -157,6 +157,13 @@ def test_low_scores_and_centers_in_the_padding_are_left_out():
     torch.testing.assert_close(objects.scores, torch.tensor([0.51, 0.9, 0.9]))
 
 
+def test_what_has_an_age_is_shifted():
+    tracks = make_tracks([[0.1, 0.1, 0.3, 0.3]] * 4, [0.9, 0.1, 0.9, 0.9], torch.zeros(4, 8, 8))
+    tracks = replace(tracks, ages=torch.tensor([0, 3, 1, 2]))
+    objects = postprocess(tracks, META, 0.5)
+    assert objects.track_ids.tolist() == [0, 2, 3] and objects.shifted.tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize(
     "top_k, track_ids", [(0, [0, 1, 2, 3]), (1, [2]), (2, [0, 2]), (3, [0, 2, 3]), (4, [0, 1, 2, 3]), (9, [0, 1, 2, 3])]
 )
