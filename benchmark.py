@@ -33,6 +33,7 @@ class Way:
     overlap: bool = True
     fused: bool = True
     compiled: bool = False
+    batch_size: int = 1
 
     def check(self, device: torch.device) -> None:
         """Raises InputError if that cannot be had on `device`."""
@@ -49,6 +50,10 @@ class Way:
     def network(self, model: STMask) -> Network:
         """`model`, run so."""
         return Network(model, self.precision, self.fused, self.compiled)
+
+    def measurement(self, name: str, device: torch.device) -> Measurement:
+        """What takes the times of a run on `device`, run so."""
+        return Measurement(name, StageTimer(device), self.batch_size)
 
     def gflop(self, model: STMask) -> float:
         """The 10⁹ floating-point operations that `model` takes for a frame, run so; see `count_gflop`."""
@@ -80,7 +85,7 @@ def benchmark(
     if again is not None:
         others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
         for name, other in (others | {"baseline": BASELINE}).items():
-            runs.append((other, Measurement(name, StageTimer(model.device))))
+            runs.append((other, other.measurement(name, model.device)))
             again(*runs[-1])
     precisions = {way.precision for way, _ in runs}
     peaks = {precision: peak_of(precision, model.device) for precision in precisions}

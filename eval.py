@@ -79,7 +79,7 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 DATA_SET_OPTIONS = (  # that say nothing about a person's own video
     *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
     *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
-    *("track_score_threshold", "baseline"),
+    *("track_score_threshold", "baseline", "eval_batch_size"),
 )
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
@@ -197,6 +197,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--compile", action="store_true", help="compile the network with torch.compile: minutes at first"
     )
     group.add_argument(
+        "--eval_batch_size",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="frames of a data set that go through the network at once (default: %(default)s)",
+    )
+    group.add_argument(
         "--no_overlap",
         action="store_true",
         help="network and results take turns, in one thread, as they do "
@@ -261,7 +268,13 @@ def run(options: argparse.Namespace, world: World) -> int:
         if getattr(options, name) and not getattr(options, needed):
             raise InputError(f"--{name} needs --{needed}")
     overlap = has_spare_core(world.device) and not options.no_overlap
-    way = Way(options.precision, options.deform_backend or "auto", overlap, compiled=options.compile)
+    way = Way(
+        options.precision,
+        options.deform_backend or "auto",
+        overlap,
+        compiled=options.compile,
+        batch_size=options.eval_batch_size,
+    )
     way.check(world.device)
     if kind_of(options):
         if world.size > 1:
@@ -396,7 +409,7 @@ def evaluate(
     todo = [video for video in dataset.videos if video.video_id not in done]
     if len(todo) < len(dataset.videos):
         logger.info("resuming: %d of %d videos are done", len(dataset.videos) - len(todo), len(dataset.videos))
-    measured = Measurement("this run", StageTimer(model.device))
+    measured = way.measurement("this run", model.device)
     begin = time.monotonic()
     job = Job(model, dataset, world.share(todo), options)
     for video, tracks, bad_frames in track(job, way, measured, show_progress=world.is_main):
@@ -452,7 +465,7 @@ def track(
     with (
         deform_backend(way.deform_backend),
         EvalProgress(len(frames), len(videos)) if show_progress else nullcontext() as progress,
-        closing(track_videos(model, frames, timer, tracker, overlap=way.overlap)) as results,
+        closing(track_videos(model, frames, timer, tracker, overlap=way.overlap, batch_size=way.batch_size)) as results,
     ):
         if display:
             folder = display_folder(Path(options.mask_det_file))

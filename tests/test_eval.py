@@ -220,6 +220,18 @@ def test_benchmark_names_the_stages_and_the_device(checkpoint, data, tmp_path, c
     assert "cpu" in printed and re.search(r"peak memory \d+ MiB", printed)
 
 
+def test_frames_in_batches_are_tracked_as_one_by_one(checkpoint, data, whole_run, tmp_path):
+    out = tmp_path / "r.json"
+    assert command.main(arguments(checkpoint, data, out, "--eval_batch_size=4", "--benchmark")) == 0
+    ours, alone = (json.loads(path.read_text()) for path in (out, whole_run))
+    for a, b in zip(ours, alone, strict=True):
+        assert (a["video_id"], a["category_id"]) == (b["video_id"], b["category_id"])
+        assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+        assert [mask is None for mask in a["segmentations"]] == [mask is None for mask in b["segmentations"]]
+    run = json.loads((tmp_path / "r_benchmark.json").read_text())["runs"]["this run"]
+    assert run["batch_size"] == 4 and run["frames"] == sum(LENGTHS.values())
+
+
 def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoint, data, whole_run, tmp_path, capsys):
     out = tmp_path / "r.json"
     assert command.main(arguments(checkpoint, data, out, "--benchmark", "--baseline", "--no_overlap")) == 0
