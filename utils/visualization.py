@@ -168,12 +168,15 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: i
     if not width:
         return
     window = np.s_[top : top + height, left : left + width]
-    tinted = cv2.addWeighted(
-        picture[window], 1 - _MASK_OPACITY, np.full_like(picture[window], colour), _MASK_OPACITY, 0
-    )
-    np.copyto(picture[window], tinted, where=mask[window][..., None].view(bool))
-    contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.copyTo(cv2.LUT(picture[window], _tint_table(colour)), mask[window], picture[window])
+    contours, _ = cv2.findContours(mask[window], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
     cv2.drawContours(picture, contours, -1, colour, outline, cv2.LINE_AA)
+
+
+def _tint_table(colour: Colour) -> np.ndarray:
+    """What becomes of each level of each channel under a mask: [256,1,3] uint8."""
+    levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 1, 3)
+    return cv2.addWeighted(levels, 1 - _MASK_OPACITY, np.full_like(levels, colour), _MASK_OPACITY, 0)
 
 
 def _draw_trail(picture: np.ndarray, way: list[tuple[int, int]], colour: Colour, outline: int) -> None:

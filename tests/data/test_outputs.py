@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -114,6 +115,33 @@ def test_a_video_keeps_its_times_and_has_its_results_beside_it(tmp_path):
     with open(tmp_path / "new" / "out.csv", newline="") as file:
         assert [line["frame"] for line in csv.DictReader(file)] == ["1", "2", "2"]
     assert sorted(os.listdir(tmp_path / "new" / "out_mots")) == ["labels.txt", "out.txt"]
+
+
+def held_mib(path, *frames):
+    """MiB of Python's memory held when each of `frames` has been written into one video."""
+    held = []
+    tracemalloc.start()
+    try:
+        with StreamFiles(FrameIterable([]), "video", path, CLASS_NAMES) as files:
+            for index in range(frames[-1]):
+                files.add(rows(index, count=6), pictures(1)[0], index, index / 10)
+                if index + 1 in frames:
+                    held.append(tracemalloc.get_traced_memory()[0] / 2**20)
+    finally:
+        tracemalloc.stop()
+    return held
+
+
+def test_memory_does_not_grow_with_the_frames(tmp_path):
+    first, last = held_mib(tmp_path / "out.mp4", 50, 250)
+    assert last - first < 0.2
+    assert len(read_results(tmp_path / "out.json")[0]["segmentations"]) == 250
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_five_thousand_frames(tmp_path):
+    first, last = held_mib(tmp_path / "out.mp4", 1000, 5000)
+    assert last - first < 0.5
 
 
 def test_pictures_keep_their_names(folder, tmp_path):
