@@ -64,7 +64,6 @@ from utils.method_pictures import PICTURES
 from utils.precision import PRECISIONS
 from utils.report import write_report
 from utils.structures import FrameResult, InputError, Video, VideoResult
-from utils.timer import StageTimer
 from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
 from utils.visualization import draw_objects
