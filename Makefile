@@ -28,7 +28,7 @@ venv: ## install what is needed, if setup.py or the kernel has changed since
 demo: venv ## draw the demo data set, track its objects, score them, write results, a report and overlay videos
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --mask_det_file=results/demo/results.json \
-		--report=results/demo/report --display --resume
+		--report=results/demo/report --display --save_details --resume
 
 # One thread a process: two of them get more out of two cores than one with two threads. Fresh videos teach more than the
 # same ones again, and are soon drawn.

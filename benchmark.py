@@ -9,7 +9,7 @@ import torch
 from data.transforms import FrameTransform
 from layers.deform_conv import deform_backend
 from layers.inference import FusedConv2d
-from stmask import Network, STMask
+from stmask import Network, STMask, finds_at_anchors
 from utils.benchmark import (
     Measurement,
     convolution_peak,
@@ -33,6 +33,7 @@ class Way:
     overlap: bool = True
     fused: bool = True
     compiled: bool = False
+    batch_size: int = 1
 
     def check(self, device: torch.device) -> None:
         """Raises InputError if that cannot be had on `device`."""
@@ -49,6 +50,19 @@ class Way:
     def network(self, model: STMask) -> Network:
         """`model`, run so."""
         return Network(model, self.precision, self.fused, self.compiled)
+
+    def measurement(self, name: str, device: torch.device) -> Measurement:
+        """What takes the times of a run on `device`, run so."""
+        return Measurement(name, StageTimer(device), self.batch_size)
+
+    def gflop(self, model: STMask) -> float:
+        """The 10⁹ floating-point operations that `model` takes for a frame, run so; see `count_gflop`."""
+        head = model.prediction_layers[0]
+        head.at_anchors = self.fused and finds_at_anchors(model.device, pack=not self.compiled)
+        try:
+            return count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
+        finally:
+            head.at_anchors = False
 
 
 BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
@@ -71,19 +85,21 @@ def benchmark(
     if again is not None:
         others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
         for name, other in (others | {"baseline": BASELINE}).items():
-            runs.append((other, Measurement(name, StageTimer(model.device))))
+            runs.append((other, other.measurement(name, model.device)))
             again(*runs[-1])
-    gflop = count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
     precisions = {way.precision for way, _ in runs}
     peaks = {precision: peak_of(precision, model.device) for precision in precisions}
-    columns = {run.name: asdict(how) | run.summary(gflop, peaks[how.precision]) for how, run in runs}
+    gflops = {how: how.gflop(model) for how, _ in runs}
+    columns = {
+        run.name: asdict(how) | {"gflop": gflops[how]} | run.summary(gflops[how], peaks[how.precision])
+        for how, run in runs
+    }
     machine = describe_machine(model.device)
     write_benchmark(
         path,
         {
             "config": model.config.name,
             "machine": machine,
-            "gflop": gflop,
             "peaks_gflops": peaks,
             "peak_memory_mib": memory,
         }
@@ -92,7 +108,7 @@ def benchmark(
     print(f"\n{model.config.name}: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
     print(format_columns(columns))
     print(
-        f"network {gflop:.1f} GFLOP a frame; convolution peak in GFLOP/s: "
+        f"network {gflops[way]:.1f} GFLOP a frame; convolution peak in GFLOP/s: "
         + ", ".join(f"{p} {v:.0f}" for p, v in peaks.items())
     )
     if way.compiled:

@@ -64,7 +64,6 @@ from utils.method_pictures import PICTURES
 from utils.precision import PRECISIONS
 from utils.report import write_report
 from utils.structures import FrameResult, InputError, Video, VideoResult
-from utils.timer import StageTimer
 from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
 from utils.uncertainty import compare_results, describe_difference
 from utils.visualization import draw_objects
@@ -79,7 +78,7 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 DATA_SET_OPTIONS = (  # that say nothing about a person's own video
     *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
     *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
-    *("track_score_threshold", "baseline"),
+    *("track_score_threshold", "baseline", "eval_batch_size"),
 )
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
@@ -142,6 +141,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     group.add_argument("--score_threshold", type=float, help="report objects over this score (default: 0.05)")
     group.add_argument("--top_k", type=_not_negative, help="report at most this many objects a frame (default: all)")
+    group.add_argument(
+        "--save_details",
+        action="store_true",
+        help="each track also gets 'scores', that of each frame, and 'shifted', where temporal fusion alone shows it",
+    )
     group.add_argument("--resume", action="store_true", help="go on with the run that was killed or interrupted")
     group.add_argument(
         "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
@@ -190,6 +194,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     group.add_argument(
         "--compile", action="store_true", help="compile the network with torch.compile: minutes at first"
+    )
+    group.add_argument(
+        "--eval_batch_size",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="frames of a data set that go through the network at once (default: %(default)s)",
     )
     group.add_argument(
         "--no_overlap",
@@ -256,7 +267,13 @@ def run(options: argparse.Namespace, world: World) -> int:
         if getattr(options, name) and not getattr(options, needed):
             raise InputError(f"--{name} needs --{needed}")
     overlap = has_spare_core(world.device) and not options.no_overlap
-    way = Way(options.precision, options.deform_backend or "auto", overlap, compiled=options.compile)
+    way = Way(
+        options.precision,
+        options.deform_backend or "auto",
+        overlap,
+        compiled=options.compile,
+        batch_size=options.eval_batch_size,
+    )
     way.check(world.device)
     if kind_of(options):
         if world.size > 1:
@@ -271,6 +288,8 @@ def run(options: argparse.Namespace, world: World) -> int:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
     model = load_model(config, checkpoint, options.seed, world.device)
     header = journal_header(model, checkpoint, options.seed, dataset) | way.for_journal()
+    if options.save_details:
+        header["save_details"] = True
     evaluate(model, dataset, options, way, header, world)
     return 0
 
@@ -389,7 +408,7 @@ def evaluate(
     todo = [video for video in dataset.videos if video.video_id not in done]
     if len(todo) < len(dataset.videos):
         logger.info("resuming: %d of %d videos are done", len(dataset.videos) - len(todo), len(dataset.videos))
-    measured = Measurement("this run", StageTimer(model.device))
+    measured = way.measurement("this run", model.device)
     begin = time.monotonic()
     job = Job(model, dataset, world.share(todo), options)
     for video, tracks, bad_frames in track(job, way, measured, show_progress=world.is_main):
@@ -445,13 +464,14 @@ def track(
     with (
         deform_backend(way.deform_backend),
         EvalProgress(len(frames), len(videos)) if show_progress else nullcontext() as progress,
-        closing(track_videos(model, frames, timer, tracker, overlap=way.overlap)) as results,
+        closing(track_videos(model, frames, timer, tracker, overlap=way.overlap, batch_size=way.batch_size)) as results,
     ):
         if display:
             folder = display_folder(Path(options.mask_det_file))
             results = drawn(results, folder, model.config, options.display_png)
         results = counted(results, measured, progress)
-        yield from collect_tracks(results, videos, dataset.category_ids, timer, options.skip_bad_frames)
+        skip, details = options.skip_bad_frames, options.save_details
+        yield from collect_tracks(results, videos, dataset.category_ids, timer, skip, details)
 
 
 def counted(

@@ -47,7 +47,8 @@ def run_on_own_video(config: Config, options: argparse.Namespace, load: Callable
         folder = Path(target or default_target(source, "images"))
         return show(load(), source, folder, options, way)
     names = config.dataset.class_names
-    files = StreamFiles(source, kind_of(options), target, names, options.save_csv, options.save_mots)
+    tables = {name: getattr(options, f"save_{name}") for name in ("csv", "mots", "details")}
+    files = StreamFiles(source, kind_of(options), target, names, **tables)
     return follow(load(), files, options, way)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import groupby
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -272,10 +272,17 @@ def fused_copy(model: STMask, dtype: torch.dtype, pack: bool) -> STMask:
     The weights of deformable convolutions stay float32; they go their own way (`layers.deform_conv`).
     """
     copy = deepcopy(model).eval().requires_grad_(False)
+    copy.prediction_layers[0].at_anchors = finds_at_anchors(model.device, pack)
     fuse_backbone(copy.backbone, dtype, pack)
     sampled = {module.conv_adaption for module in copy.modules() if isinstance(module, FeatureCalibration)}
     fuse_convolutions(copy, dtype, pack, keep=sampled)
     return copy
+
+
+def finds_at_anchors(device: torch.device, pack: bool) -> bool:
+    """Whether mask coefficients and embeddings are computed for the objects alone: not where many small steps cost more
+    than a convolution, on a GPU, nor where torch.compile has to see what is computed."""
+    return pack and device.type == "cpu"
 
 
 class VideoTracker:
@@ -349,9 +356,13 @@ class VideoTracker:
 
         Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible.
         """
+        return self.update(self.look(image[None]))
+
+    @torch.inference_mode()
+    def look(self, images: Tensor) -> Predictions:
+        """What the network says of `images` [B,3,H,W], none of which is tracked yet."""
         with self.timer("network"):
-            predictions = self.network(image[None])
-        return self.update(predictions)
+            return self.network(images)
 
     @torch.inference_mode()
     def update(self, predictions: Predictions, index: int = 0) -> Tracks:
@@ -430,6 +441,7 @@ def track_videos(
     tracker: VideoTracker | None = None,
     labels: Collection[int] | None = None,
     overlap: bool = False,
+    batch_size: int = 1,
 ) -> Iterator[FrameResult]:
     """What is found in each of `frames`, in the video's own pixels and on the CPU, in their order.
 
@@ -439,7 +451,8 @@ def track_videos(
     the video. The model's training mode is restored when the iteration ends.
 
     With `overlap` a thread tracks up to three frames ahead, while the caller works on the results and the masks are
-    brought into the video's pixels; `tracker` is then ahead too.
+    brought into the video's pixels; `tracker` is then ahead too. `batch_size` frames, of one size, go through the
+    network at once, which changes their results in the last digits; the first of them waits for the last.
     """
     timer = timer or NoTimer()
     limits = model.config.postprocess
@@ -447,7 +460,7 @@ def track_videos(
     model.eval()
     tracker = tracker or VideoTracker(model, timer=timer, network=Network(model))
     wanted = None if labels is None else torch.tensor(sorted(labels), device=model.device)
-    tracked = _track(tracker, frames, timer)
+    tracked = _track(tracker, frames, timer, batch_size)
     if overlap:
         tracked = read_ahead(tracked, size=2)
     try:
@@ -458,7 +471,7 @@ def track_videos(
                 continue
             with timer("write"):
                 tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
-                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k).to("cpu")
+                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k)
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
         tracked.close()
@@ -466,20 +479,27 @@ def track_videos(
 
 
 def _track(
-    tracker: VideoTracker, frames: Iterable[FrameInput], timer: StageTimer | NoTimer
+    tracker: VideoTracker, frames: Iterable[FrameInput], timer: StageTimer | NoTimer, batch_size: int
 ) -> Iterator[tuple[FrameInput, Tracks | None, dict[str, float]]]:
     """(frame, its tracks or None if it could not be read, seconds by stage) for each of `frames`."""
     video_id = None
-    for frame in _timed(frames, timer):
-        if video_id not in (None, frame.meta.video_id):
-            tracker.reset()
-        elif frame.meta.is_cut:
-            tracker.reset(keep_ids=True)
-        video_id = frame.meta.video_id
-        tracks = None
-        if frame.error is None:
-            tracks = tracker.step(frame.image.to(tracker.model.device, non_blocking=True))
-        yield frame, tracks, timer.take()
+    frames = _timed(frames, timer)
+    while batch := list(islice(frames, batch_size)):
+        images = [frame.image for frame in batch if frame.error is None]
+        predictions = None
+        if images:
+            predictions = tracker.look(torch.stack(images).to(tracker.model.device, non_blocking=True))
+        shares = {stage: seconds / len(batch) for stage, seconds in timer.take().items()}
+        places = count()
+        for frame in batch:
+            timer.give(shares)
+            if video_id not in (None, frame.meta.video_id):
+                tracker.reset()
+            elif frame.meta.is_cut:
+                tracker.reset(keep_ids=True)
+            video_id = frame.meta.video_id
+            tracks = tracker.update(predictions, next(places)) if frame.error is None else None
+            yield frame, tracks, timer.take()
 
 
 @dataclass(frozen=True)
@@ -621,17 +641,19 @@ def collect_tracks(
     category_ids: Sequence[int | None],
     timer: StageTimer | None = None,
     skip_bad_frames: bool = False,
+    details: bool = False,
 ) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
     """(video, its tracks, a line for each frame of it that could not be read), for each of `videos` in turn.
 
-    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C.
+    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C. With
+    `details` the tracks hold each frame's score, and which frames are shifted.
 
     Raises:
         InputError: a frame could not be read, and `skip_bad_frames` is off.
     """
     timer = timer or NoTimer()
     for video, (_, video_results) in zip(videos, groupby(results, lambda result: result.meta.video_id), strict=True):
-        builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids)
+        builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids, details)
         bad_frames = []
         for result in video_results:
             if result.error is None:

@@ -437,6 +437,7 @@ class Trainer:
                     labels=shown.labels,
                     track_ids=shown.instance_ids,
                     masks=shown.masks,
+                    shifted=torch.zeros(len(shown), dtype=torch.bool),
                 )
                 names = self.model.config.dataset.class_names
                 picture = truth_beside_prediction(result.frame, truth, result.objects, names)

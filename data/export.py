@@ -8,7 +8,6 @@ import csv
 import importlib
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,14 +20,15 @@ from pycocotools import mask as coco_mask
 
 from data.convert import mots
 from data.convert.tracks import Annotations, ObjectTrack, TrackedVideo
-from data.results import encode_masks
+from data.results import encode_masks, track_result
 from utils.files import atomic_write
 from utils.structures import FrameObjects, InputError, VideoResult
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `rle` the mask as COCO's RLE."""
+    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `rle` the mask as COCO's RLE,
+    `shifted` whether it was not detected but carried on by temporal fusion."""
 
     frame: int
     time_s: float
@@ -42,9 +42,10 @@ class ObjectRow:
     y2: int
     area: int
     rle: dict
+    shifted: bool = False
 
 
-TABLE_COLUMNS = tuple(f.name for f in fields(ObjectRow) if f.name != "rle")
+TABLE_COLUMNS = tuple(f.name for f in fields(ObjectRow) if f.name not in ("rle", "shifted"))
 
 
 def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str]) -> list[ObjectRow]:
@@ -52,14 +53,18 @@ def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_na
     rles = encode_masks(objects.masks)
     return [
         ObjectRow(
-            frame_index, time_s, track_id, label, class_names[label - 1], score, *box, int(coco_mask.area(rle)), rle
+            *(frame_index, time_s, track_id, label, class_names[label - 1], score, *box),
+            area=int(coco_mask.area(rle)),
+            rle=rle,
+            shifted=shifted,
         )
-        for track_id, label, score, box, rle in zip(
+        for track_id, label, score, box, rle, shifted in zip(
             objects.track_ids.tolist(),
             objects.labels.tolist(),
             objects.scores.tolist(),
             objects.boxes_px.tolist(),
             rles,
+            objects.shifted.tolist(),
             strict=True,
         )
     ]
@@ -164,31 +169,18 @@ def _table_row(row: ObjectRow) -> list:
     return [getattr(row, name) for name in TABLE_COLUMNS]
 
 
-def video_results(rows: Iterable[ObjectRow], num_frames: int, video_id: int = 1) -> Iterator[VideoResult]:
+def video_results(
+    rows: Iterable[ObjectRow], num_frames: int, video_id: int = 1, details: bool = False
+) -> Iterator[VideoResult]:
     """The entries of results.json for a video of `num_frames`, in the order the tracks first appear.
 
-    As in `data.results.VideoResultBuilder`, which has to know the number of frames first: the category is the label
-    most frames gave, the smallest on a tie, and the score the mean in single precision.
+    As in `data.results.VideoResultBuilder`, which has to know the number of frames first: see `track_result` there.
     """
     tracks: dict[int, list[ObjectRow]] = {}
     for row in rows:
         tracks.setdefault(row.track_id, []).append(row)
     for track in tracks.values():
-        yield track_result(track, num_frames, video_id)
-
-
-def track_result(track: Sequence[ObjectRow], num_frames: int, video_id: int = 1) -> VideoResult:
-    """The entry of results.json that the rows of one track make; see `video_results`."""
-    counts = Counter(row.label for row in track)
-    segmentations: list[dict | None] = [None] * num_frames
-    for row in track:
-        segmentations[row.frame] = row.rle
-    return VideoResult(
-        video_id,
-        category_id=min(counts, key=lambda label: (-counts[label], label)),
-        score=float(np.mean(np.array([row.score for row in track], dtype=np.float32))),
-        segmentations=tuple(segmentations),
-    )
+        yield track_result(track, num_frames, video_id, details)
 
 
 def write_mots(

@@ -198,9 +198,9 @@ class StreamFiles:
 
     `kind` says what `target` is: an mp4 file for "video", with the source's time stamps and sound; a folder for
     "images", each under its own name; a picture file for "image". Beside it come `<target>.json` in the format of
-    results.json (video 1, category ids 1…C in the order of `class_names`), with `csv` `<target>.csv`, and with `mots`
-    the folder `<target>_mots/`. When the block has ended, `tracks` counts the tracks of each class, and `written` lists
-    what is there.
+    results.json (video 1, category ids 1…C in the order of `class_names`; with `details` each frame's score and what
+    was shifted too), with `csv` `<target>.csv`, and with `mots` the folder `<target>_mots/`. When the block has ended,
+    `tracks` counts the tracks of each class, and `written` lists what is there.
 
     The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory, but for `mots` all are.
     When the block ends with an exception, the journal and whole pictures of "images" stay; to have the files of what
@@ -218,6 +218,7 @@ class StreamFiles:
         class_names: Sequence[str],
         csv: bool = False,
         mots: bool = False,
+        details: bool = False,
     ):
         self.source = source
         self.kind = kind
@@ -226,7 +227,7 @@ class StreamFiles:
         self.num_frames = 0
         self.tracks: Counter[str] = Counter()
         self.written: list[Path] = []
-        self._csv, self._mots = csv, mots
+        self._csv, self._mots, self._details = csv, mots, details
         self._size_hw: tuple[int, int] | None = None
         self._journal: RowJournal | None = None
         self._stack = ExitStack()
@@ -273,7 +274,8 @@ class StreamFiles:
             write_picture(picture, path)
         if self._journal is None:
             self._size_hw = picture.shape[:2]
-            self._journal = RowJournal.create(self.beside(f".json{ENDING}"), {"rows_of": self.source.name})
+            header = {"rows_of": self.source.name, "details": self._details}
+            self._journal = RowJournal.create(self.beside(f".json{ENDING}"), header)
         self.num_frames = index + 1
         self._journal.append(rows, self.num_frames)
 

@@ -1,7 +1,9 @@
 """results.json: masks as RLE, the tracks of a video, files of them, and the journal of an unfinished run.
 
 The file is a list with one entry a track: `video_id`, `score`, `category_id`, and `segmentations`, one entry a frame of
-the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not seen.
+the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not seen. Two
+keys beyond the official format are written if asked for, lists with one entry a frame too: `scores`, a number or null,
+and `shifted`, true where temporal fusion alone shows the track.
 """
 
 import json
@@ -11,10 +13,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
@@ -24,6 +26,8 @@ from utils.rle import measure_masks
 from utils.structures import FrameObjects, InputError, VideoResult
 
 logger = logging.getLogger(__name__)
+
+SCORE_DIGITS = 4  # of the score of a track in one frame
 
 # Compressed counts are numbers of five bits a character, all but a number's last character with bit 0x20 set.
 # pycocotools reads past the end of text that is not so.
@@ -35,11 +39,30 @@ _COUNTS_PATTERN = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 
 def encode_masks(masks: Tensor) -> list[dict]:
     """The COCO compressed RLEs `{"size": [H, W], "counts": str}` of `masks` [N,H,W] bool; [] for N = 0."""
-    if len(masks) == 0:
-        return []
-    # RLE runs down columns: transposed here, the masks need no second copy to reach pycocotools in its own order.
-    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
-    return [_as_text(rle) for rle in coco_mask.encode(columns.transpose(2, 1, 0))]
+    return [
+        _as_text(coco_mask.frPyObjects({"size": list(mask.shape), "counts": _runs(mask).tolist()}, *mask.shape))
+        for mask in masks.cpu().numpy()
+    ]
+
+
+def _runs(mask: np.ndarray) -> np.ndarray:
+    """The lengths of the runs of `mask` [H,W] bool down its columns, of unset and set pixels in turn; all but the first
+    are positive. Only the smallest box around the set pixels is looked at closely."""
+    height = len(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return np.array([mask.size])
+    top, left = rows[0], columns[0]
+    box = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    apart = np.zeros((box.shape[1], 1 + len(box)), bool)  # its columns, with an unset pixel before each
+    apart[:, 1:] = box.T
+    column, row = np.divmod(np.flatnonzero(np.diff(apart.ravel(), append=False)), apart.shape[1])
+    ends = (left + column) * height + top + row
+    if len(box) == height:  # a run may go on in the next column: its end there and its new begin are the same place
+        joined = 1 + 2 * np.flatnonzero(ends[1:-1:2] == ends[2::2])
+        ends = np.delete(ends, (joined, joined + 1))
+    runs = np.diff(ends, prepend=0, append=mask.size)
+    return runs if runs[-1] else runs[:-1]
 
 
 def decode_mask(rle: dict) -> np.ndarray:
@@ -117,24 +140,70 @@ def _is_whole(value: Any) -> bool:
 # ---------------------------------------------------------------------------------------------------- one video
 
 
+@dataclass(frozen=True, slots=True)
+class SeenObject:
+    """What results keep of one object in one frame."""
+
+    frame: int
+    label: int
+    score: float
+    shifted: bool
+    rle: dict
+
+
+def track_result(
+    seen: Sequence[Any], num_frames: int, video_id: int, details: bool = False, category_id: int | None = None
+) -> VideoResult:
+    """The entry of results.json that a track makes of the frames it is seen in.
+
+    `seen`, at least one, have the fields of `SeenObject`. The category is the `majority_label`, unless it is given; the
+    score the mean over the frames; with `details` each frame's own score and whether it is shifted are kept.
+    """
+    segmentations: list[dict | None] = [None] * num_frames
+    scores: list[float | None] = [None] * num_frames
+    shifted = [False] * num_frames
+    for item in seen:
+        segmentations[item.frame] = item.rle
+        scores[item.frame] = round(item.score, SCORE_DIGITS)
+        shifted[item.frame] = item.shifted
+    return VideoResult(
+        video_id,
+        category_id=majority_label(seen) if category_id is None else category_id,
+        # The published results hold the mean in single precision.
+        score=float(np.mean(np.array([item.score for item in seen], dtype=np.float32))),
+        segmentations=tuple(segmentations),
+        scores=tuple(scores) if details else None,
+        shifted=tuple(shifted) if details else None,
+    )
+
+
+def majority_label(seen: Sequence[Any]) -> int:
+    """The label most of `seen` have, the smallest on a tie."""
+    return min(Counter(item.label for item in seen).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
 class VideoResultBuilder:
     """Collects the objects of a video frame by frame and makes its entries of results.json.
 
     `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
-    are left out, and counted in `left_out` by `finish`.
+    are left out, and counted in `left_out` by `finish`. With `details` the entries have those too.
     """
 
     def __init__(
-        self, video_id: int, num_frames: int, original_hw: tuple[int, int], category_ids: Sequence[int | None]
+        self,
+        video_id: int,
+        num_frames: int,
+        original_hw: tuple[int, int],
+        category_ids: Sequence[int | None],
+        details: bool = False,
     ):
         self.video_id = video_id
         self.num_frames = num_frames
         self.original_hw = original_hw
         self.category_ids = category_ids
+        self.details = details
         self.left_out = 0
-        self._scores: dict[int, list[float]] = {}
-        self._labels: dict[int, list[int]] = {}
-        self._segmentations: dict[int, list[dict | None]] = {}
+        self._seen: dict[int, list[SeenObject]] = {}
 
     def add(self, frame_index: int, objects: FrameObjects) -> None:
         """Takes the objects of one frame, 0 ≤ frame_index < num_frames; a frame never given has none.
@@ -149,15 +218,14 @@ class VideoResultBuilder:
             raise ValueError(f"masks of {tuple(objects.masks.shape[1:])} in a video of {tuple(self.original_hw)}")
         rows = zip(
             objects.track_ids.tolist(),
-            objects.scores.tolist(),
             objects.labels.tolist(),
+            objects.scores.tolist(),
+            objects.shifted.tolist(),
             encode_masks(objects.masks),
             strict=True,
         )
-        for track_id, score, label, rle in rows:
-            self._scores.setdefault(track_id, []).append(score)
-            self._labels.setdefault(track_id, []).append(label)
-            self._segmentations.setdefault(track_id, [None] * self.num_frames)[frame_index] = rle
+        for track_id, *item in rows:
+            self._seen.setdefault(track_id, []).append(SeenObject(frame_index, *item))
 
     def finish(self) -> list[VideoResult]:
         """One entry a track, in the order of first appearance; [] if nothing was seen.
@@ -165,24 +233,16 @@ class VideoResultBuilder:
         The category is the label most frames gave, the smallest on a tie; the score the mean over the track's frames.
         """
         results = []
-        for track_id, segmentations in self._segmentations.items():
-            category_id = self.category_ids[_majority(self._labels[track_id]) - 1]
-            if category_id is None:
-                continue
-            # The published results hold the mean in single precision.
-            score = float(np.mean(np.array(self._scores[track_id], dtype=np.float32)))
-            results.append(VideoResult(self.video_id, category_id, score, tuple(segmentations)))
-        self.left_out = len(self._segmentations) - len(results)
+        for seen in self._seen.values():
+            category_id = self.category_ids[majority_label(seen) - 1]
+            if category_id is not None:
+                results.append(track_result(seen, self.num_frames, self.video_id, self.details, category_id))
+        self.left_out = len(self._seen) - len(results)
         if self.left_out:
             logger.info(
                 "video %s: %d tracks left out, the annotation file lacks their class", self.video_id, self.left_out
             )
         return results
-
-
-def _majority(labels: list[int]) -> int:
-    """The most frequent label, the smallest on a tie."""
-    return min(Counter(labels).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
 # ---------------------------------------------------------------------------------------------------- whole files
@@ -241,12 +301,14 @@ def _as_dict(result: VideoResult | Mapping) -> Any:
     """An entry as results.json holds it; anything but a `VideoResult` is left to the check."""
     if not isinstance(result, VideoResult):
         return result
-    return {
+    entry = {
         "video_id": result.video_id,
         "score": result.score,
         "category_id": result.category_id,
         "segmentations": list(result.segmentations),
     }
+    details = {"scores": result.scores, "shifted": result.shifted}
+    return entry | {key: list(values) for key, values in details.items() if values is not None}
 
 
 def _checked_entry(entry: Any, where: str, checked_rle: Callable[[Any], dict]) -> dict:

@@ -12,9 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
-from data.export import ObjectRow, track_result
+from data.export import ObjectRow
 from data.journal import Journal, json_line
-from data.results import write_results
+from data.results import track_result, write_results
 from utils.structures import InputError, VideoResult
 
 ENDING = ".partial"  # behind the name of the results file that a journal is for
@@ -26,7 +26,8 @@ class RowJournal(Journal):
     """The rows of frame after frame, a line each, and behind those of a frame a line that counts the frames.
 
     A row names the place of the row before it of its track, so that of a track only the place of the last is kept in
-    memory. Lines outlive the process, but `append` does not wait until they are on disk.
+    memory. Lines outlive the process, but `append` does not wait until they are on disk. A header with `details: true`
+    has the results made with them.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -78,9 +79,11 @@ class RowJournal(Journal):
 
         One track is in memory at a time.
         """
+        num_frames = self.num_frames if num_frames is None else num_frames
+        details = self.header.get("details", False)
         for place in self._last_places.values():
             rows = [_row(line) for line in self._lines(self._places_of_track(place))]
-            yield track_result(rows, self.num_frames if num_frames is None else num_frames)
+            yield track_result(rows, num_frames, video_id=1, details=details)
 
     def _places_of_track(self, place: int | None) -> Iterator[int]:
         """The places of a track's rows, the last of which is at `place`, by rising frame."""
@@ -103,7 +106,7 @@ class RowJournal(Journal):
 
 
 def _row(line: dict) -> ObjectRow:
-    return ObjectRow(**{key: line[key] for key in _ROW_KEYS})
+    return ObjectRow(**{key: line[key] for key in _ROW_KEYS if key in line})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,18 +1,19 @@
 """From the network's frame to the video's own pixels."""
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from utils.structures import FrameMeta, FrameObjects, Tracks
 
 
 def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: int = 0) -> FrameObjects:
-    """What is reported of `tracks` for the frame `meta`: boxes and masks in pixels of the video.
+    """What is reported of `tracks` for the frame `meta`: boxes and masks in pixels of the video, on the CPU.
 
     Objects with a score of at most `score_threshold`, or whose box centre lies in the padding, are left out, and all
     but the `top_k` with the highest scores (0: no limit). The order stays. N = 0 is fine.
     """
+    tracks = tracks.to("cpu")  # soft masks are a fraction of what they become
     content_height, content_width = (
         resized / padded for resized, padded in zip(meta.resized_hw, meta.padded_hw, strict=True)
     )
@@ -29,7 +30,8 @@ def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: 
         scores=tracks.scores[keep],
         labels=tracks.labels[keep],
         track_ids=tracks.track_ids[keep],
-        masks=_resize(masks, meta.original_hw) > 0.5,
+        masks=torch.from_numpy(enlarge(masks.numpy(), meta.original_hw)),
+        shifted=tracks.ages[keep] > 0,
     )
 
 
@@ -42,7 +44,44 @@ def _to_pixels(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
     return torch.cat((low, high), dim=1).clamp(min=0).minimum(limits).long()
 
 
-def _resize(masks: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    if len(masks) == 0:  # interpolate refuses an empty batch on some devices
-        return masks.new_zeros((0, *size_hw))
-    return F.interpolate(masks[None], size_hw, mode="bilinear", align_corners=False)[0]
+def enlarge(masks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Which pixels of soft `masks` [N,h,w] float32, resized bilinearly to `size_hw`, are over 0.5: [N,H,W] bool.
+
+    Each mask is resized only around those of its pixels that are over 0.5: elsewhere no mean of them can be. Before
+    they are compared, values differ from those of `F.interpolate` in the last digit, as its own do with the number of
+    masks.
+    """
+    enlarged = np.zeros((len(masks), *size_hw), bool)
+    over = masks > 0.5
+    down, across = (_Axis(old, new) for old, new in zip(masks.shape[1:], size_hw, strict=True))
+    for mask, row_is_set, column_is_set, target in zip(masks, over.any(2), over.any(1), enlarged, strict=True):
+        rows, columns = down.reached(row_is_set), across.reached(column_is_set)
+        if rows.stop and columns.stop:
+            first, last = down.low[rows.start], down.high[rows.stop - 1]
+            wide = across.resize(mask[first : last + 1], columns, axis=1)
+            target[rows, columns] = down.resize(wide, rows, axis=0, first=first) > 0.5
+    return enlarged
+
+
+class _Axis:
+    """Bilinear resizing along one axis, from `old` to `new` pixels, of which each is a mean of two old ones."""
+
+    def __init__(self, old: int, new: int):
+        scale = float(np.float32(old) / np.float32(new))
+        places = ((np.arange(new) + 0.5) * scale - 0.5).astype(np.float32).clip(min=0)  # rounded once, as there
+        self.low = places.astype(np.int64).clip(max=old - 1)
+        self.high = (self.low + 1).clip(max=old - 1)
+        self.high_weight = (places - self.low.astype(np.float32)).clip(max=1)
+        self.low_weight = 1 - self.high_weight
+
+    def reached(self, is_set: np.ndarray) -> slice:
+        """The new pixels from the first to the last that one of `is_set` [old] bool has a part in, or none."""
+        reached = np.flatnonzero(is_set[self.low] | is_set[self.high])
+        return slice(reached[0], reached[-1] + 1) if len(reached) else slice(0)
+
+    def resize(self, pixels: np.ndarray, part: slice, axis: int, first: int = 0) -> np.ndarray:
+        """The new pixels `part` along `axis` of `pixels` [h,w] float32, which begin with the old one `first`."""
+        shape = (-1, 1) if axis == 0 else (1, -1)
+        resized = pixels.take(self.low[part] - first, axis) * self.low_weight[part].reshape(shape)
+        resized += pixels.take(self.high[part] - first, axis) * self.high_weight[part].reshape(shape)
+        return resized

@@ -2,7 +2,7 @@
 (STMask, section 3.1), and FCB in the class branch (section 3.2)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from layers.box_utils import SIZE_VARIANCE
 from layers.feature_calibration import FeatureCalibration
+from utils.structures import AtAnchors, TensorFields
 
 Kernel = tuple[int, int]
 
@@ -24,8 +25,48 @@ class HeadOutput:
     box_deltas: Tensor
     class_logits: Tensor
     centerness: Tensor
-    mask_coeffs: Tensor
-    embeddings: Tensor
+    mask_coeffs: Tensor | AtAnchors
+    embeddings: Tensor | AtAnchors
+
+
+@dataclass(frozen=True)
+class ConvolvedAtAnchors(TensorFields):
+    """What k convolutions, one a shape of anchors, say of `features` [B,C,h,w] … at the anchors that are asked for:
+    `values[index, anchors]` is [n,D] for image `index` and `anchors` [n] int64.
+
+    As the dense maps of `layers` would be, `normalized` to unit length if so said: of thousands of anchors some dozens
+    become objects, and only those need mask coefficients and embeddings.
+    """
+
+    features: tuple[Tensor, ...]
+    layers: tuple[nn.Module, ...]
+    normalized: bool
+
+    def __getitem__(self, at: tuple[int, Tensor]) -> Tensor:
+        index, anchors = at
+        cells, kernels = anchors // len(self.layers), anchors % len(self.layers)
+        values = self.features[0].new_empty(len(anchors), self.layers[0].weight.shape[0])
+        table = [level[index].permute(1, 2, 0).flatten(0, 1) for level in self.features]  # [cells,C], level by level
+        table = torch.cat((*table, table[0].new_zeros(1, table[0].shape[1])))  # with what lies around them at the end
+        for number, layer in enumerate(self.layers):
+            mine = (kernels == number).nonzero().squeeze(1)
+            seen = table[self._around(cells[mine], layer.weight.shape[2:])].flatten(1)  # [n,taps·C]
+            values[mine] = F.linear(seen, layer.weight.permute(0, 2, 3, 1).flatten(1), layer.bias)
+        return F.normalize(values, dim=-1) if self.normalized else values
+
+    def _around(self, cells: Tensor, kernel: Kernel) -> Tensor:
+        """The cells [n,taps] under a kernel around each of `cells` [n]; behind the last one where there is none."""
+        heights, widths = (cells.new_tensor([level.shape[side] for level in self.features]) for side in (2, 3))
+        ends = (heights * widths).cumsum(0)
+        levels = torch.bucketize(cells, ends, right=True)
+        starts = ends[levels] - heights[levels] * widths[levels]
+        rows, columns = ((cells - starts) // widths[levels], (cells - starts) % widths[levels])
+        rows = rows[:, None] + torch.arange(kernel[0], device=cells.device) - kernel[0] // 2
+        columns = columns[:, None] + torch.arange(kernel[1], device=cells.device) - kernel[1] // 2
+        is_row = (rows >= 0) & (rows < heights[levels, None])
+        is_column = (columns >= 0) & (columns < widths[levels, None])
+        places = (starts[:, None] + rows * widths[levels, None])[:, :, None] + columns[:, None]  # [n,kh,kw]
+        return torch.where(is_row[:, :, None] & is_column[:, None], places, ends[-1]).flatten(1)
 
 
 class PredictionHead(nn.Module):
@@ -35,6 +76,8 @@ class PredictionHead(nn.Module):
     `square_kernels` all convolutions are 3×3, and only the anchors keep their shapes. `calibration` is FCB's kind,
     "none", "ali" or "ada". With `centerness_kernel_major` the entries of `centerness` are ordered level, kernel, row,
     column, while everything else has the kernel fastest: so the published weights were trained (docs/quirks.md).
+
+    With `at_anchors` set, mask coefficients and embeddings are computed of those anchors alone that are asked for.
     """
 
     def __init__(
@@ -49,6 +92,7 @@ class PredictionHead(nn.Module):
         square_kernels: bool = False,
     ):
         super().__init__()
+        self.at_anchors = False
         self.centerness_kernel_major = centerness_kernel_major
         self.anchor_shapes = tuple(kernels)
         if square_kernels:
@@ -82,7 +126,7 @@ class PredictionHead(nn.Module):
         """(outputs for all anchors of `levels` [B,C,h,w] …, the shared feature U of each level, ≥ 0)."""
         shared = [self.upfeature(level) for level in levels]
         maps = [self._predict(features) for features in shared]
-        box_deltas, logits, centerness, mask_coeffs, embeddings = zip(*maps, strict=True)
+        box_deltas, logits, centerness, mask_features, track_features = zip(*maps, strict=True)
         if self.centerness_kernel_major:
             centerness = torch.cat([x.flatten(1) for level in centerness for x in level], dim=1)
         else:
@@ -91,10 +135,19 @@ class PredictionHead(nn.Module):
             box_deltas=_kernel_fastest(box_deltas),
             class_logits=_kernel_fastest(logits),
             centerness=torch.tanh(centerness),
-            mask_coeffs=_kernel_fastest(mask_coeffs),
-            embeddings=F.normalize(_kernel_fastest(embeddings), dim=-1),
+            mask_coeffs=self._convolve(mask_features, self.mask_layer),
+            embeddings=self._convolve(track_features, self.track_layer, normalized=True),
         )
         return outputs, shared
+
+    def _convolve(
+        self, features: tuple[Tensor, ...], layers: Iterable[nn.Module], normalized: bool = False
+    ) -> Tensor | ConvolvedAtAnchors:
+        """[B,A,D], or what gives it at some anchors, of the `features` of each level by one layer a kernel."""
+        if self.at_anchors:
+            return ConvolvedAtAnchors(features, tuple(layers), normalized)
+        values = _kernel_fastest([[layer(level) for layer in layers] for level in features])
+        return F.normalize(values, dim=-1) if normalized else values
 
     def sampling_offsets(self, box_deltas: Tensor, kernel: int) -> Tensor:
         """Offsets [kh·kw,2] in cells, (dy, dx) per tap, at which FCB samples for an anchor with the regression values
@@ -108,12 +161,11 @@ class PredictionHead(nn.Module):
         seen = self._as_calibration_sees([box_deltas.view(1, 4, 1, 1)] * len(self.bbox_layer))
         return self.conf_layer[kernel].offsets(seen[kernel]).view(-1, 2)
 
-    def _predict(self, shared: Tensor) -> tuple[list[Tensor], ...]:
-        """Box deltas, class logits, centerness, mask coefficients and embeddings of a level, each one map a kernel."""
+    def _predict(self, shared: Tensor) -> tuple[list[Tensor] | Tensor, ...]:
+        """Of a level box deltas, class logits and centerness, each one map a kernel, and the features that mask
+        coefficients and embeddings are made of."""
         box_features = self.bbox_extra(shared)
         class_features = self.conf_extra(shared)
-        mask_features = self.mask_extra(shared)
-        track_features = self.track_extra(shared)
         box_deltas = [layer(box_features) for layer in self.bbox_layer]
         centerness = [layer(box_features) for layer in self.centerness_layer]
         if self.calibrated:
@@ -121,9 +173,7 @@ class PredictionHead(nn.Module):
             logits = [layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, seen, strict=True)]
         else:
             logits = [layer(class_features) for layer in self.conf_layer]
-        mask_coeffs = [layer(mask_features) for layer in self.mask_layer]
-        embeddings = [layer(track_features) for layer in self.track_layer]
-        return box_deltas, logits, centerness, mask_coeffs, embeddings
+        return box_deltas, logits, centerness, self.mask_extra(shared), self.track_extra(shared)
 
     def _as_calibration_sees(self, box_deltas: Sequence[Tensor]) -> Sequence[Tensor]:
         """The regression values for FCB: "ali" lays the kernel's grid over the box they tell, as if the anchor had the

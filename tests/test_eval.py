@@ -17,7 +17,7 @@ import torch
 
 import eval as command
 from data.config import get_config
-from data.results import read_results
+from data.results import read_results, write_results
 from stmask import STMask
 from tests.parity import REFERENCE, compare_results, load_model
 from utils.checkpoint import save_state_dict
@@ -153,6 +153,25 @@ def test_a_killed_run_goes_on_to_the_identical_file(checkpoint, data, whole_run,
     assert not partial.exists()
 
 
+def test_details_are_added_to_the_same_results(checkpoint, data, whole_run, tmp_path):
+    out = tmp_path / "results.json"
+    assert command.main(arguments(checkpoint, data, out, "--save_details")) == 0
+    results = read_results(out)
+    flags = []
+    for entry in results:
+        scores, shifted = entry.pop("scores"), entry.pop("shifted")
+        assert [score is not None for score in scores] == [rle is not None for rle in entry["segmentations"]]
+        seen = [score for score in scores if score is not None]
+        assert np.mean(seen) == pytest.approx(entry["score"], abs=1e-4)
+        assert all(score == round(score, 4) for score in seen)
+        assert [is_shifted for is_shifted in shifted if is_shifted] == [True] * sum(shifted)
+        assert all(score is not None for score, is_shifted in zip(scores, shifted, strict=True) if is_shifted)
+        flags += shifted
+    assert 0 < sum(flags) < len(flags)
+    write_results(results, out)
+    assert out.read_bytes() == whole_run.read_bytes()
+
+
 def test_workers_change_nothing(checkpoint, data, whole_run, tmp_path):
     out = tmp_path / "results.json"
     assert command.main(arguments(checkpoint, data, out, "--num_workers=2")) == 0
@@ -201,6 +220,18 @@ def test_benchmark_names_the_stages_and_the_device(checkpoint, data, tmp_path, c
     assert "cpu" in printed and re.search(r"peak memory \d+ MiB", printed)
 
 
+def test_frames_in_batches_are_tracked_as_one_by_one(checkpoint, data, whole_run, tmp_path):
+    out = tmp_path / "r.json"
+    assert command.main(arguments(checkpoint, data, out, "--eval_batch_size=4", "--benchmark")) == 0
+    ours, alone = (json.loads(path.read_text()) for path in (out, whole_run))
+    for a, b in zip(ours, alone, strict=True):
+        assert (a["video_id"], a["category_id"]) == (b["video_id"], b["category_id"])
+        assert a["score"] == pytest.approx(b["score"], abs=1e-5)
+        assert [mask is None for mask in a["segmentations"]] == [mask is None for mask in b["segmentations"]]
+    run = json.loads((tmp_path / "r_benchmark.json").read_text())["runs"]["this run"]
+    assert run["batch_size"] == 4 and run["frames"] == sum(LENGTHS.values())
+
+
 def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoint, data, whole_run, tmp_path, capsys):
     out = tmp_path / "r.json"
     assert command.main(arguments(checkpoint, data, out, "--benchmark", "--baseline", "--no_overlap")) == 0
@@ -213,7 +244,8 @@ def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoin
     assert [run["frames"] for run in runs.values()] == [sum(LENGTHS.values())] * 2
     assert (runs["baseline"]["fused"], runs["baseline"]["deform_backend"]) == (False, "torchvision")
     assert not runs["this run"]["overlap"]
-    assert found["gflop"] > 0 and found["peaks_gflops"]["fp32"] > 0 and found["machine"]["threads"] >= 1
+    assert 0 < runs["this run"]["gflop"] < runs["baseline"]["gflop"]  # which makes whole maps of coefficients
+    assert found["peaks_gflops"]["fp32"] > 0 and found["machine"]["threads"] >= 1
 
 
 @pytest.mark.parametrize(
@@ -284,6 +316,19 @@ def test_a_bad_frame_stops_the_run_and_nothing_is_lost(checkpoint, broken_data, 
     assert all(entry["segmentations"][2] is None for entry in results if entry["video_id"] == 5)
     untouched = [entry for entry in whole if entry["video_id"] not in (5, 9)]
     assert [entry for entry in results if entry["video_id"] not in (5, 9)] == untouched
+
+
+def test_a_run_goes_on_with_details_only_if_it_began_with_them(checkpoint, broken_data, tmp_path, capsys):
+    out = tmp_path / "results.json"
+    assert command.main(arguments(checkpoint, broken_data, out, "--save_details")) == 2
+    resume = ("--resume", "--skip_bad_frames")
+    assert command.main(arguments(checkpoint, broken_data, out, *resume)) == 2
+    assert "save_details" in capsys.readouterr().err
+    assert command.main(arguments(checkpoint, broken_data, out, *resume, "--save_details")) == 0
+    results = read_results(out)
+    assert {entry["video_id"] for entry in results} == set(LENGTHS)
+    assert all(len(entry["scores"]) == len(entry["shifted"]) == LENGTHS[entry["video_id"]] for entry in results)
+    assert all(entry["scores"][1] is None for entry in results if entry["video_id"] == 9)  # the frame that is missing
 
 
 @pytest.mark.parametrize(

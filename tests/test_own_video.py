@@ -152,6 +152,23 @@ def test_a_table_and_mots_text_beside_it(run, model, frames):
     assert sorted(os.listdir("out_mots")) == ["labels.txt", "out.txt"]
 
 
+def test_details_are_those_of_the_frames(run, model, frames):
+    assert run("--images=frames:plain") == 0 and run("--images=frames:out", "--save_details") == 0
+    results = read_results("out.json")
+    details = [(entry.pop("scores"), entry.pop("shifted")) for entry in results]
+    assert results == read_results("plain.json")
+    expected = {}
+    for frame in model.stream(frames):
+        objects = frame.objects
+        for track_id, score, shifted in zip(
+            objects.track_ids.tolist(), objects.scores.tolist(), objects.shifted.tolist(), strict=True
+        ):
+            scores, flags = expected.setdefault(track_id, ([None] * 4, [False] * 4))
+            scores[frame.index], flags[frame.index] = round(score, 4), shifted
+    assert details == list(expected.values())
+    assert any(any(flags) for _, flags in details) and not all(all(flags) for _, flags in details)
+
+
 def test_classes_score_threshold_and_top_k(run, checkpoint, frames):
     config = get_config("STMask_demo_config", {**SMALL, "detection.top_k": 25})
     (found,) = STMask.from_pretrained(checkpoint, config, "cpu").stream(frames / "1.png")

@@ -166,6 +166,21 @@ def test_ids_that_are_not_there_are_refused(files, tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------ examination
 
 
+def test_the_scores_and_shifts_of_frames_are_passed_over(files, capsys):
+    def printed():
+        for mode in ("--only_calc_metrics", "--check"):
+            assert command.main(arguments(mode, *files)) == 0
+        return capsys.readouterr().out
+
+    before = printed()
+    tracks = json.loads(files[1].read_text("utf-8"))
+    for track in tracks:
+        length = len(track["segmentations"])
+        track |= {"scores": [None, *[0.01] * (length - 1)], "shifted": [True] * length}
+    files[1].write_text(json.dumps(tracks), "utf-8")
+    assert printed() == before
+
+
 def test_good_results_are_accepted(files, capsys):
     assert command.main(arguments("--check", *files)) == 0
     assert capsys.readouterr().out == "nothing is wrong\n"

@@ -31,10 +31,14 @@ PEAK_REPEATS = 5
 
 @dataclass
 class Measurement:
-    """The times of one run over many frames: `timer`'s stages, and when each frame was done."""
+    """The times of one run over many frames: `timer`'s stages, and when each frame was done.
+
+    Frames come `batch_size` at a time.
+    """
 
     name: str
     timer: StageTimer
+    batch_size: int = 1
     ends: array = field(default_factory=lambda: array("d"))
 
     def frame_done(self) -> None:
@@ -43,8 +47,8 @@ class Measurement:
         self.ends.append(time.perf_counter())
 
     def summary(self, gflop: float | None = None, peak: float | None = None) -> dict[str, Any]:
-        """Milliseconds by stage (median and 95th percentile over all frames), and, from the second frame on, of a whole
-        frame from the end of one to the end of the next ("wall"), and frames per second.
+        """Milliseconds by stage (median and 95th percentile over all frames), and, from the second batch on, of a whole
+        frame from the end of one to the end of the next ("wall", a batch's time in equal parts), and frames per second.
 
         `overhead` is how much longer that median is than the network's. `gflop` is what the network takes, in 10⁹
         floating-point operations, `peak` the machine's 10⁹ a second: the network reaches `gflops` of it. What
@@ -52,7 +56,7 @@ class Measurement:
         """
         stages = {name: asdict(stats) for name, stats in self.timer.summary().items()}
         result: dict[str, Any] = {"frames": len(self.ends), "stages": stages}
-        steps = 1000 * np.diff(np.array(self.ends))
+        steps = 1000 * np.diff(np.array(self.ends)[:: self.batch_size]) / self.batch_size
         if len(steps):
             median, p95 = np.percentile(steps, (50, 95))
             result |= {"wall_ms": {"median": float(median), "p95": float(p95)}, "fps": float(1000 / steps.mean())}

@@ -6,7 +6,7 @@ says otherwise (`anchors_cxcywh`, `boxes_px`).
 """
 
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -162,6 +162,13 @@ class FusionFeatures(TensorFields):
         return _map_tensors(self, lambda tensor: tensor[index])
 
 
+class AtAnchors(Protocol):
+    """What stands for a tensor [B,A,D] of which few rows are wanted."""
+
+    def __getitem__(self, at: tuple[int, Tensor]) -> Tensor:
+        """[n,D] at [index, anchors]: of the image `index` and `anchors` [n]."""
+
+
 @dataclass(frozen=True)
 class Predictions(TensorFields):
     """What the network says of B images.
@@ -169,14 +176,14 @@ class Predictions(TensorFields):
     `box_deltas` [B,A,4] regression values; `class_logits` [B,A,C+1], 0 is background; `centerness` [B,A] in -1…1;
     `mask_coeffs` [B,A,K] before tanh; `embeddings` [B,A,E] of unit length; `prototypes` [B,h,w,K] ≥ 0; `anchors`
     [A,4] as cx cy w h. Anchors run over levels P3…P7, rows, columns, kernels (fastest). `finest` is P3 [B,C,h,w], for
-    a loss on its cells.
+    a loss on its cells. What is `AtAnchors` instead of a tensor is read at some anchors only.
     """
 
     box_deltas: Tensor
     class_logits: Tensor
     centerness: Tensor
-    mask_coeffs: Tensor
-    embeddings: Tensor
+    mask_coeffs: Tensor | AtAnchors
+    embeddings: Tensor | AtAnchors
     prototypes: Tensor
     anchors: Tensor
     fusion_features: FusionFeatures
@@ -214,13 +221,15 @@ class Tracks(Detections):
 @dataclass(frozen=True)
 class FrameObjects(PerObject):
     """Tracks in the video's own pixels: `boxes_px` [N,4] int64 x1 y1 x2 y2, `scores` [N], `labels` [N] 1…C,
-    `track_ids` [N], `masks` [N,height,width] bool."""
+    `track_ids` [N], `masks` [N,height,width] bool, `shifted` [N] bool: not detected here, but carried on by temporal
+    fusion alone."""
 
     boxes_px: Tensor
     scores: Tensor
     labels: Tensor
     track_ids: Tensor
     masks: Tensor
+    shifted: Tensor
 
 
 @dataclass(frozen=True)
@@ -267,10 +276,14 @@ class ObjectInsides:
 class VideoResult:
     """One track over a whole video, as `results.json` holds it.
 
-    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None.
+    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None. So have the
+    details, where they are kept: `scores`, rounded to four digits, None where the track is not seen, and `shifted`,
+    whether it is seen by temporal fusion alone.
     """
 
     video_id: int
     category_id: int
     score: float
     segmentations: tuple[dict | None, ...]
+    scores: tuple[float | None, ...] | None = None
+    shifted: tuple[bool, ...] | None = None

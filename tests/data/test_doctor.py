@@ -55,7 +55,8 @@ def shorten(findings):
 
 
 def test_good_results_have_no_findings(tmp_path):
-    assert examine(tmp_path, [entry(), entry(category_id=20), last()]) == []
+    details = {"scores": [0.5, None], "shifted": [True, False]}
+    assert examine(tmp_path, [entry(), entry(category_id=20, **details), last()]) == []
 
 
 def test_recorded_results_have_none_either():

@@ -37,6 +37,7 @@ def objects_of(*entries):
         labels=torch.tensor([entry[1] for entry in entries], dtype=torch.int64),
         track_ids=torch.tensor([entry[0] for entry in entries], dtype=torch.int64),
         masks=masks,
+        shifted=torch.tensor([entry[2] < 0.5 for entry in entries], dtype=torch.bool),
     )
 
 
@@ -157,12 +158,15 @@ def test_csv(tmp_path):
     assert (tmp_path / "out.csv").read_text() == ",".join(TABLE_COLUMNS) + "\n"
 
 
-def test_results_are_those_of_the_builder(tmp_path):
-    ours = list(video_results(rows_of(FRAMES), num_frames=4))
-    builder = VideoResultBuilder(1, 4, SIZE, category_ids=(1, 2, 3))
+@pytest.mark.parametrize("details", [True, False])
+def test_results_are_those_of_the_builder(tmp_path, details):
+    ours = list(video_results(rows_of(FRAMES), num_frames=4, details=details))
+    builder = VideoResultBuilder(1, 4, SIZE, category_ids=(1, 2, 3), details=details)
     for index, objects in enumerate(FRAMES):
         builder.add(index, objects)
     assert ours == builder.finish()
+    assert ours[0].scores == ((0.75, 0.25, None, None) if details else None)
+    assert ours[0].shifted == ((False, True, False, False) if details else None)
     assert [(result.category_id, result.score) for result in ours] == [(2, 0.5), (3, 0.5), (3, 1.0)]
     write_results(ours, tmp_path / "out.json")
     assert [len(entry["segmentations"]) for entry in read_results(tmp_path / "out.json")] == [4, 4, 4]

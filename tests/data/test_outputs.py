@@ -29,6 +29,7 @@ def rows(index, count=1, size_hw=(24, 32)):
         labels=torch.full((count,), 2),
         track_ids=torch.arange(count),
         masks=masks,
+        shifted=torch.arange(count) % 2 > 0,
     )
     return object_rows(objects, index, index / 10, CLASS_NAMES)
 

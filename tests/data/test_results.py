@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,8 @@ from utils.structures import FrameObjects, InputError, VideoResult
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
 
 
-def frame_objects(rows, masks):
-    """`FrameObjects` of rows (track id, label, score) and masks [h,w]."""
+def frame_objects(rows, masks, shifted=None):
+    """`FrameObjects` of rows (track id, label, score) and masks [h,w]; by default none is shifted."""
     ids, labels, scores = zip(*rows, strict=True) if rows else ((), (), ())
     return FrameObjects(
         boxes_px=torch.zeros(len(rows), 4, dtype=torch.int64),
@@ -30,6 +31,7 @@ def frame_objects(rows, masks):
         labels=torch.tensor(labels, dtype=torch.int64),
         track_ids=torch.tensor(ids, dtype=torch.int64),
         masks=torch.stack(masks) if masks else torch.zeros(0, 4, 6, dtype=torch.bool),
+        shifted=torch.tensor([False] * len(rows) if shifted is None else shifted, dtype=torch.bool),
     )
 
 
@@ -66,6 +68,19 @@ def test_masks_go_to_rle_and_back():
         assert decoded.dtype == bool
         np.testing.assert_array_equal(decoded, mask.numpy())
     assert [encode_masks(mask[None])[0] for mask in masks] == rles
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_masks_are_encoded_in_their_boxes_as_pycocotools_does_whole(seed):
+    rng = np.random.default_rng(seed)
+    height, width = rng.integers(1, 20, 2)
+    masks = rng.random((4, height, width)) < rng.random()
+    masks[0, : height // 2] = masks[0, :, width // 2 :] = False
+    masks[1, :, : width // 3] = True  # runs that go on in the next column, and a mask that begins with one
+    masks[2, :, width // 3 :] = True
+    masks[3] &= rng.random((height, 1)) < 0.3
+    whole = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    assert [rle["counts"] for rle in encode_masks(torch.from_numpy(masks))] == [r["counts"].decode() for r in whole]
 
 
 def test_runs_go_down_columns():
@@ -189,6 +204,21 @@ def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted():
     (result,) = builder.finish()
     assert result == VideoResult(1, 7, 0.25, (None, encode_masks(one_pixel(3)[None])[0]))
     assert builder.left_out == 1
+
+
+@pytest.mark.parametrize("details", [True, False])
+def test_details_are_the_score_of_each_frame_and_where_it_is_shifted(tmp_path, details):
+    builder = VideoResultBuilder(1, 4, (4, 6), [1, 2], details)
+    builder.add(0, frame_objects([(5, 1, 0.75), (3, 2, 0.5)], [one_pixel(), one_pixel(1)], [False, True]))
+    builder.add(2, frame_objects([(3, 2, 0.25), (5, 1, 2 / 3)], [one_pixel(), one_pixel(1)], [False, True]))
+    write_results(builder.finish(), tmp_path / "results.json")
+    first, second = read_results(tmp_path / "results.json")
+    assert first["score"] == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-7)  # of the scores as they are, not rounded
+    if details:
+        assert first["scores"] == [0.75, None, 0.6667, None] and first["shifted"] == [False, False, True, False]
+        assert second["scores"] == [0.5, None, 0.25, None] and second["shifted"] == [True, False, False, False]
+    else:
+        assert list(first) == list(second) == ["video_id", "score", "category_id", "segmentations"]
 
 
 def test_an_empty_mask_counts_as_a_frame():
@@ -342,6 +372,14 @@ def test_finish_writes_the_results_and_removes_the_journal(tmp_path):
     assert len(expected) == 3  # video 3 has none
     assert json.loads(whole(tmp_path)) == expected
     assert not (tmp_path / "whole.partial").exists()
+
+
+def test_a_resumed_journal_has_kept_the_details(tmp_path):
+    result = replace(results_of(1)[0], scores=(0.1234, None), shifted=(True, False))
+    ResultsJournal.create(tmp_path / "run.partial", HEADER).append(1, [result], {})
+    ResultsJournal.resume(tmp_path / "run.partial", HEADER).finish(tmp_path / "run.json", [1])
+    details = {"scores": [0.1234, None], "shifted": [True, False]}
+    assert read_results(tmp_path / "run.json") == [{**as_dicts([result])[0], **details}]
 
 
 def test_a_resumed_run_gives_identical_bytes_whatever_its_order(tmp_path):

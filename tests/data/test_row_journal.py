@@ -11,12 +11,13 @@ RLE = {"size": [2, 3], "counts": "06"}
 HEADER = {"rows_of": "in.mp4"}
 
 
-def row(frame, track_id, label=1, score=0.5):
-    return ObjectRow(frame, frame / 10, track_id, label, "bar", score, 0, 0, 3, 2, 6, RLE)
+def row(frame, track_id, label=1, score=0.5, shifted=False):
+    return ObjectRow(frame, frame / 10, track_id, label, "bar", score, 0, 0, 3, 2, 6, RLE, shifted)
 
 
-# Track 7 in frames 0, 1 and 3, its label 2, 1, 1; track 2 in 1 and 3, before it in the latter; nothing in 2 and 4.
-FRAMES = ([row(0, 7, 2, 0.1)], [row(1, 7, 1, 0.7), row(1, 2)], [], [row(3, 2), row(3, 7)], [])
+# Track 7 in frames 0, 1 and 3, its label 2, 1, 1, shifted in 1; track 2 in 1 and 3, before it in the latter; nothing in
+# 2 and 4.
+FRAMES = ([row(0, 7, 2, 0.1)], [row(1, 7, 1, 0.7, True), row(1, 2)], [], [row(3, 2), row(3, 7)], [])
 ROWS = [entry for frame in FRAMES for entry in frame]
 
 
@@ -78,6 +79,23 @@ def test_the_command_makes_results_of_it(path, capsys):
     entries = read_results(path.with_suffix(""))
     assert [entry["category_id"] for entry in entries] == [1, 1] and not path.exists()
     assert [rle is not None for rle in entries[0]["segmentations"]] == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("details", [True, False])
+def test_details_are_kept_if_the_run_asked_for_them(path, details):
+    fill(RowJournal.create(path, {**HEADER, "details": details}))
+    assert list(RowJournal.open(path).results()) == list(video_results(ROWS, 5, details=details))
+    assert main([str(path)]) == 0
+    found = [(entry.get("scores"), entry.get("shifted")) for entry in read_results(path.with_suffix(""))]
+    seven = ([0.1, 0.7, None, 0.5, None], [False, True, False, False, False])
+    two = ([None, 0.5, None, 0.5, None], [False] * 5)
+    assert found == ([seven, two] if details else [(None, None)] * 2)
+
+
+def test_rows_of_a_journal_from_before_there_were_shifted_ones_are_not_shifted(path):
+    fill(RowJournal.create(path, HEADER))
+    path.write_bytes(path.read_bytes().replace(b', "shifted": false', b"").replace(b', "shifted": true', b""))
+    assert [entry.shifted for entry in RowJournal.open(path).rows()] == [False] * len(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ NOWHERE = {
     r"--trained_model=…|STMask_plus_base_config": "needs YouTube-VIS, and weights or days",
     r"COCO2017|weights/coco": "needs COCO",
     r"STMask_plus_resnet50_ada_config": "takes minutes; the same of the demo's network runs here",
-    r"^python -m tests.report_picture": "needs a browser, and replaces a picture of the repository",
+    r"^python -m tests.(report_picture|viewer_pictures)": "needs a browser, and replaces pictures of the repository",
     r"^python -m pytest|^make (test|lint)": "these are the tests",
     r"^make demo": "makes an environment; its commands are README's, which run here",
 }

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from torch.nn import functional as F
 
-from layers.postprocess import postprocess
+from layers.mask_utils import crop_window
+from layers.postprocess import enlarge, postprocess
 from utils.structures import FrameMeta, Tracks
 
 THRESHOLD = 0.05
@@ -100,6 +102,33 @@ def test_masks_are_resized_bilinearly_before_they_are_binarised():
     assert objects.masks[0].int().tolist() == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]]
 
 
+SIZES = [
+    ((24, 40), (180, 320)),  # larger, the same size, smaller, and odd
+    ((24, 40), (24, 40)),
+    ((24, 40), (11, 17)),
+    ((23, 39), (101, 67)),
+    ((1, 5), (7, 1)),
+]
+
+
+@pytest.mark.parametrize("size, new_size", SIZES)
+def test_masks_resized_in_their_boxes_are_those_resized_whole(size, new_size):
+    generator = torch.Generator().manual_seed(size[0] * new_size[1])
+    masks = torch.rand(40, *size, generator=generator)
+    corners = torch.rand(40, 4, generator=generator) * 2 - 0.5  # over the borders too, and some outside
+    masks *= crop_window(corners, *size)
+    masks[0] = torch.rand(size, generator=generator)
+    masks[1] = 0
+    whole = F.interpolate(masks[None], new_size, mode="bilinear", align_corners=False)[0]
+    assert torch.equal(torch.from_numpy(enlarge(masks.numpy(), new_size)), whole > 0.5)
+    # What surrounds a mask makes no difference, to the bit: a 1 in each corner has it resized whole.
+    corners_set = masks.clone()
+    corners_set[:, :: max(size[0] - 1, 1), :: max(size[1] - 1, 1)] = 1
+    far = F.interpolate((corners_set != masks)[None].float(), new_size, mode="bilinear", align_corners=False)[0] == 0
+    apart, together = (torch.from_numpy(enlarge(m.numpy(), new_size)) for m in (masks, corners_set))
+    assert torch.equal(apart[far], together[far])
+
+
 def test_exactly_half_is_not_mask():
     masks = torch.tensor([[[0.5, 0.51], [0.49, 1.0]]])
     objects = postprocess(make_tracks([[0.0, 0.0, 1.0, 1.0]], [0.9], masks), whole_frame(2, 2), THRESHOLD)
@@ -126,6 +155,13 @@ def test_low_scores_and_centers_in_the_padding_are_left_out():
     assert objects.track_ids.tolist() == [1, 4, 5]
     assert objects.labels.tolist() == [2, 5, 6]
     torch.testing.assert_close(objects.scores, torch.tensor([0.51, 0.9, 0.9]))
+
+
+def test_what_has_an_age_is_shifted():
+    tracks = make_tracks([[0.1, 0.1, 0.3, 0.3]] * 4, [0.9, 0.1, 0.9, 0.9], torch.zeros(4, 8, 8))
+    tracks = replace(tracks, ages=torch.tensor([0, 3, 1, 2]))
+    objects = postprocess(tracks, META, 0.5)
+    assert objects.track_ids.tolist() == [0, 2, 3] and objects.shifted.tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(

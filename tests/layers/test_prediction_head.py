@@ -43,6 +43,25 @@ def test_parameters_have_the_published_names_and_shapes(reference, name, calibra
     assert {key: list(value.shape) for key, value in head.state_dict().items()} == expected
 
 
+@pytest.mark.parametrize("square_kernels", [False, True])
+def test_what_is_found_at_anchors_is_what_the_maps_say_there(square_kernels):
+    levels = [level.double() for level in make_levels()]
+    head = make_head(square_kernels=square_kernels).double()
+    for layers in (head.mask_layer, head.track_layer):
+        for layer in layers:
+            torch.nn.init.normal_(layer.bias)
+    whole, _ = head(levels)
+    head.at_anchors = True
+    output, _ = head(levels)
+    everywhere = torch.randperm(whole.mask_coeffs.shape[1], generator=torch.Generator().manual_seed(2))
+    for index in range(2):
+        for anchors in (everywhere, everywhere[:1], everywhere[:0]):
+            for name in ("mask_coeffs", "embeddings"):
+                found, expected = getattr(output, name)[index, anchors], getattr(whole, name)[index, anchors]
+                torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    assert torch.equal(output.box_deltas, whole.box_deltas) and torch.equal(output.class_logits, whole.class_logits)
+
+
 @pytest.mark.parametrize("calibration", ["none", "ali", "ada"])
 def test_every_anchor_has_every_output(calibration):
     levels = make_levels()

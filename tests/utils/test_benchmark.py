@@ -33,6 +33,14 @@ def test_a_summary_counts_from_the_end_of_the_first_frame():
     assert summary["part_of_peak"] == pytest.approx(0.5)
 
 
+def test_a_batch_is_a_time_in_equal_parts():
+    measurement = measured("run", 0.5, [10.0, 10.1, 12.0, 12.1, 14.2])
+    measurement.batch_size = 2
+    summary = measurement.summary()
+    assert summary["wall_ms"]["median"] == pytest.approx((1000 + 1100) / 2)
+    assert summary["fps"] == pytest.approx(4 / 4.2)
+
+
 def test_what_cannot_be_told_is_left_out():
     one = measured("run", 0.5, [10.0]).summary()
     assert one.keys() == {"frames", "stages"}

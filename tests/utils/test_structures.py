@@ -115,8 +115,10 @@ def test_parts_put_together_again_are_the_whole():
 def test_every_kind_of_object_is_indexed_and_joined():
     targets = FrameTargets(torch.zeros(2, 4), torch.tensor([5, 6]), torch.zeros(2, 3, 3), torch.tensor([1, 2]))
     assert FrameTargets.cat([targets[1], targets]).labels.tolist() == [6, 5, 6]
-    objects = FrameObjects(torch.zeros(2, 4), torch.ones(2), torch.tensor([5, 6]), torch.arange(2), torch.ones(2, 3, 3))
-    assert FrameObjects.cat([objects[1:], objects]).labels.tolist() == [6, 5, 6]
+    rows = (torch.zeros(2, 4), torch.ones(2), torch.tensor([5, 6]), torch.arange(2), torch.ones(2, 3, 3))
+    objects = FrameObjects(*rows, shifted=torch.tensor([False, True]))
+    both = FrameObjects.cat([objects[1:], objects])
+    assert both.labels.tolist() == [6, 5, 6] and both.shifted.tolist() == [True, False, True]
     assert issubclass(Tracks, Detections)
 
 

@@ -23,6 +23,7 @@ def make_objects(size_hw, boxes_px, track_ids=None, label=1):
         labels=torch.full((count,), label),
         track_ids=torch.tensor(range(count) if track_ids is None else track_ids, dtype=torch.int64),
         masks=masks,
+        shifted=torch.zeros(count, dtype=torch.bool),
     )
 
 

@@ -72,6 +72,7 @@ def _objects(
         labels=torch.tensor(labels, dtype=torch.int64),
         track_ids=torch.tensor(track_ids, dtype=torch.int64),
         masks=torch.from_numpy(np.array(masks, bool).reshape(-1, height, width)),
+        shifted=torch.zeros(len(rows), dtype=torch.bool),
     )
 
 

@@ -129,6 +129,7 @@ def _as_dict(track: Track, group: int) -> dict[str, Any]:
         "score": track.score,
         "crowd": track.is_crowd,
         "shifted": list(track.shifted),
+        "scores": list(track.scores),
         "masks": list(track.masks),
     }
 

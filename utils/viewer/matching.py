@@ -21,7 +21,8 @@ class Track:
     """A track of a video: `masks` has one compressed RLE a frame, None where it has no pixel.
 
     The `score` of a true track is None; `is_crowd` marks a true region of uncountable objects: it is no error to leave
-    it out, nor to predict something in it. `shifted` are frames in which the object was not detected but carried on.
+    it out, nor to predict something in it. `shifted` are frames in which the object was not detected but carried on;
+    `scores` has one entry a frame, None where it is not known, or none at all.
     """
 
     category_id: int
@@ -29,6 +30,7 @@ class Track:
     masks: tuple[dict | None, ...]
     is_crowd: bool = False
     shifted: tuple[int, ...] = ()
+    scores: tuple[float | None, ...] = ()
 
 
 @dataclass

@@ -103,7 +103,19 @@ def _parse_track(entry: dict, video: Video, where: str, scored: bool) -> Track:
         ),
         is_crowd=bool(entry.get("iscrowd")),
         shifted=tuple(frame for frame, flag in enumerate(shifted) if flag) if isinstance(shifted, list) else (),
+        scores=_frame_scores(entry.get("scores"), len(video)),
     )
+
+
+def _frame_scores(scores: Any, length: int) -> tuple[float | None, ...]:
+    """`scores` if they are one finite number or null a frame: another tool may mean something else by the name."""
+    if not isinstance(scores, list) or len(scores) != length:
+        return ()
+    return tuple(scores) if all(score is None or _is_number(score) for score in scores) else ()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def one_video(entries: list, folder: Path, path: str | os.PathLike) -> Video:

@@ -52,6 +52,23 @@ def test_a_video_holds_its_frames_tracks_and_errors(content):
     assert compare["matches"][3] == {"missed": [0, 1]}
 
 
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([0.9, 1, 0.25, None, None, None], [0.9, 1, 0.25, None, None, None]),
+        ([0.9, 0.1], []),  # as it would be of classes
+        ({"circle": 0.9}, []),
+        ([0.9, "high", 0, 0, 0, 0], []),
+        ([0.9, True, 0, 0, 0, 0], []),
+        ([0.9, float("nan"), 0, 0, 0, 0], []),
+    ],
+)
+def test_scores_are_one_number_or_null_a_frame_or_of_something_else(small_set, scores, expected):
+    rewrite(small_set.results, lambda tracks: tracks[0].update(scores=scores))
+    tracks = Content(small_set.results, small_set.images, small_set.ann_file).video(0)["layers"][0]["tracks"]
+    assert [track["scores"] for track in tracks] == [expected, [], [], []]
+
+
 def test_tracks_that_show_the_same_object_share_group_and_colour(content):
     video = content.video(0)
     # p0 shows the large object in three frames, p1 in two; theirs is p0; nothing of ours is left for no other.

@@ -74,7 +74,7 @@ def pixels(page, pane, canvas="picture"):
 
 
 def screenshot(page):
-    """RGB [height, width, 3] of what is seen."""
+    """RGB [height, width, 3] of what is seen of a page, or of a part of one."""
     encoded = np.frombuffer(page.screenshot(), np.uint8)
     return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
 
@@ -442,6 +442,101 @@ def test_bars_have_gaps_and_are_thin_where_a_track_was_carried_on(open_page, url
     assert label == "#1 circle, score 0.80, frames 5–6"
 
 
+@pytest.fixture
+def scored_url(small_set, serve):
+    """The small set, of which the large track p0 has the scores 1, 0.5 and 0, and p2 is carried on in frame 3."""
+    tracks = json.loads(small_set.results.read_text("utf-8"))
+    tracks[0]["scores"] = [1, 0.5, 0, None, None, None]
+    tracks[2]["scores"] = [0.25, 0.25, None, 0.75, None, None]
+    small_set.results.write_text(json.dumps(tracks), "utf-8")
+    return serve(Content(small_set.results, small_set.images, small_set.ann_file)).url
+
+
+def bar_pixels(page, row):
+    """What the bar of a row looks like, RGB [height, width, 3], and for each frame which pixels down its middle have
+    the very colour of the track."""
+    bar = page.locator("svg.bar[aria-hidden]").nth(row)
+    picture = screenshot(bar)
+    colour = list(bytes.fromhex(page.evaluate("(row) => viewer.timeline.rows[row].track.colour", row)[1:]))
+    middles = ((np.arange(LENGTH) + 0.5) * picture.shape[1] / LENGTH).astype(int)
+    return picture, [(np.abs(picture[:, x].astype(int) - colour) <= 2).all(axis=1) for x in middles]
+
+
+@pytest.mark.parametrize("options", [DESKTOP, PHONE])
+def test_bars_are_as_high_as_the_score_of_each_frame(open_page, scored_url, options):
+    page = open_page(scored_url, options)
+    page.evaluate("viewer.seek(5)")  # the cursor and the marks of errors would lie over what is measured
+    wait_for_frame(page, 5)
+    page.evaluate("viewer.toggle('errors')")
+    picture, solid = bar_pixels(page, 0)
+    height = len(picture)
+    assert [is_solid.sum() / height for is_solid in solid[:3]] == pytest.approx([0.64, 0.32, 0], abs=2.5 / height)
+    assert np.flatnonzero(solid[1])[0] == pytest.approx(height / 2, abs=1.5)  # 0.5 reaches the middle
+    ground = picture[1, 1].astype(int)
+    above = picture[height // 4, picture.shape[1] * 3 // 12].astype(int)  # over the half-high frame the pale band
+    below = picture[height * 3 // 4, picture.shape[1] * 3 // 12].astype(int)
+    assert 40 < np.abs(above - ground).sum() < np.abs(below - ground).sum() / 2
+    assert not any(is_solid.any() for is_solid in solid[3:])
+
+    picture, solid = bar_pixels(page, 2)
+    assert solid[0].sum() / height == pytest.approx(0.16, abs=2.5 / height)
+    assert solid[2].sum() / height == pytest.approx(0.6, abs=2.5 / height)  # unknown: as without scores
+    line = np.flatnonzero(solid[3])  # carried on: a line, as high as its score, and no band
+    assert 1 <= len(line) <= 3 * options.get("device_scale_factor", 1)
+    assert line.mean() / height == pytest.approx(0.82 - 0.64 * 0.75, abs=2 / height)
+    x = picture.shape[1] * 7 // 12
+    below = picture[round(0.6 * height) : round(0.8 * height), x].astype(int)
+    assert np.abs(below - picture[1, x]).max() <= 2
+    assert page.evaluate("document.documentElement.scrollWidth") == options["viewport"]["width"]
+
+
+def test_the_score_of_a_frame_is_said_where_it_is_known(open_page, scored_url):
+    page = open_page(scored_url)
+    labels = [page.get_attribute(f".track >> nth={row}", "aria-label") for row in (0, 1, 2)]
+    assert labels[0] == "#0 circle, score 0.90, from 0.00 to 1.00, frames 1–3"
+    assert labels[1] == "#1 circle, score 0.80, frames 5–6"
+    assert labels[2] == "#2 circle, score 0.30, from 0.25 to 0.75, frames 1–4"
+    texts = "([track, frame]) => tagTexts(viewer.video.layers[0].tracks[track], frame)[0]"
+    said = [page.evaluate(texts, place) for place in ([0, 1], [0, 2], [1, 4], [2, 2])]
+    assert said == ["#0 circle 0.50", "#0 circle 0.00", "#1 circle 0.80", "#2 circle 0.30"]
+
+    box = page.locator("svg.bar[aria-hidden]").nth(2).bounding_box()
+    tooltips = []
+    for frame in (1, 2, 3, 4):
+        page.mouse.move(box["x"] + box["width"] * (frame + 0.5) / LENGTH, box["y"] + box["height"] / 2)
+        tooltips.append(page.locator("svg.bar[aria-hidden]").nth(2).locator("title").text_content())
+    assert tooltips == [
+        "#2 circle, frame 2, score 0.25",
+        "#2 circle, frame 3",
+        "#2 circle, frame 4, score 0.75, not detected, carried on",
+        "#2 circle, frame 5, not seen",
+    ]
+    page.click("#help-button")
+    assert page.is_visible("#help-scores") and page.is_visible("#help-shifted")
+
+
+@pytest.mark.usefixtures("scored_url")
+def test_without_truth_the_list_says_the_scores_of_the_frame(open_page, serve, small_set):
+    page = open_page(serve(Content(small_set.results, small_set.images / "walk")).url)
+    page.keyboard.press("ArrowRight")
+    wait_for_frame(page, 1)
+    assert [text.split()[-1] for text in page.locator("#now li").all_inner_texts()] == ["0.50", "0.25"]
+
+
+def test_the_cursor_does_not_cross_the_headings_of_the_bars(open_page, url):
+    page = open_page(url, PHONE)
+
+    def seen(frame):
+        page.evaluate("(frame) => viewer.seek(frame)", frame)
+        wait_for_frame(page, frame)
+        # Its last rows of pixels are partly those of the next row of bars.
+        return [screenshot(page.locator(f"{part} >> nth=0"))[:-3] for part in (".layer-title", ".ruler")]
+
+    seen(0)  # scrolls there
+    (heading, ruler), (other_heading, other_ruler) = seen(1), seen(4)
+    assert np.array_equal(heading, other_heading) and not np.array_equal(ruler, other_ruler)
+
+
 def test_a_click_on_a_mask_or_a_bar_follows_the_object(open_page, url):
     page = open_page(url)
     box = page.locator(".screen").first.bounding_box()
@@ -557,6 +652,7 @@ def test_help_opens_and_closes(open_page, url):
     page = open_page(url)
     page.keyboard.press("?")
     assert page.is_visible("#help") and page.is_visible("#help-errors") and page.is_visible("#help-shifted")
+    assert not page.is_visible("#help-scores")  # no file has them
     page.keyboard.press("ArrowRight")
     assert position(page) == f"1 / {LENGTH}"  # the keys are the dialog's
     page.keyboard.press("Escape")

@@ -172,7 +172,7 @@ class Stage {
         draw.frame(box, "#ffffff", [], strength);
       }
       if (viewer.shows("labels") || error || isFollowed) {
-        tags.push([tagTexts(track, error), box, error ? ERROR_COLOURS[error.kind] : track.colour, strength]);
+        tags.push([tagTexts(track, frame, error), box, error ? ERROR_COLOURS[error.kind] : track.colour, strength]);
       }
     }
     for (const track of layer.kind === "truth" ? [] : missed) {
@@ -193,10 +193,10 @@ class Stage {
   }
 }
 
-/** What a tag may say of a track and its error, longest first. */
-function tagTexts(track, error) {
+/** What a tag may say of a track in a frame and its error, longest first. */
+function tagTexts(track, frame, error) {
   const texts = [track.title, `#${track.group}`];
-  if (track.score !== null) texts.unshift(`${track.title} ${track.score.toFixed(2)}`);
+  if (track.score !== null) texts.unshift(`${track.title} ${scoreIn(track, frame).toFixed(2)}`);
   if (track.crowd) texts.unshift(`${track.title} (crowd)`);
   return error ? texts.map((text) => `${text} · ${errorText(error)}`) : texts;
 }

@@ -6,6 +6,7 @@ const ERROR_TITLES = { missed: "Missed", false: "False", switched: "Switched", w
 const SVG = "http://www.w3.org/2000/svg";
 const MOST_TICKS = 10;
 const SWITCH_WIDTH = 0.007; // of the bar
+const [SCORE_ONE, SCORE_ZERO] = [1.8, 8.2]; // heights on a bar, which is 10 high; that of 0.5 is the line in its middle
 
 /** The ranges [start, end) of frames for which a test holds. */
 function ranges(length, test) {
@@ -39,6 +40,7 @@ class Timeline {
     this.rows = [];
     this.lanes = [];
     this.headings = [];
+    this.playheads = [];
     this.element.style.setProperty("--frames", video.length);
     const rows = [this.makeRuler()];
     for (const layer of video.layers) {
@@ -49,8 +51,7 @@ class Timeline {
       if (layer.matches) rows.push(...ERROR_KINDS.map((kind) => this.makeLane(layer, kind)));
       rows.push(...layer.tracks.map((track) => this.makeRow(track)));
     }
-    this.playhead = make("div", { className: "playhead" });
-    this.element.replaceChildren(...rows, make("div", { className: "playhead-range" }, this.playhead));
+    this.element.replaceChildren(...rows, this.makePlayhead());
     this.update();
   }
 
@@ -80,7 +81,8 @@ class Timeline {
   }
 
   setFrame(frame) {
-    this.playhead.style.transform = `translateX(${(100 * frame) / this.video.length}%)`; // needs no layout
+    const transform = `translateX(${(100 * frame) / this.video.length}%)`; // needs no layout
+    for (const playhead of this.playheads) playhead.style.transform = transform;
   }
 
   /** The frame under a pointer. */
@@ -99,8 +101,15 @@ class Timeline {
       tick.style.setProperty("--place", (number - 0.5) / this.video.length);
       bar.append(tick);
     }
+    bar.append(this.makePlayhead()); // of its own: the ruler, which stays when bars are scrolled, lies above the other
     this.makeSeekable(bar);
     return make("div", { className: "row top-row" }, make("span", { className: "label quiet" }, "Frame"), bar);
+  }
+
+  makePlayhead() {
+    const playhead = make("div", { className: "playhead" });
+    this.playheads.push(playhead);
+    return make("div", { className: "playhead-range" }, playhead);
   }
 
   makeLane(layer, kind) {
@@ -123,6 +132,7 @@ class Timeline {
     button.setAttribute("aria-label", [
       track.title,
       ...(track.score === null ? [] : [`score ${track.score.toFixed(2)}`]),
+      ...scoreRange(track),
       seen.length ? `frames ${rangesText(seen)}` : "never seen",
     ].join(", "));
     button.title = button.getAttribute("aria-label");
@@ -134,12 +144,18 @@ class Timeline {
     const bar = this.makeBar();
     bar.setAttribute("aria-hidden", "true");
     const shifted = new Set(track.shifted);
-    for (const [start, end] of ranges(this.video.length, (frame) => track.masks[frame] && !shifted.has(frame))) {
-      bar.append(rectangle(start, end, 2, 6, track.colour));
+    const hasScore = (frame) => typeof track.scores[frame] === "number";
+    for (const isScored of [false, true]) {
+      for (const isShifted of [false, true]) {
+        const found = ranges(this.video.length, (frame) =>
+          track.masks[frame] && hasScore(frame) === isScored && shifted.has(frame) === isShifted);
+        for (const [start, end] of found) {
+          if (isScored) bar.append(...scoreShapes(track, start, end, isShifted));
+          else bar.append(rectangle(start, end, isShifted ? 4 : 2, isShifted ? 2 : 6, track.colour));
+        }
+      }
     }
-    for (const [start, end] of ranges(this.video.length, (frame) => track.masks[frame] && shifted.has(frame))) {
-      bar.append(rectangle(start, end, 4, 2, track.colour));
-    }
+    if (track.scores.length) this.addTooltip(bar, track, shifted);
     const marks = document.createElementNS(SVG, "g");
     bar.append(marks);
     this.makeSeekable(bar, () => {
@@ -148,6 +164,21 @@ class Timeline {
     const row = make("div", { className: "row" }, button, bar);
     this.rows.push({ track, row, button, marks });
     return row;
+  }
+
+  /** A tooltip that says what a track is in the frame under the mouse. */
+  addTooltip(bar, track, shifted) {
+    const title = document.createElementNS(SVG, "title");
+    bar.append(title);
+    bar.addEventListener("pointermove", (event) => {
+      const frame = Math.max(0, Math.min(this.frameAt(bar, event), this.video.length - 1));
+      const score = track.scores[frame];
+      const texts = [track.title, `frame ${frame + 1}`];
+      if (!track.masks[frame]) texts.push("not seen");
+      else if (score !== null) texts.push(`score ${score.toFixed(2)}`);
+      if (track.masks[frame] && shifted.has(frame)) texts.push("not detected, carried on");
+      setOnce(title, "textContent", texts.join(", "));
+    });
   }
 
   makeBar() {
@@ -184,6 +215,32 @@ class Timeline {
       });
     });
   }
+}
+
+/** What the label of a track says of the scores of its frames; nothing where they are not known. */
+function scoreRange(track) {
+  const scores = track.scores.filter((score, frame) => score !== null && track.masks[frame]);
+  return scores.length ? [`from ${Math.min(...scores).toFixed(2)} to ${Math.max(...scores).toFixed(2)}`] : [];
+}
+
+/** A stretch of a bar whose height is the score of each frame, before a pale band of full height; where the object was
+    not detected only a line. */
+function scoreShapes(track, start, end, isShifted) {
+  const steps = track.scores.slice(start, end)
+    .map((score) => SCORE_ZERO + (SCORE_ONE - SCORE_ZERO) * Math.max(0, Math.min(score, 1)))
+    .map((height, step) => `${step ? "V" : ""}${height.toFixed(2)}h1`).join("");
+  const shape = document.createElementNS(SVG, "path");
+  if (isShifted) {
+    shape.setAttribute("class", "carried");
+    shape.setAttribute("stroke", track.colour);
+    shape.setAttribute("d", `M${start} ${steps}`);
+    return [shape];
+  }
+  const band = rectangle(start, end, SCORE_ONE, SCORE_ZERO - SCORE_ONE, track.colour);
+  band.setAttribute("class", "band");
+  shape.setAttribute("fill", track.colour);
+  shape.setAttribute("d", `M${start} ${SCORE_ZERO}V${steps}V${SCORE_ZERO}Z`);
+  return [band, shape];
 }
 
 function rectangle(start, end, top, height, colour) {

@@ -338,7 +338,7 @@ class Viewer {
     });
     if (!this.video.truth) {
       const tracks = this.video.layers[0].tracks.filter((track) => track.masks[this.shown] && this.isVisible(track));
-      items.push(...tracks.map((track) => this.nowItem(track, `${track.title} ${track.score.toFixed(2)}`)));
+      items.push(...tracks.map((track) => this.nowItem(track, `${track.title} ${scoreIn(track, this.shown).toFixed(2)}`)));
     }
     const nothing = this.video.truth ? "No errors." : "Nothing was found.";
     byId("now").replaceChildren(...(items.length ? items : [make("li", { className: "quiet" }, nothing)]));
@@ -366,6 +366,7 @@ class Viewer {
     byId("error-buttons").hidden = !video.truth;
     byId("show-errors-label").hidden = !video.truth;
     byId("help-errors").hidden = !video.truth;
+    byId("help-scores").hidden = !video.layers.some(({ tracks }) => tracks.some(({ scores }) => scores.length));
     byId("help-shifted").hidden = !video.layers.some(({ tracks }) => tracks.some(({ shifted }) => shifted.length));
     const names = new Map(video.layers.flatMap(({ tracks }) => tracks).map(({ category, name }) => [category, name]));
     byId("classes").replaceChildren(...[...names].sort(([a], [b]) => a - b).map(([category, name]) =>
@@ -501,6 +502,11 @@ function announce(text) {
 function showProblem(text) {
   byId("problem").textContent = text;
   byId("problem").hidden = !text;
+}
+
+/** The score of a track in a frame, where it is known, or else that of the whole track; null for the truth. */
+function scoreIn(track, frame) {
+  return track.scores[frame] ?? track.score;
 }
 
 /** Video and frame that the address names, both from 0. */

@@ -1,0 +1,51 @@
+"""What tests/kernel_speed.py and tests/step_speed.py measure is what they say."""
+
+import pytest
+import torch
+
+import train
+from data.synthetic import generate
+from layers.deform_conv import available_backends
+from tests import kernel_speed, step_speed
+
+BACKENDS = [name for name in available_backends() if name != "mmcv"]
+
+
+def test_the_kernel_is_timed_on_every_backend_and_drawn():
+    measured = kernel_speed.measure(rounds=1, layer=(16, 6, 10), bf16=True)
+    assert list(measured["cpu_ms"]["forward+backward"]) == BACKENDS
+    assert [name for name in measured["cpu_ms"]["forward"] if name != "native bf16"] == BACKENDS
+    assert all(ms > 0 for clock in ("wall_ms", "cpu_ms") for times in measured[clock].values() for ms in times.values())
+    panels = kernel_speed.draw(measured).axes
+    assert [axes.get_title() for axes in panels] == ["forward", "forward+backward"]
+    assert [len(axes.patches) for axes in panels] == [len(times) for times in measured["cpu_ms"].values()]
+
+
+@pytest.mark.slow
+def test_a_step_is_one_of_training_and_its_operators_are_told(tmp_path, monkeypatch):
+    root = generate(tmp_path / "ShapesVIS", train_videos=3, valid_videos=1, workers=1)
+    trained = []
+    step = train.Trainer.step
+    monkeypatch.setattr(train.Trainer, "step", lambda self, batch: trained.append(batch) or step(self, batch))
+    options = train.parse_arguments(
+        ["--config=STMask_demo_config", "--batch_size=1", f"--set=dataset.root={root}", "--set=input.size_hw=64,96"]
+        + ["--device=cpu"]
+    )
+    measured = step_speed.measure(1, options)
+    assert measured["size_hw"] == [64, 96] and trained[0].frames.shape == (1, 2, 3, 64, 96)
+    assert len(trained) == 3 * len(BACKENDS)  # one warms up, one counts, one is looked into
+    assert list(measured["seconds"]) == list(measured["operators"]) == BACKENDS
+    assert all(0 < part < 1 for parts in measured["operators"].values() for part in parts.values())
+    if "native" in BACKENDS:
+        assert any("stmask::deform_conv2d" in name for name in step_names(measured, "native"))
+        assert not any("stmask::" in name for name in step_names(measured, "torchvision"))
+    assert all(torch.isfinite(torch.tensor(list(times.values()))).all() for times in measured["seconds"].values())
+
+
+@pytest.fixture(autouse=True)
+def every_operator(monkeypatch):
+    monkeypatch.setattr(step_speed, "SHOWN_OPERATORS", 1000)
+
+
+def step_names(measured, backend):
+    return list(measured["operators"][backend])
