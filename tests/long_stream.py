@@ -8,26 +8,21 @@ on. The weights are the demo's. CPU seconds, so that other work on the machine m
 
 import argparse
 import json
-import os
 import time
-from collections.abc import Iterator
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 
 from data.config import get_config
-from data.synthetic import draw_video
 from stmask import STMask
+from tests.stream_memory import resident_mib, shapes_frames
 from utils.benchmark import describe_machine
 from utils.files import atomic_write
 from utils.plot import STYLE, save_figure
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "STMask_demo.pth"
-NUM_VIDEOS = 12
 
 
 def main() -> None:
@@ -54,7 +49,7 @@ def measure(num_frames: int, every: int, size_hw: tuple[int, int]) -> dict:
     model = STMask.from_pretrained(WEIGHTS, get_config("STMask_demo_config", {"input.size_hw": size_hw}), "cpu")
     rows, largest = [], -1
     begin = time.process_time()
-    with model.stream(islice(shapes_frames(size_hw), num_frames)) as stream:
+    with model.stream(islice(shapes_frames(size_hw, num_videos=12), num_frames)) as stream:
         for number, frame in enumerate(stream, start=1):
             largest = max(largest, frame.track_ids.max().item() if len(frame.track_ids) else -1)
             if number % every == 0:
@@ -69,17 +64,6 @@ def measure(num_frames: int, every: int, size_hw: tuple[int, int]) -> dict:
                 )
                 begin = time.process_time()
     return {"machine": describe_machine(model.device), "size_hw": list(size_hw), "rows": rows}
-
-
-def shapes_frames(size_hw: tuple[int, int]) -> Iterator[np.ndarray]:
-    """The frames [h,w,3] of some valid videos of the demo set, without end."""
-    videos = [draw_video(0, "valid", number).frames for number in range(NUM_VIDEOS)]
-    yield from cycle([cv2.resize(frame, size_hw[::-1]) for frames in videos for frame in frames])
-
-
-def resident_mib() -> float:
-    """What the process holds in memory now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def draw(measured: dict) -> Figure:

@@ -39,16 +39,16 @@ class Memory:
     peak: float
 
 
-def shapes_frames(num_videos: int = 8) -> Iterator[np.ndarray]:
-    """The frames [96,160,3] of some videos of the demo set, without end."""
+def shapes_frames(size_hw: tuple[int, int], num_videos: int = 8) -> Iterator[np.ndarray]:
+    """The frames [h,w,3] of some videos of the demo set, without end."""
     videos = [draw_video(0, "valid", number).frames for number in range(num_videos)]
-    yield from cycle([cv2.resize(frame, SIZE_HW[::-1]) for frames in videos for frame in frames])
+    yield from cycle([cv2.resize(frame, size_hw[::-1]) for frames in videos for frame in frames])
 
 
 def write_long_video(path: Path, num_frames: int) -> None:
     """An mp4 file of `shapes_frames`."""
     with VideoWriter(path, 25, SIZE_HW) as writer:
-        for frame in islice(shapes_frames(), num_frames):
+        for frame in islice(shapes_frames(SIZE_HW), num_frames):
             writer.write(frame)
 
 
