@@ -53,7 +53,8 @@ pictures: venv ## draw the pictures of docs/your-video.md again, with the demo's
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
 		--show=prototypes,anchors,calibration,shift
-	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):results/pictures --display_trails \
+	$(PY) -m tests.larger_frames $(SHOWN) results/larger_frames
+	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails \
 		--score_threshold=0.3
 	cp results/pictures/00016.png docs/images/overlay.png
 

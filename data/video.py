@@ -461,6 +461,8 @@ class VideoWriter:
             rate=self._frame_rate,
             options={
                 "crf": str(_CONSTANT_RATE_FACTOR),
+                # x264's usual one takes 2.6 times as long for a file of the same size that is 0.8 dB closer.
+                "preset": "veryfast",
                 # Untagged, players guess the colour matrix from the size, and shift the colours of small videos.
                 "x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709",
             },
