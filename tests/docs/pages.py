@@ -16,6 +16,11 @@ def blocks(page: str, *languages: str) -> list[str]:
     return [block for language, block in found if language in languages]
 
 
+def lines(block: str) -> list[str]:
+    """The lines of a block, those that end with a backslash with the next."""
+    return re.sub(r"\\\n *", "", block).splitlines()
+
+
 def pages() -> list[str]:
     """Every page that a person reads."""
     paths = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -25,13 +30,12 @@ def pages() -> list[str]:
 def commands(page: str) -> list[list[str]]:
     """The words of each command in the blocks of `page` that are no program in Python.
 
-    A line that ends with a backslash goes on in the next. Comments are left out, brackets around what may be left out
-    too, and a shell's `$name` is what the block assigns to it.
+    Comments are left out, brackets around what may be left out too, and a shell's `$name` is what the block assigns to it.
     """
     found = []
     for block in blocks(page, "", "sh", "bash"):
         values = dict(re.findall(r"\b(\w+)=(\S+)$", block, re.MULTILINE))
-        for line in re.sub(r"\\\n *", "", block).splitlines():
+        for line in lines(block):
             if line.split(" ", 1)[0] in _PROGRAMS:
                 line = re.sub(r"\[(--[^\]]*)\]", r"\1", line)
                 words = [_substituted(word, values) for word in shlex.split(line, comments=True)]

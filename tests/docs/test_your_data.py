@@ -13,7 +13,7 @@ import train as train_command
 from data import browse, check
 from data.convert import __main__ as convert
 from data.ytvis import YTVISDataset
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import ROOT, blocks, lines
 
 PAGE = "docs/your-data.md"
 COMMANDS = {
@@ -28,9 +28,9 @@ HW = (48, 64)
 
 def commands():
     """[(command, its arguments)] of the page's shell blocks, in order."""
-    lines = [line.removeprefix("python ") for block in blocks(PAGE, "sh") for line in block.splitlines()]
-    found = [(name, line) for line in lines for name in COMMANDS if line.startswith(f"{name} ")]
-    assert len(found) == len(lines), "every line of a shell block must be a command that is tested"
+    shown = [line.removeprefix("python ") for block in blocks(PAGE, "sh") for line in lines(block)]
+    found = [(name, line) for line in shown for name in COMMANDS if line.startswith(f"{name} ")]
+    assert len(found) == len(shown), "every line of a shell block must be a command that is tested"
     return [(name, shlex.split(line.removeprefix(name))) for name, line in found]
 
 
@@ -65,6 +65,8 @@ def labelled(tmp_path, monkeypatch):
     for split, lengths in (("train", (4, 5)), ("valid", (3,))):
         for number, length in enumerate(lengths):
             draw_video(tmp_path / "data" / "mine" / split / "JPEGImages" / f"clip{number}", length, step=4 + number)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "STMask_demo.pth").symlink_to(ROOT / "weights" / "STMask_demo.pth")
     return tmp_path
 
 
@@ -100,6 +102,7 @@ def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsy
     printed = capsys.readouterr().out
     assert "AP50" in printed and "1 videos, 3 frames" in printed
     assert isinstance(json.loads(Path("results/mine/results.json").read_text()), list)
+    assert "<html" in Path("results/mine/report/report.html").read_text()
 
 
 def test_the_page_names_every_format():
