@@ -1,6 +1,6 @@
-"""Writes the frames of a folder enlarged, for the picture of the README: those of the drawn set are as small as a thumb.
+"""Writes the frames of a folder enlarged, for the picture of the README: those of the drawn set are small.
 
-    python -m tests.larger_frames data/ShapesVIS/valid/JPEGImages/valid_00003 results/large --factor 3
+python -m tests.larger_frames data/ShapesVIS/valid/JPEGImages/valid_00003 results/large --factor 3
 """
 
 import argparse
