@@ -37,6 +37,13 @@ STYLE = ["default", {"svg.hashsalt": "utils.plot", "text.parse_math": False}]
 Record = Mapping[str, Any]
 Curve = tuple[list[int], list[float]]  # iterations, ascending; values, NaN where they are not finite
 
+MEANINGS = {
+    **{"total": "sum of the losses", "BIoU": "boxes, 1 − DIoU", "B": "boxes, smooth L1", "center": "centerness"},
+    **{"C": "classes", "M": "masks", "T": "tracking embeddings", "S": "semantic segmentation"},
+    **{"B_shift": "boxes moved to the next frame", "M_shift": "masks moved to the next frame"},
+    **{f"C{level}": f"classes of crops from C{level}" for level in (3, 4, 5)},
+}
+
 
 class Panel(NamedTuple):
     """A quantity to draw: what it is of a line of the log (None where the line lacks it), and whether it is noisy."""
@@ -110,6 +117,7 @@ def draw_curves(
     axes = None
     for place, (panel, curves) in enumerate(drawn):
         axes = figure.add_subplot(num_rows, COLUMNS, place + 1, title=panel.title, sharex=axes)
+        axes.set_ylabel(MEANINGS.get(panel.title))
         axes.grid(alpha=0.3)
         if place >= len(drawn) - COLUMNS:  # nothing is below
             axes.set_xlabel("iteration")
