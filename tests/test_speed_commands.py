@@ -1,12 +1,15 @@
 """What tests/kernel_speed.py and tests/step_speed.py measure is what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import train
 from data.synthetic import generate
 from layers.deform_conv import available_backends
-from tests import kernel_speed, step_speed
+from tests import half_precision, kernel_speed, step_speed
+from tests.parity import RECORDED, load_model
 
 BACKENDS = [name for name in available_backends() if name != "mmcv"]
 
@@ -19,6 +22,15 @@ def test_the_kernel_is_timed_on_every_backend_and_drawn():
     panels = kernel_speed.draw(measured).axes
     assert [axes.get_title() for axes in panels] == ["forward", "forward+backward"]
     assert [len(axes.patches) for axes in panels] == [len(times) for times in measured["cpu_ms"].values()]
+
+
+def test_objects_of_another_precision_are_counted_by_mask_and_id():
+    frames = half_precision.track(load_model(RECORDED[0]), "fp32")
+    total = sum(map(len, frames))
+    assert half_precision.compare(frames, frames) == (total, total, total) and total > 100
+    renamed = [replace(tracks, track_ids=tracks.track_ids + 1) for tracks in frames]
+    assert half_precision.compare(frames, renamed) == (total, 0, total)
+    assert half_precision.compare(frames, [tracks[:0] for tracks in frames]) == (0, 0, total)
 
 
 @pytest.mark.slow
