@@ -49,7 +49,7 @@ train-demo: venv ## train the demo's network from nothing: crops, then clips, sm
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
-pictures: venv ## draw the pictures of docs/your-video.md again, with the demo's weights
+pictures: venv ## draw pictures of the docs again, with the demo's weights
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
 		--show=prototypes,anchors,calibration,shift
@@ -57,6 +57,8 @@ pictures: venv ## draw the pictures of docs/your-video.md again, with the demo's
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails \
 		--score_threshold=0.3
 	cp results/pictures/00016.png docs/images/overlay.png
+	$(PY) -m data.browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
+		--videos 3,4,7 --columns 4 --output docs/images/browse.jpg
 
 test: venv ## run the tests
 	$(PY) -m pytest
