@@ -31,21 +31,28 @@ demo: venv ## draw the demo data set, track its objects, score them, write resul
 		--report=results/demo/report --display --save_details --resume
 
 # One thread a process: two of them get more out of two cores than one with two threads. Fresh videos teach more than the
-# same ones again, and are soon drawn.
+# same ones again, and are soon drawn. The later stages leave a core free.
 TRAINING_SET = data/ShapesVIS_1000
-TRAIN_DEMO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 train.py --config=STMask_demo_config \
-	--keep_latest --num_workers=1 --device=cpu --ann_file=$(TRAINING_SET)/annotations/train.json \
-	--image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200
-train-demo: venv ## train the demo's network from nothing: crops, then clips, small and at full size
+TRAIN = train.py --config=STMask_demo_config --keep_latest --num_workers=1 --device=cpu \
+	--ann_file=$(TRAINING_SET)/annotations/train.json --image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200
+ONE = OMP_NUM_THREADS=1 $(PY) $(TRAIN)
+TWO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 $(TRAIN)
+train-demo: venv ## train the demo's network from nothing, which takes hours: crops, then clips, small and at full size
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) -m data.synthetic --root $(TRAINING_SET) --train_videos 1000 --valid_videos 1
-	$(TRAIN_DEMO) --task=crops --batch_size=16 --max_iter=2600 --lr=3e-3 --set train.warmup_iterations=400 \
+	$(TWO) --task=crops --batch_size=16 --max_iter=2600 --lr=3e-3 --set train.warmup_iterations=400 \
 		--save_folder=results/train_demo/crops
-	$(TRAIN_DEMO) --batch_size=4 --max_iter=1500 --lr=1.2e-3 --set input.size_hw=128,224 \
+	$(TWO) --batch_size=4 --max_iter=1500 --lr=1.2e-3 --set input.size_hw=128,224 \
 		--set train.pretrained=results/train_demo/crops/latest --save_folder=results/train_demo/small
-	$(TRAIN_DEMO) --batch_size=4 --max_iter=2600 --lr=1e-3 --set train.warmup_iterations=30 \
+	$(TWO) --batch_size=4 --max_iter=2600 --lr=1e-3 --set train.warmup_iterations=30 \
 		--set train.pretrained=results/train_demo/small/latest --save_folder=results/train_demo/full
-	$(PY) -m utils.checkpoint results/train_demo/full/latest results/train_demo/STMask_demo.pth --half
+	$(ONE) --batch_size=2 --max_iter=7000 --lr=5e-4 --seed=1 \
+		--set train.pretrained=results/train_demo/full/latest --save_folder=results/train_demo/long
+	$(ONE) --batch_size=2 --max_iter=4500 --lr=3e-4 --seed=2 --set train.freeze_batch_norm=true \
+		--set train.pretrained=results/train_demo/long/latest --save_folder=results/train_demo/frozen
+	$(ONE) --batch_size=2 --max_iter=3000 --lr=3e-4 --seed=3 --set train.freeze_batch_norm=true \
+		--set train.pretrained=results/train_demo/frozen/latest --save_folder=results/train_demo/last
+	$(PY) -m utils.checkpoint results/train_demo/last/latest results/train_demo/STMask_demo.pth --half
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
