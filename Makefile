@@ -50,20 +50,19 @@ train-demo: venv ## train the demo's network from nothing, which takes hours: cr
 		--set train.pretrained=results/train_demo/full/latest --save_folder=results/train_demo/long
 	$(ONE) --batch_size=2 --max_iter=4500 --lr=3e-4 --seed=2 --set train.freeze_batch_norm=true \
 		--set train.pretrained=results/train_demo/long/latest --save_folder=results/train_demo/frozen
-	$(ONE) --batch_size=2 --max_iter=3000 --lr=3e-4 --seed=3 --set train.freeze_batch_norm=true \
-		--set train.pretrained=results/train_demo/frozen/latest --save_folder=results/train_demo/last
-	$(PY) -m utils.checkpoint results/train_demo/last/latest results/train_demo/STMask_demo.pth --half
+	$(PY) -m utils.checkpoint results/train_demo/frozen/latest results/train_demo/STMask_demo.pth --half
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
+FOLLOWED = data/ShapesVIS/valid/JPEGImages/valid_00017
 pictures: venv ## draw pictures of the docs again, with the demo's weights
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
 		--show=prototypes,anchors,calibration,shift
-	$(PY) -m tests.larger_frames $(SHOWN) results/larger_frames
+	$(PY) -m tests.larger_frames $(FOLLOWED) results/larger_frames
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails \
 		--score_threshold=0.3
-	cp results/pictures/00016.png docs/images/overlay.png
+	cp results/pictures/00011.png docs/images/overlay.png
 	$(PY) -m data.browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
 		--videos 3,4,7 --columns 4 --output docs/images/browse.jpg
 

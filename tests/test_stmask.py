@@ -464,7 +464,7 @@ def test_overlapped_tracking_raises_what_reading_raises_and_ends_when_it_is_clos
 
 def test_overlapped_tracking_keeps_the_caller_s_backend(demo, images, monkeypatch):
     seen = []
-    monkeypatch.setattr(VideoTracker, "step", lambda self, image: seen.append(deform_conv._backend.get()) or 1 / 0)
+    monkeypatch.setattr(VideoTracker, "look", lambda self, images: seen.append(deform_conv._backend.get()) or 1 / 0)
     with deform_conv.deform_backend("torchvision"), pytest.raises(ZeroDivisionError):
         list(track_videos(demo, demo_frames(images), overlap=True))
     assert seen == ["torchvision"]
