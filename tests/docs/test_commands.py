@@ -47,7 +47,7 @@ NOWHERE = {
     r"STMask_r101": "needs published weights",
     r"--trained_model=…|STMask_plus_base_config": "needs YouTube-VIS, and weights or days",
     r"COCO2017|weights/coco": "needs COCO",
-    r"^make train-demo|tests.ablation": "takes hours; what is trained and compared has its tests in tests/test_train.py",
+    r"^make train-demo|tests.ablation": "takes hours; tests/test_train.py trains",
     r"STMask_plus_resnet50_ada_config": "takes minutes; the same of the demo's network runs here",
     r"^python -m tests.(report_picture|viewer_pictures)": "needs a browser, and replaces pictures of the repository",
     r"^python -m pytest|^make (test|lint)": "these are the tests",
