@@ -7,8 +7,6 @@ decides: a hard case. An object of a frame is found again if a mask of the other
 than half.
 """
 
-import torch
-
 from layers.tracker import binary_mask_iou
 from stmask import Network, STMask, VideoTracker
 from tests.parity import RECORDED, clip, load_model
@@ -46,5 +44,4 @@ def compare(ours: list[Tracks], others: list[Tracks]) -> tuple[int, int, int]:
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    main()

@@ -1,4 +1,4 @@
-"""What tests/kernel_speed.py and tests/step_speed.py measure is what they say."""
+"""What tests/kernel_speed.py, tests/step_speed.py and tests/half_precision.py measure is what they say."""
 
 from dataclasses import replace
 

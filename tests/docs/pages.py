@@ -30,8 +30,8 @@ def pages() -> list[str]:
 def commands(page: str) -> list[list[str]]:
     """The words of each command in the blocks of `page` that are no program in Python.
 
-    Comments are left out, brackets around what may be left out too, and a shell's `$name` is
-    what the block assigns to it.
+    Comments are left out, brackets around what may be left out too, and a shell's `$name` is what the block assigns to
+    it.
     """
     found = []
     for block in blocks(page, "", "sh", "bash"):
