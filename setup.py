@@ -76,6 +76,7 @@ setup(
     extras_require={
         "tensorboard": ["tensorboard>=2.15"],
         "export": ["pandas>=2", "supervision>=0.21"],
+        "datumaro": ["datumaro>=1.10"],
         "browser": ["playwright>=1.40"],
         "dev": ["pytest>=8", "ruff>=0.6", "tensorboard>=2.15", "trackeval>=1.3"],
     },

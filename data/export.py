@@ -5,13 +5,11 @@ command that installs them.
 """
 
 import csv
-import importlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
@@ -20,9 +18,10 @@ from pycocotools import mask as coco_mask
 
 from data.convert import mots
 from data.convert.tracks import Annotations, ObjectTrack, TrackedVideo
+from data.extras import import_extra
 from data.results import encode_masks, track_result
 from utils.files import atomic_write
-from utils.structures import FrameObjects, InputError, VideoResult
+from utils.structures import FrameObjects, VideoResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def to_supervision(objects: FrameObjects, class_names: Sequence[str]) -> Any:
         InputError: supervision is not installed.
     """
     labels = objects.labels.numpy()
-    return _optional("supervision").Detections(
+    return import_extra("supervision").Detections(
         xyxy=objects.boxes_px.numpy().astype(np.float32),
         mask=objects.masks.numpy(),
         confidence=objects.scores.numpy(),
@@ -153,7 +152,7 @@ def to_dataframe(rows: Iterable[ObjectRow]) -> Any:
     Raises:
         InputError: pandas is not installed.
     """
-    pandas = _optional("pandas")
+    pandas = import_extra("pandas")
     return pandas.DataFrame([_table_row(row) for row in rows], columns=TABLE_COLUMNS)
 
 
@@ -208,10 +207,3 @@ def write_mots(
         (folder / f"{name}.txt").unlink(missing_ok=True)
         for path in Path(new).iterdir():
             os.replace(path, folder / path.name)
-
-
-def _optional(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise InputError(f"{name} is not installed: pip install {name}") from None

@@ -5,6 +5,7 @@
     python -m data.convert davis Annotations/480p ann.json --images JPEGImages/480p
     python -m data.convert mots instances_txt ann.json --images training/image_02
     python -m data.convert cvat task.xml ann.json --images frames    # "CVAT for video 1.1"
+    python -m data.convert datumaro folder ann.json --images frames      # what Datumaro reads (an extra)
     python -m data.convert ytvis ann.json labelled --to labelme --images frames
 
 The first word says what the source is, --to what is written; file names are relative to --images. docs/your-data.md
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from data.convert import coco, cvat, davis, labelme, mots, ytvis
+from data.convert import coco, cvat, datumaro, davis, labelme, mots, ytvis
 from data.convert.tracks import Annotations
 from utils.structures import InputError
 
@@ -40,6 +41,7 @@ FORMATS = {
     "davis": Format(davis.read, davis.write, ("images", "categories")),
     "mots": Format(mots.read, mots.write, ("images", "categories")),
     "cvat": Format(cvat.read, None, ("images",)),
+    "datumaro": Format(datumaro.read, None, ("images", "kind")),
 }
 
 
@@ -52,7 +54,8 @@ def convert(
 ) -> Annotations:
     """What `source` held, after it was read as `format` and written to `target` as `to`, both of `FORMATS`.
 
-    `options` are `images`, the folder of the frames, and `categories`, the file that names them; None is not given.
+    `options` are `images`, the folder of the frames, `categories`, the file that names them, and `kind`, the format
+    among those of Datumaro; None is not given.
 
     Raises:
         InputError: something cannot be read or written, or an option is given that neither format takes.
@@ -91,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="davis: JSON with the category of each object; mots: text with the name of a class a line",
     )
+    parser.add_argument("--kind", help="datumaro: which of its formats it is, e.g. mots (default: as it recognises)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -101,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.to,
             images=options.images,
             categories=options.categories,
+            kind=options.kind,
         )
     except InputError as error:
         print(f"data.convert: error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ from data.convert.mots import frame_numbers
 from data.ytvis import segmentation_to_rle
 
 HW = (6, 8)
+FRAMES = ("b/9.jpg", "b/10.jpg", "b/11.png", "deep/c/0.jpg")
 TRIANGLE = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0]]
 
 
@@ -75,7 +76,7 @@ def content(crowd=False, polygons=True):
 @pytest.fixture
 def images(tmp_path):
     root = tmp_path / "frames"
-    for name in ("b/9.jpg", "b/10.jpg", "b/11.png", "deep/c/0.jpg"):
+    for name in FRAMES:
         write_image(root / name)
     return root
 
@@ -692,4 +693,4 @@ def test_two_frames_of_one_name_cannot_be_two_files(tmp_path, capsys):
 
 
 def test_every_format_can_be_asked_for():
-    assert set(FORMATS) == {"ytvis", "labelme", "coco", "davis", "mots", "cvat"}
+    assert set(FORMATS) == {"ytvis", "labelme", "coco", "davis", "mots", "cvat", "datumaro"}

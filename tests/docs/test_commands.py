@@ -39,6 +39,7 @@ ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|data.row_journal": "tests/docs/test_your_video.py",
     r"data/mine": "tests/docs/test_your_data.py",
     r"^python -m data.convert (davis|mots|cvat|labelme recordings)": "tests/data/test_convert.py",
+    r"^python -m data.convert datumaro": "tests/data/test_convert_datumaro.py",
     r"^python train.py --config=STMask_demo_config --set train.pretrained": "tests/test_train.py",
     r"^(srun )?torchrun .*train.py": "tests/utils/test_distributed.py",
 }
