@@ -257,6 +257,26 @@ def start_from(model: STMask, path: Path) -> None:
     logger.info("start: %d tensors taken from %s; of the model %s", len(taken), path, mismatch or "none is fresh")
 
 
+def train_only(model: STMask, beginnings: Sequence[str]) -> None:
+    """Keeps all parameters as they are but those whose names begin with one of `beginnings`; none keeps nothing.
+
+    Raises:
+        InputError: no name of a trained parameter begins so, or the batch norms would learn all the same.
+    """
+    if not beginnings:
+        return
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in trained):
+            some = ", ".join(sorted({name.split(".")[0] for name in trained}))
+            raise InputError(f"train.only: no trained parameter's name begins with {beginning!r}, but with {some}, …")
+    if not model.config.train.freeze_batch_norm:
+        raise InputError("train.only leaves the rest as it is: say --set train.freeze_batch_norm=true")
+    for name, parameter in model.named_parameters():
+        if not name.startswith(tuple(beginnings)):
+            parameter.requires_grad_(False)
+
+
 class NetworkLosses(nn.Module):
     """A batch in, its losses out.
 
@@ -327,6 +347,7 @@ class Trainer:
         if not config.train.freeze_batch_norm:
             model = world.sync_batch_norm(model)
         self.model = model.to(world.device).train()
+        train_only(self.model, config.train.only)
         self.options = options
         self.num_samples = num_samples
         self.world = world

@@ -139,9 +139,11 @@ class TrainConfig:
     `max_frame_distance` annotated frames apart; `photometric`, `zoom_out` and `crop` are off as published. A clip of a
     static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale` (least,
     most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes with smooth
-    L1. `semantic_loss` weighs a loss S of the class of every cell of P3, which helps a network that starts from
-    nothing (after YOLACT's; 0, as published, is none). Gradients longer than `clip_grad_norm`, the temporal
-    net's and those of all else apart, are shortened to it, 0 leaves them as published."""
+    L1. `contrastive` trains the embeddings with a softmax over all others instead of by pairs. `semantic_loss` weighs
+    a loss S of the class of every cell of P3, which helps a network that starts from nothing (after YOLACT's; 0, as
+    published, is none). `only` trains nothing but the parameters whose names begin with one of these. Gradients longer
+    than `clip_grad_norm`, the temporal net's and those of all else apart, are shortened to it, 0 leaves them as
+    published."""
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = 1e-4
@@ -165,7 +167,9 @@ class TrainConfig:
     static_translation: float = 0.1
     static_shear: float = 5.0
     box_iou_loss: bool = True
+    contrastive: bool = False
     semantic_loss: float = 0.0
+    only: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from utils.structures import FrameTargets, FusionFeatures, Predictions
 
 BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
 NEGATIVES_PER_POSITIVE = 3
+TEMPERATURE = 0.1  # of the cosines in the contrastive track loss
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,22 @@ def track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Tensor) -> Ten
     return (pair_weights * cross_entropy).sum() / pair_weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
+def contrastive_track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Tensor) -> Tensor:
+    """Supervised contrastive loss (Khosla et al., 2020, their L_out) of positives, weighted; 0 if no instance has two.
+
+    Each positive has a softmax over all others, of their cosines / `TEMPERATURE` + log weight; its loss is the mean
+    of −log over those of its own instance. `embeddings` [P,E] of unit length, `instance_ids` [P], `weights` [P] > 0.
+    """
+    oneself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    logits = embeddings @ embeddings.t() / TEMPERATURE + weights.log()
+    log_shares = logits.masked_fill(oneself, float("-inf")).log_softmax(dim=1).masked_fill(oneself, 0)
+    same = (instance_ids[:, None] == instance_ids) & ~oneself
+    paired = same.any(dim=1)
+    same_weights = (weights * same)[paired]
+    per_positive = -(same_weights * log_shares[paired]).sum(dim=1) / same_weights.sum(dim=1)
+    return (weights[paired] * per_positive).sum() / weights[paired].sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
 def mask_loss(masks: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
     """Sum over pixels of BCE per mask [N], divided by the box's area in pixels.
 
@@ -201,18 +218,22 @@ class MultiBoxLoss:
     def __init__(
         self,
         box_iou_loss: bool = True,
+        contrastive: bool = False,
         weights_by_position: bool = True,
         crop_with_predicted_box: bool = True,
         patch_size: int = 11,
         detach_features: bool = False,
         gather: Callable[[Tensor], Tensor] = alone,
     ):
-        """With `detach_features` the shift losses train the temporal net alone, not the features it reads.
+        """`contrastive` takes T from `contrastive_track_loss`, weighted 1, instead of `track_loss`, weighted 5.
+
+        With `detach_features` the shift losses train the temporal net alone, not the features it reads.
 
         `gather` gives the rows of all processes in the order they share a batch's clips in, for one's own rows: what
         a loss takes from the whole batch is then taken from that of all. The mean of the processes' losses, and of
         their gradients, is that of one process with all the clips (see `utils.distributed.World.gather`)."""
         self.box_iou_loss = box_iou_loss
+        self.contrastive = contrastive
         self.weights_by_position = weights_by_position
         self.crop_with_predicted_box = crop_with_predicted_box
         self.patch_size = patch_size
@@ -221,9 +242,10 @@ class MultiBoxLoss:
 
     @classmethod
     def from_config(cls, config, gather: Callable[[Tensor], Tensor] = alone) -> "MultiBoxLoss":
-        """The losses of a config (`train.box_iou_loss`, two quirks, two keys of the temporal fusion)."""
+        """The losses of a config (two keys of the recipe, two quirks, two of the temporal fusion)."""
         return cls(
             box_iou_loss=config.train.box_iou_loss,
+            contrastive=config.train.contrastive,
             weights_by_position=config.quirks.ohem_weights_by_position,
             crop_with_predicted_box=config.quirks.mask_bce_outside_crop,
             patch_size=config.temporal_fusion.patch_size,
@@ -245,7 +267,8 @@ class MultiBoxLoss:
         losses["C"] = 6.125 * self._class_loss(predictions, positives, labels, len(targets)) / len(truths)
         losses["M"] = 6.125 * self._mask_loss(predictions, positives, truths) / len(truths)
         embeddings = predictions.embeddings[positives.image, positives.anchor].float()
-        losses["T"] = 5 * track_loss(*map(self.gather, (embeddings, positives.instance_ids, positives.weights)))
+        compared = map(self.gather, (embeddings, positives.instance_ids, positives.weights))
+        losses["T"] = contrastive_track_loss(*compared) if self.contrastive else 5 * track_loss(*compared)
         if hasattr(model, "TemporalNet"):
             losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets)
         return losses

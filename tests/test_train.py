@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -548,6 +549,27 @@ def test_gradients_are_clipped_where_the_config_says_so_the_temporal_net_apart()
             moved[name.startswith("TemporalNet.")] += (parameter - before[name]).square().sum().item()
         moves.append([square**0.5 for square in moved.values()])
     assert min(moves[0]) > 0.1 and moves[1] == pytest.approx([1e-3, 1e-3], rel=1e-3)
+
+
+def test_only_what_is_named_is_trained():
+    ours = trainer("--set=train.only=TemporalNet,prediction_layers.0.track_", PLAIN[1])
+    before = {name: tensor.clone() for name, tensor in ours.model.state_dict().items()}
+    ours.step(two_clips())
+    moved = {name for name, tensor in ours.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"TemporalNet", "prediction_layers"}
+    assert all(name.startswith(("TemporalNet.", "prediction_layers.0.track_")) for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("--set=train.only=TemporalNet,trak", PLAIN[1]), "begins with 'trak'"),
+        (("--set=train.only=TemporalNet",), "train.freeze_batch_norm=true"),
+    ],
+)
+def test_only_wants_names_and_frozen_batch_norms(line, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        trainer(*line)
 
 
 def test_some_videos_alone_are_trained_on_and_the_rest_validates(data, tmp_path):

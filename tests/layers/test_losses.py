@@ -1,6 +1,7 @@
 """The losses, one by one; tests/test_parity.py compares the whole of a training step."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,15 @@ import torch
 from torch.nn import functional as F
 
 from data.config import get_config
-from layers.losses import MultiBoxLoss, class_loss, grow_boxes, mask_loss, semantic_loss, track_loss
+from layers.losses import (
+    MultiBoxLoss,
+    class_loss,
+    contrastive_track_loss,
+    grow_boxes,
+    mask_loss,
+    semantic_loss,
+    track_loss,
+)
 from layers.mask_utils import assemble_masks
 from stmask import STMask
 from tests.parity import load_for_training, training_batch
@@ -68,6 +77,13 @@ def test_no_positive_costs_nothing():
     assert class_loss(torch.zeros(1, 4, 3), torch.zeros(1, 4, dtype=torch.int64), torch.zeros(0), True) == 0
     assert track_loss(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0)) == 0
     assert track_loss(torch.ones(1, 1), torch.ones(1), torch.ones(1)) == 0
+    assert contrastive_track_loss(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0)) == 0
+    for ids in ([1], [1, 2]):  # nobody has a partner
+        embeddings = torch.eye(2)[: len(ids)].requires_grad_()
+        loss = contrastive_track_loss(embeddings, torch.tensor(ids), torch.ones(len(ids)))
+        assert loss == 0
+        loss.backward()
+        assert (embeddings.grad == 0).all()
 
 
 def test_track_loss_by_hand():
@@ -75,6 +91,51 @@ def test_track_loss_by_hand():
     for ids in ([1, 1], [1, 2]):
         loss = track_loss(embeddings, torch.tensor(ids), torch.tensor([0.5, 0.5]))
         assert loss.item() == pytest.approx(np.log(2))
+
+
+def test_contrastive_track_loss_by_hand():
+    angles = [0.0, 0.1, 0.3, 2.0]
+    embeddings = torch.tensor([[math.cos(angle), math.sin(angle)] for angle in angles], dtype=torch.float64)
+    ids, weights = [5, 5, 7, 5], [0.5, 0.25, 0.25, 1.0]
+    total = mass = 0.0
+    for i in range(4):
+        shares = [weights[j] * math.exp(math.cos(angles[i] - angles[j]) / 0.1) * (i != j) for j in range(4)]
+        partners = [j for j in range(4) if j != i and ids[j] == ids[i]]
+        if partners:
+            costs = [-weights[j] * math.log(shares[j] / sum(shares)) for j in partners]
+            total += weights[i] * sum(costs) / sum(weights[j] for j in partners)
+            mass += weights[i]
+    loss = contrastive_track_loss(embeddings, torch.tensor(ids), torch.tensor(weights, dtype=torch.float64))
+    assert loss.item() == pytest.approx(total / mass, rel=1e-9)
+
+
+def test_contrastive_embeddings_fall_apart_by_instance():
+    torch.manual_seed(0)
+    raw = torch.randn(8, 4).requires_grad_()
+    ids = torch.arange(8) % 3
+    optimizer = torch.optim.Adam([raw], 0.05)
+    for _ in range(200):
+        loss = contrastive_track_loss(F.normalize(raw), ids, torch.ones(8))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    cosines = F.normalize(raw.detach()) @ F.normalize(raw.detach()).t()
+    same = ids[:, None] == ids
+    assert cosines[same].min() > cosines[~same].max() + 0.5
+
+
+def test_the_config_chooses_the_track_loss():
+    config = get_config("STMask_demo_config", {"train.contrastive": True, "input.size_hw": (64, 96)})
+    torch.manual_seed(0)
+    model = STMask.from_config(config).train()
+    frames, truth = torch.randn(1, 2, 3, 64, 96), frame_with([1, 2], torch.ones(2, 64, 96))
+    clip = [truth, truth]
+    predictions = model(frames)
+    losses = {
+        contrastive: MultiBoxLoss(contrastive=contrastive)(model, predictions, [clip])["T"].item()
+        for contrastive in (False, True)
+    }
+    assert MultiBoxLoss.from_config(config)(model, predictions, [clip])["T"].item() == losses[True] != losses[False]
 
 
 def test_mask_loss_by_hand():
