@@ -58,6 +58,7 @@ setup(
     package_data={"utils.report": ["page/*"], "utils.viewer": ["page/*"]},
     ext_modules=[
         Extension("layers._deform_im2col", ["layers/_deform_im2col.pyx"], optional=True),
+        Extension("layers._winograd", ["layers/_winograd.pyx"], optional=True),
         Extension("utils._eval_kernels", ["utils/_eval_kernels.pyx"], optional=True),
     ],
     cmdclass={"build_ext": BuildWithWhatTheCompilerTakes},

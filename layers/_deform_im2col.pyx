@@ -8,8 +8,6 @@ all four corners of a sample are read there, those outside the map from a row of
 A column is float, double, or short: then it holds the bits of a bfloat16, while places and weights stay float.
 """
 
-import os
-
 from cython.parallel cimport prange
 from libc.math cimport floor
 from libc.stdlib cimport calloc, free
@@ -23,9 +21,6 @@ ctypedef fused column:
     float
     double
     short
-
-# The threads of a parallel region do not survive a fork: a child that asked for them would wait for ever.
-HOME_PROCESS = os.getpid()
 
 cdef struct Layout:
     Py_ssize_t channels, height, width, out_width, pixels, kernel_width, taps
@@ -238,10 +233,6 @@ cdef void scatter_pixel(const Layout* at, const real* image, const real* zeros, 
             first += run.count
 
 
-cdef int usable_threads(int wanted):
-    return wanted if os.getpid() == HOME_PROCESS else 1
-
-
 def gather(real[:, :, :, ::1] features, real[:, :, :, ::1] offsets, real[:, :, :, ::1] modulation,
            column[:, :, ::1] columns, Py_ssize_t start, tuple kernel, tuple stride, tuple padding, tuple dilation,
            int threads):
@@ -261,7 +252,6 @@ def gather(real[:, :, :, ::1] features, real[:, :, :, ::1] offsets, real[:, :, :
     cdef real* zeros = <real*>calloc(at.channels, sizeof(real))
     if zeros == NULL:
         raise MemoryError
-    threads = usable_threads(threads)
     for n in prange(count, nogil=True, num_threads=threads, schedule="static"):
         image = (start + n) // at.pixels
         gather_pixel(&at, images + image * image_step, zeros, moves + image * offset_step,
@@ -298,7 +288,6 @@ def scatter(real[:, :, :, ::1] features, real[:, :, :, ::1] offsets, real[:, :, 
     cdef real* zeros = <real*>calloc(at.channels, sizeof(real))
     if zeros == NULL:
         raise MemoryError
-    threads = usable_threads(threads)
     for task in prange((last_image - first_image + 1) * blocks, nogil=True, num_threads=threads, schedule="static"):
         image = first_image + task // blocks
         block = task % blocks

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from layers.threads import usable_threads
 from utils.structures import InputError
 
 try:
@@ -27,7 +28,6 @@ except ImportError:  # not compiled: "torchvision" does all
     _deform_im2col = None
 
 COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache between being gathered and being multiplied
-THREAD_NUMBERS = 32768  # of the columns, which a further thread must have to pay: what torch takes for its own loops
 MIN_BLOCK_CHANNELS = 16  # with fewer in a block, finding a sample's place costs more than reading it
 
 BACKENDS = ("native", "torchvision", "mmcv")
@@ -208,18 +208,14 @@ class _Columns:
 
     def gather(self, chunk: slice, columns: Tensor) -> None:
         """Fills `columns` with the samples for the pixels of `chunk`."""
-        threads = _threads(columns)
+        threads = usable_threads(columns.numel())
         _deform_im2col.gather(*self.samples, _array(columns), chunk.start, *self.geometry, threads)
 
     def scatter(self, chunk: slice, columns: Tensor, blocks: int, sums: Sequence[Tensor | None]) -> None:
         """Adds to `sums` what follows from the gradients in `columns`, and then fills these as `gather` does."""
-        threads = _threads(columns)
+        threads = usable_threads(columns.numel())
         arrays = [None if tensor is None else _array(tensor) for tensor in sums]
         _deform_im2col.scatter(*self.samples, _array(columns), chunk.start, *self.geometry, threads, blocks, *arrays)
-
-
-def _threads(columns: Tensor) -> int:
-    return max(1, min(torch.get_num_threads(), columns.numel() // THREAD_NUMBERS))
 
 
 def _array(tensor: Tensor):

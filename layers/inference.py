@@ -7,14 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from layers.winograd import WinogradConv2d
+
 
 class FusedConv2d(nn.Module):
     """The convolution `conv` with the batch norm `norm` folded into it, and a ReLU behind it if `relu` says so.
 
     It computes in `dtype`. On a CPU that knows that dtype, and unless `pack` is off, oneDNN does all in one operator,
-    with weights in the order it wants for each size of input: a copy of the weights a size. Elsewhere, and for
-    torch.compile, which cannot look into such weights, plain operators do. It has no parameters: there is nothing to
-    train or to save.
+    with weights in the order it wants for each size of input: a copy of the weights a size; or, in float32 and where
+    that pays, `WinogradConv2d` does. Elsewhere, and for torch.compile, which cannot look into such weights, plain
+    operators do. It has no parameters: there is nothing to train or to save.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class FusedConv2d(nn.Module):
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._packs = pack and can_pack(weight.device, dtype)
         self._packed: dict[torch.Size, Tensor] = {}
+        self._may_be_winograd = self._packs and dtype == torch.float32 and WinogradConv2d.suits(conv)
+        self._winograd: WinogradConv2d | None = None  # made when it is needed: it has four times the weights
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """[B,Cout,H',W'] of `x` [B,Cin,H,W]; `other`, of the result's shape, is added before the ReLU."""
@@ -44,6 +48,9 @@ class FusedConv2d(nn.Module):
             out = F.conv2d(x, self.weight, self.bias, stride, padding, dilation, groups)
             out = out if other is None else out + other
             return out.relu_() if self.relu else out
+        if self._may_be_winograd and other is None and WinogradConv2d.pays(x):
+            self._winograd = self._winograd or WinogradConv2d(self.weight, self.bias, self.relu)
+            return self._winograd(x)
         fused = torch.ops.mkldnn._convolution_pointwise
         weight = self._packed_for(x.shape)
         if other is None:

@@ -5,6 +5,7 @@ import torchvision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+import layers.threads
 from layers import deform_conv
 from layers.deform_conv import ModulatedDeformConv2d, available_backends, deform_backend, deformable_conv2d
 from utils.structures import InputError
@@ -122,7 +123,7 @@ def test_all_is_computed_in_the_dtype_of_the_weights(recorded):
 @pytest.fixture
 def threads_for_all(monkeypatch):
     """All threads even for work that is too small to pay for them."""
-    monkeypatch.setattr(deform_conv, "THREAD_NUMBERS", 1)
+    monkeypatch.setattr(layers.threads, "THREAD_NUMBERS", 1)
 
 
 def random_case(channels, out_channels, kernel, size, stride=1, dilation=1, groups=1, offset_groups=1, **options):
@@ -186,7 +187,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_native_is_torchvision_forward_and_backward(monkeypatch, case, column_bytes, thread_numbers):
     monkeypatch.setattr(deform_conv, "COLUMN_BYTES", column_bytes)
-    monkeypatch.setattr(deform_conv, "THREAD_NUMBERS", thread_numbers)
+    monkeypatch.setattr(layers.threads, "THREAD_NUMBERS", thread_numbers)
     shapes = {"channels": 4, "out_channels": 6, "kernel": (3, 3), "size": (7, 6)} | CASES[case]
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
         tensors, geometry = random_case(**shapes, dtype=dtype)
@@ -274,9 +275,9 @@ class GatheredInWorker(torch.utils.data.Dataset):
 
 
 @needs_native
-def test_native_works_in_a_forked_worker(monkeypatch):
+def test_native_works_in_a_forked_worker(threads_for_all, monkeypatch):
     """Threads do not survive a fork; a kernel that asked for them there would wait for ever."""
-    monkeypatch.setattr(deform_conv, "_threads", lambda columns: 2)  # torch itself uses one in a worker
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # which is one in a worker
     dataset = GatheredInWorker()
     expected = dataset[0]  # starts the threads of this process
     loader = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=20)
