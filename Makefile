@@ -50,7 +50,14 @@ train-demo: venv ## train the demo's network from nothing, which takes hours: cr
 		--set train.pretrained=results/train_demo/full/latest --save_folder=results/train_demo/long
 	$(ONE) --batch_size=2 --max_iter=4500 --lr=3e-4 --seed=2 --set train.freeze_batch_norm=true \
 		--set train.pretrained=results/train_demo/long/latest --save_folder=results/train_demo/frozen
-	$(PY) -m utils.checkpoint results/train_demo/frozen/latest results/train_demo/STMask_demo.pth --half
+	$(ONE) --batch_size=2 --max_iter=8500 --lr=5e-4 --seed=3 --set train.freeze_batch_norm=true --set train.semantic_loss=0 \
+		--set train.contrastive=true --set train.max_frame_distance=20 \
+		--set train.only=backbone,fpn,proto_net,prediction_layers \
+		--set train.pretrained=results/train_demo/frozen/latest --save_folder=results/train_demo/far
+	$(ONE) --batch_size=4 --max_iter=1500 --lr=5e-4 --seed=4 --set train.freeze_batch_norm=true --set train.semantic_loss=0 \
+		--set train.only=TemporalNet \
+		--set train.pretrained=results/train_demo/far/latest --save_folder=results/train_demo/fusion
+	$(PY) -m utils.checkpoint results/train_demo/fusion/latest results/train_demo/STMask_demo.pth --half
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003

@@ -197,6 +197,14 @@ def test_native_is_torchvision_forward_and_backward(monkeypatch, case, column_by
         for name, value in expected.items():
             scale = max(1, value.abs().max().item())
             torch.testing.assert_close(ours[name], value, atol=tolerance * scale, rtol=0, msg=lambda m, n=name: n + m)
+        with torch.inference_mode(), deform_backend("native"):
+            out = deformable_conv2d(**tensors, **geometry)
+            with torch.autocast("cpu", torch.bfloat16):
+                half = deformable_conv2d(**tensors, **geometry)
+        scale = max(1, out.abs().max().item())
+        torch.testing.assert_close(out, expected["out"], atol=tolerance * scale, rtol=0)
+        assert out.stride() == ours["out"].stride() and half.dtype == torch.bfloat16
+        torch.testing.assert_close(half.to(dtype), out, atol=0.02 * scale, rtol=0)
 
 
 @needs_native
