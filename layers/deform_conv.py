@@ -17,9 +17,9 @@ from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
+from layers.products import PackedMatrices, can_pack
 from layers.threads import usable_threads
 from utils.structures import InputError
 
@@ -192,6 +192,8 @@ class _Columns:
         self.pixels = offsets.shape[0] * offsets.shape[2] * offsets.shape[3]
         self.length = weight[0].numel()
         self.dtype = weight.dtype
+        count = math.ceil(self.pixels * self.groups * self.length * self.dtype.itemsize / COLUMN_BYTES)
+        self.chunk_pixels = max(1, math.ceil(self.pixels / max(count, 1)))
         samples = (features.permute(0, 2, 3, 1), offsets, modulation)
         self.samples = tuple(None if tensor is None else _array(tensor.contiguous()) for tensor in samples)
         self.geometry = tuple(tuple(pair) for pair in (weight.shape[2:], stride, padding, dilation))
@@ -199,11 +201,9 @@ class _Columns:
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Runs of pixels, each with uninitialised columns [G,n,K·Cin/G] for it, which share their memory."""
         pixel_numbers = self.groups * self.length
-        count = math.ceil(self.pixels * pixel_numbers * self.dtype.itemsize / COLUMN_BYTES)
-        size = math.ceil(self.pixels / max(count, 1))
-        memory = torch.empty(size * pixel_numbers, dtype=self.dtype)
-        for start in range(0, self.pixels, max(size, 1)):
-            chunk = slice(start, min(start + size, self.pixels))
+        memory = torch.empty(self.chunk_pixels * pixel_numbers, dtype=self.dtype)
+        for start in range(0, self.pixels, self.chunk_pixels):
+            chunk = slice(start, min(start + self.chunk_pixels, self.pixels))
             numbers = (chunk.stop - start) * pixel_numbers
             yield chunk, memory[:numbers].view(self.groups, -1, self.length)
 
@@ -272,28 +272,24 @@ def _native_forward(features, offsets, modulation, weight, bias, stride, padding
     source = _Columns(features, offsets, modulation, weight, stride, padding, dilation)
     weights = _as_matrices(weight, source.groups)
     out = weight.new_empty(source.pixels, weight.shape[0])
+    packed = []
+    if torch.is_inference_mode_enabled() and weight.dtype == torch.float32 and can_pack(weight.device, weight.dtype):
+        # In training the other rounding would take other steps than the recorded ones.
+        packed = [PackedMatrices(group[None], source.chunk_pixels) for group in weights]
     for chunk, columns in source.chunks():
         source.gather(chunk, columns)
         for group, group_out in enumerate(out[chunk].chunk(source.groups, dim=1)):
-            _multiply(columns[group], weights[group], group_out)
+            if packed:
+                group_out.copy_(packed[group].multiply(columns[group, :, None])[:, 0])
+            else:
+                torch.mm(
+                    columns[group], weights[group].t(), out=group_out
+                )  # with `out` it keeps its dtypes in autocast
     if bias is not None:
         out += bias
     batch, _, height, width = offsets.shape
     images = out.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
     return images.contiguous(memory_format=_memory_format(features))
-
-
-def _multiply(columns: Tensor, weights: Tensor, out: Tensor) -> None:
-    """Writes the product of `columns` [n,K·Cin/G] with `weights` [Cout/G,K·Cin/G] to `out` [n,Cout/G].
-
-    For inference in float32 it is a convolution of one tap, for which oneDNN is faster than the product is; in training
-    its rounding would take other steps than the recorded ones.
-    """
-    if columns.dtype == torch.float32 and torch.is_inference_mode_enabled():
-        with torch.autocast("cpu", enabled=False):
-            out.copy_(F.conv2d(columns.t()[None, :, :, None], weights[:, :, None, None])[0, :, :, 0].t())
-    else:
-        torch.mm(columns, weights.t(), out=out)  # with `out` it keeps its dtypes under autocast
 
 
 @_native_forward.register_fake

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from layers.products import can_pack
 from layers.winograd import WinogradConv2d
 
 
@@ -14,9 +15,9 @@ class FusedConv2d(nn.Module):
     """The convolution `conv` with the batch norm `norm` folded into it, and a ReLU behind it if `relu` says so.
 
     It computes in `dtype`. On a CPU that knows that dtype, and unless `pack` is off, oneDNN does all in one operator,
-    with weights in the order it wants for each size of input: a copy of the weights a size; or, in float32 and where
-    that pays, `WinogradConv2d` does. Elsewhere, and for torch.compile, which cannot look into such weights, plain
-    operators do. It has no parameters: there is nothing to train or to save.
+    with weights in the order it wants for each size of input: a copy of the weights a size; or, in float32, where that
+    pays and it is not to be `direct`, `WinogradConv2d` does. Elsewhere, and for torch.compile, which cannot look into
+    such weights, plain operators do. It has no parameters: there is nothing to train or to save.
     """
 
     def __init__(
@@ -26,6 +27,7 @@ class FusedConv2d(nn.Module):
         relu: bool = False,
         dtype: torch.dtype = torch.float32,
         pack: bool = True,
+        direct: bool = False,
     ):
         super().__init__()
         weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
@@ -37,7 +39,7 @@ class FusedConv2d(nn.Module):
         self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         self._packs = pack and can_pack(weight.device, dtype)
         self._packed: dict[torch.Size, Tensor] = {}
-        self._may_be_winograd = self._packs and dtype == torch.float32 and WinogradConv2d.suits(conv)
+        self._may_be_winograd = self._packs and not direct and dtype == torch.float32 and WinogradConv2d.suits(conv)
         self._winograd: WinogradConv2d | None = None  # made when it is needed: it has four times the weights
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
@@ -64,13 +66,6 @@ class FusedConv2d(nn.Module):
             reorder = torch.ops.mkldnn._reorder_convolution_weight
             self._packed[shape] = reorder(self.weight, *self.geometry, list(shape))
         return self._packed[shape]
-
-
-def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused operators are here, and fast in `dtype`."""
-    ops = torch.ops.mkldnn
-    known = device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(ops, "_convolution_pointwise")
-    return known and (dtype == torch.float32 or (dtype == torch.bfloat16 and ops._is_mkldnn_bf16_supported()))
 
 
 def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from layers.products import PackedMatrices
 from layers.threads import usable_threads
 
 try:
@@ -43,11 +44,9 @@ class WinogradConv2d:
         self.out_channels, in_channels = weight.shape[:2]
         spread = torch.tensor(_SPREAD, dtype=torch.float64)
         points = torch.einsum("ij,ocjk,lk->iloc", spread, weight.double(), spread).float()
-        points = points.reshape(POINTS * self.out_channels, in_channels, 1, 1)
         self._bias = torch.zeros(self.out_channels) if bias is None else bias.contiguous()
         self._relu = relu
-        size = [1, POINTS * in_channels, CHUNK, 1]
-        self._points = torch.ops.mkldnn._reorder_convolution_weight(points, [0, 0], [1, 1], [1, 1], POINTS, size)
+        self._points = PackedMatrices(points.reshape(POINTS, self.out_channels, in_channels), CHUNK)
 
     @staticmethod
     def suits(conv: nn.Conv2d) -> bool:
@@ -71,16 +70,9 @@ class WinogradConv2d:
             start = max(0, min(start, count - CHUNK))  # the last chunk is full too, and does some tiles again
             used = slice(min(CHUNK, count))
             _winograd.spread_tiles(features.numpy(), tiles[used].numpy(), start, threads)
-            products = self._multiply(tiles)[used]
+            products = self._points.multiply(tiles)[used]
             _winograd.gather_tiles(products.numpy(), self._bias.numpy(), out.numpy(), start, self._relu, threads)
         return out.permute(0, 3, 1, 2)
-
-    def _multiply(self, tiles: Tensor) -> Tensor:
-        """[CHUNK,36,Cout] of `tiles` [CHUNK,36,Cin]: every point by the matrix of its own."""
-        columns = tiles.flatten(1).t()[None, :, :, None]  # one image of that many places, channels last
-        multiply = torch.ops.mkldnn._convolution_pointwise
-        products = multiply(columns, self._points, None, [0, 0], [1, 1], [1, 1], POINTS, "none", [], "")
-        return products[0, :, :, 0].t().unflatten(1, (POINTS, self.out_channels))
 
 
 def _count_tiles(x: Tensor) -> int:

@@ -73,7 +73,8 @@ class Measurement:
 def convolution_peak(device: torch.device, dtype: torch.dtype, convolve: Callable[[nn.Conv2d], nn.Module]) -> float:
     """The most 10⁹ floating-point operations a second that convolutions of some usual shapes reach here, in `dtype`.
 
-    `convolve` makes of a convolution what is to run. Takes about a second, and far longer where `dtype` is slow.
+    `convolve` makes of a convolution what is to run: a direct one, so that it does all these operations. Takes about a
+    second, and far longer where `dtype` is slow.
     """
     best = 0.0
     for channels, height, width, kernel in PEAK_SHAPES:

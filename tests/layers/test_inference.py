@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from layers.inference import FusedConv2d, can_pack, fuse_convolutions
+from layers.inference import FusedConv2d, fuse_convolutions
+from layers.products import can_pack
 
 CPU = torch.device("cpu")
 
