@@ -282,9 +282,8 @@ def _native_forward(features, offsets, modulation, weight, bias, stride, padding
             if packed:
                 group_out.copy_(packed[group].multiply(columns[group, :, None])[:, 0])
             else:
-                torch.mm(
-                    columns[group], weights[group].t(), out=group_out
-                )  # with `out` it keeps its dtypes in autocast
+                # With `out` it keeps its dtypes in autocast.
+                torch.mm(columns[group], weights[group].t(), out=group_out)
     if bias is not None:
         out += bias
     batch, _, height, width = offsets.shape

@@ -111,5 +111,6 @@ def test_the_network_uses_it_where_it_pays(monkeypatch):
         torch.testing.assert_close(fused(x), F.conv2d(x, conv.weight, conv.bias, padding=1).relu(), atol=2e-5, rtol=0)
     fused(large, other)
     FusedConv2d(conv, None, relu=True, pack=False)(large)
+    FusedConv2d(conv, None, relu=True, direct=True)(large)
     FusedConv2d(conv, None, relu=True, dtype=torch.bfloat16)(large)
     assert seen == [(1, 64, 32, 32)]
