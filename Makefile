@@ -12,9 +12,10 @@ PY = "$(ENVIRONMENT)/bin/python"
 help: ## show this list
 	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
-venv: ## install what is needed, if setup.py or the kernel has changed since
+venv: ## install what is needed, if setup.py or a kernel has changed since
 	stamp="$(ENVIRONMENT)/.stmask-installed"; \
-	if [ -n "$$(find "$$stamp" -newer setup.py -newer layers/_deform_im2col.pyx -newer utils/_eval_kernels.pyx 2>/dev/null)" ]; then exit 0; fi; \
+	if [ -n "$$(find "$$stamp" -newer setup.py -newer layers/_deform_im2col.pyx -newer layers/_winograd.pyx \
+		-newer utils/_eval_kernels.pyx 2>/dev/null)" ]; then exit 0; fi; \
 	python=$(PYTHON); \
 	if [ -n "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then python=$(PY); fi; \
 	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -82,5 +83,5 @@ lint: venv ## check style and formatting
 
 clean: ## remove caches and build products; data, results and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache layers/*.so layers/*.c utils/*.so utils/*.c
-	rm -f .venv/.stmask-installed
+	rm -f "$(ENVIRONMENT)/.stmask-installed"
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -86,7 +86,7 @@ class FusedBottleneck(nn.Module):
         if isinstance(block.conv2, ModulatedDeformConv2d):
             self.conv2 = nn.Sequential(block.conv2, nn.ReLU(inplace=True))
             weight, bias = fold_batch_norm(block.conv2.weight, block.conv2.bias, block.bn2)
-            block.conv2.weight, block.conv2.bias = nn.Parameter(weight), nn.Parameter(bias)
+            block.conv2.weight, block.conv2.bias = (nn.Parameter(t, requires_grad=False) for t in (weight, bias))
         else:
             self.conv2 = FusedConv2d(block.conv2, block.bn2, True, dtype, pack)
         self.conv3 = FusedConv2d(block.conv3, block.bn3, True, dtype, pack)

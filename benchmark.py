@@ -26,7 +26,7 @@ from utils.timer import StageTimer
 
 @dataclass(frozen=True)
 class Way:
-    """How a network is run: what changes its speed, and of its results at most the last digits."""
+    """How a network is run: what changes its speed and, but for half precision, hardly its results."""
 
     precision: str = "fp32"
     deform_backend: str = "auto"

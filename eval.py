@@ -1,7 +1,7 @@
 """Run a trained STMask over a data set, or over a video of your own: results.json, overlay videos, timings.
 
     python eval.py --trained_model=weights/STMask_r101_FCA+TF.pth --mask_det_file=weights/results.json
-    python eval.py --trained_model=weights/STMask_plus_resnet50_ada.pth --split=train --max_videos=20 --display
+    python eval.py --trained_model=weights/STMask_r50_ada.pth --split=train --max_videos=20 --display
     python eval.py --config=STMask_demo_config --trained_model=random --benchmark
     python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=weights/results.json
     python eval.py --only_calc_metrics --ann_file=annotations/valid.json --mask_det_file=new.json --compare=old.json
@@ -36,6 +36,7 @@ from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, 
 from data.doctor import examine_results
 from data.findings import exit_code, format_findings
 from data.outputs import (
+    FOLLOW_OPTIONS,
     VIDEO_OPTIONS,
     add_video_arguments,
     kind_of,
@@ -59,6 +60,7 @@ from utils.benchmark import Measurement
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, has_spare_core
 from utils.distributed import World, launch
+from utils.files import make_folder
 from utils.logger import EvalProgress, setup_logging
 from utils.method_pictures import PICTURES
 from utils.precision import PRECISIONS
@@ -78,7 +80,7 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 DATA_SET_OPTIONS = (  # that say nothing about a person's own video
     *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
     *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
-    *("track_score_threshold", "baseline", "eval_batch_size"),
+    *("track_score_threshold", "baseline", "eval_batch_size", "num_workers"),
 )
 CONFIG_OPTIONS = {  # options that are short for a config key
     "cross_class_nms": "detection.cross_class_nms",
@@ -281,6 +283,8 @@ def run(options: argparse.Namespace, world: World) -> int:
         return run_on_own_video(
             config, options, partial(load_model, config, checkpoint, options.seed, world.device), way
         )
+    if os.path.isdir(options.mask_det_file):
+        raise InputError(f"{options.mask_det_file}: is a folder; --mask_det_file names the file to write")
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.max_videos:
         dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
@@ -295,15 +299,20 @@ def run(options: argparse.Namespace, world: World) -> int:
 
 
 def refuse_unread(options: argparse.Namespace) -> None:
-    """Refuses options that are for a data set where a video of one's own is given, and the other way round."""
+    """Refuses options that are for a data set where a video of one's own is given, and the other way round; and those
+    for its files where --show is given."""
     defaults = vars(parse_arguments([]))
     given = [name for name, value in vars(options).items() if value != defaults[name]]
+    if options.scene_cut is not False:  # a threshold of 0 equals that default
+        given.append("scene_cut")
     own = kind_of(options)
     for name in given:
         if own and name in DATA_SET_OPTIONS:
             raise InputError(f"--{name} is for data sets, and does nothing with --{own}")
         if not own and name in VIDEO_OPTIONS:
             raise InputError(f"--{name} is for one's own video: say --video, --images or --image too")
+        if options.show and name in (*FOLLOW_OPTIONS, "save_details", "benchmark"):
+            raise InputError(f"--{name} does nothing with --show, which only draws one frame: leave one of them away")
     if options.show_frame is not None and not options.show:
         raise InputError("--show_frame needs --show")
 
@@ -467,7 +476,7 @@ def track(
         closing(track_videos(model, frames, timer, tracker, overlap=way.overlap, batch_size=way.batch_size)) as results,
     ):
         if display:
-            folder = display_folder(Path(options.mask_det_file))
+            folder = make_folder(display_folder(Path(options.mask_det_file)))
             results = drawn(results, folder, model.config, options.display_png)
         results = counted(results, measured, progress)
         skip, details = options.skip_bad_frames, options.save_details

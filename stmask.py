@@ -1,6 +1,6 @@
 """STMask (Li et al., CVPR 2021): the network, and the tracker that follows the objects of one video.
 
-model = STMask.from_pretrained("weights/STMask_plus_resnet50_ada.pth")
+model = STMask.from_pretrained("weights/STMask_r50_ada.pth")
 tracker = VideoTracker(model)
 for image in images:                      # each [3,H,W] float32, normalised RGB, H and W multiples of 32
     tracks = tracker.step(image)          # what is visible now, under stable track ids
@@ -192,7 +192,7 @@ class STMask(nn.Module):
             tracker = VideoTracker(self, max_track_age=max_track_age, timer=timer, network=Network(self, precision))
         labels = None if classes is None else labels_of(classes, self.config.dataset.class_names)
         threshold = SceneCuts.DEFAULT_THRESHOLD if scene_cut is True else scene_cut
-        return Stream(tracker, source, SceneCuts(threshold) if threshold else None, labels, timer, overlap)
+        return Stream(tracker, source, SceneCuts(threshold) if scene_cut is not False else None, labels, timer, overlap)
 
     @property
     def device(self) -> torch.device:
@@ -672,7 +672,9 @@ def better_config(state: StateDict, config: Config, num_mismatches: int) -> str 
     """The name of the config whose network `state` fits best, if with fewer than `num_mismatches`, else None."""
     best = None
     fusion = {"temporal_fusion.enabled": config.temporal_fusion.enabled}
-    for name in MODELS:
+    for name, keys in MODELS.items():
+        if not keys.get("dataset.class_names"):  # a person's own, whose classes its annotation file says
+            continue
         with torch.device("meta"):
             count = len(compare(state, STMask(get_config(name, fusion)).state_dict()))
         if count < num_mismatches:

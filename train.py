@@ -1,7 +1,7 @@
 """Train STMask.
 
     python train.py --config=STMask_plus_base_config --batch_size=8 --save_folder=weights/weights_r101
-    python train.py --config=STMask_plus_base_config --resume=weights/weights_r101/latest
+    python train.py --config=STMask_plus_base_config --batch_size=8 --save_folder=weights/weights_r101 --resume=latest
     python train.py --config=STMask_demo_config --batch_size=4 --save_folder=results/demo_training
     torchrun --nproc_per_node=4 train.py --config=STMask_plus_base_config --batch_size=32
 
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,9 +138,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--ann_file", metavar="FILE", help="annotation file instead of the train split's")
     parser.add_argument("--image_root", metavar="DIR", help="folder of the frames instead of the train split's")
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "accumulate", "save_interval"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1")
+    for name, least in (
+        *(("batch_size", 1), ("accumulate", 1), ("save_interval", 1), ("max_iter", 1)),
+        *(("validation_epoch", 0), ("num_workers", 0), ("seed", 0)),
+    ):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name} must be at least {least}")
     return options
 
 
@@ -209,7 +214,13 @@ def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset
         return None
     if options.split == "train_sub":
         return YTVISDataset.from_config(config, "valid_sub", options.ann_file, options.image_root)
-    return YTVISDataset.from_config(config, "valid")
+    data = YTVISDataset.from_config(config, "valid")
+    if "annotations" not in data.truth():
+        raise InputError(
+            "--validation_epoch: the valid split has no annotations to compare with; say --split=train_sub to train on "
+            "nine tenths of the train split and score the rest"
+        )
+    return data
 
 
 def check_options(options: argparse.Namespace, world: World) -> None:
@@ -305,6 +316,10 @@ class NetworkLosses(nn.Module):
             logits = self.auxiliary(predictions.finest.float())
             truths = [truth for clip in batch.targets for truth in clip]
             losses["S"] = self.semantic_weight * semantic_loss(logits, truths)
+        if torch.is_grad_enabled() and not any(loss.requires_grad for loss in losses.values()):
+            # The temporal net is trained alone, and no clip shows an object twice: all its gradients are 0.
+            trained = [p.sum() for p in self.parameters() if p.requires_grad]
+            losses["B_shift"] = losses["B_shift"] + 0 * sum(trained)
         return losses
 
 
@@ -519,6 +534,7 @@ class Trainer:
                 "batch_size": self.options.batch_size,
                 "accumulate": self.options.accumulate,
                 "optimizer": self.optimizer.state_dict(),
+                "recipe": self.recipe(),
                 "scaler": self.scaler.state_dict(),
                 "task": self.options.task,
                 "auxiliary": self.auxiliary.state_dict(),
@@ -546,20 +562,43 @@ class Trainer:
         self.model.load_state_dict(state)
         training = load_training_state(checkpoint)
         if training is None:
-            self.iteration = CheckpointName.parse(checkpoint).iteration
+            name = CheckpointName.parse(checkpoint)
+            if name is None:
+                raise InputError(
+                    f"{checkpoint}: the file name tells no iteration; call it <config>_<epoch>_<iteration>.pth"
+                )
+            self.iteration = name.iteration
             logger.warning("%s has no .state beside it: optimiser and warm-up start anew", checkpoint)
         else:
             for key, default in (("seed", 0), ("batch_size", 1), ("accumulate", 1), ("task", "clips")):
                 value = training.get(key, default)
                 if value != getattr(self.options, key):
                     raise InputError(f"{checkpoint}: was trained with --{key}={value}; say so to resume it")
-            self.iteration = training["iteration"]
-            self.optimizer.load_state_dict(training["optimizer"])
-            self.auxiliary.load_state_dict(training.get("auxiliary", {}))
-            if training.get("scaler"):
-                self.scaler.load_state_dict(training["scaler"])
-            torch.set_rng_state(training["random"])
+            if training.get("recipe", self.recipe()) != self.recipe():
+                raise InputError(f"{checkpoint}: was trained with other --set train.…; say the same to resume it")
+            try:
+                self._take(training)
+            except (KeyError, ValueError, TypeError, RuntimeError) as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise InputError(
+                    f"{checkpoint}: its .state does not fit ({reason}); delete it to resume with the weights only"
+                ) from None
         logger.info("resumed %s at iteration %d", checkpoint, self.iteration)
+
+    def recipe(self) -> dict[str, Any]:
+        """What has to be the same for an optimiser's state to fit."""
+        trained = [name.removeprefix("module.") for name, p in self.losses.named_parameters() if p.requires_grad]
+        return {"optimizer": self.model.config.train.optimizer, "trained": trained}
+
+    def _take(self, training: dict[str, Any]) -> None:
+        """Goes on from the state `training`, with the settings of today."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": training["optimizer"]["state"], "param_groups": groups})
+        self.auxiliary.load_state_dict(training.get("auxiliary", {}))
+        if training.get("scaler"):
+            self.scaler.load_state_dict(training["scaler"])
+        torch.set_rng_state(training["random"])
+        self.iteration = training["iteration"]
 
 
 def clip_groups(losses: nn.Module) -> list[list[nn.Parameter]]:

@@ -10,6 +10,7 @@ as dicts of dotted keys, how each named model differs from the defaults; `--set 
 import argparse
 import ast
 import difflib
+import math
 import sys
 import types
 import typing
@@ -547,7 +548,7 @@ def _convert(value: Any, kind: Any, separators: str = ";,") -> Any:
             raise ValueError
         return int(value)
     if kind is float:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not math.isfinite(float(value)):
             raise ValueError
         return float(value)
     if kind is str:
@@ -582,7 +583,10 @@ _FRACTIONS = (
     *("detection.conf_threshold", "detection.nms_threshold", "postprocess.score_threshold"),
     *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability", "train.static_translation"),
 )
-_NOT_NEGATIVE = ("train.clip_grad_norm", "train.semantic_loss", "tracking.max_track_age")
+_NOT_NEGATIVE = (
+    *("train.learning_rate", "train.momentum", "train.weight_decay", "train.gamma", "train.max_frame_distance"),
+    *("train.clip_grad_norm", "train.semantic_loss", "tracking.max_track_age"),
+)
 _ANGLES = ("train.static_rotation", "train.static_shear")
 _RANGES = ("train.static_scale",)
 

@@ -27,7 +27,7 @@ from data.export import ObjectRow, write_csv, write_mots
 from data.results import write_results
 from data.row_journal import ENDING, RowJournal
 from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter, open_source
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 from utils.structures import InputError, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,11 @@ Kind = Literal["video", "images", "image"]
 KINDS: tuple[Kind, ...] = ("video", "images", "image")
 SWITCHES = ("masks", "bboxes", "text", "scores")  # of what is drawn, each --display_<name>=True|False
 
-VIDEO_OPTIONS = (
-    *("classes", "scene_cut", "frame_rate", *(f"display_{name}" for name in SWITCHES), "display_trails", "display_fps"),
-    *("save_csv", "save_mots", "show", "show_frame"),
-)  # besides KINDS
+FOLLOW_OPTIONS = (  # of the files that --show does without
+    *(f"display_{name}" for name in SWITCHES),
+    *("display_trails", "display_fps", "save_csv", "save_mots"),
+)
+VIDEO_OPTIONS = ("classes", "scene_cut", "frame_rate", *FOLLOW_OPTIONS, "show", "show_frame")  # besides KINDS
 DEFAULT_FOLDER = Path("results")
 
 
@@ -164,7 +165,7 @@ def write_picture(picture: np.ndarray, path: str | os.PathLike) -> None:
     """Writes a picture [h,w,3] uint8 RGB in the format of the suffix of `path`, whole or not at all.
 
     Raises:
-        InputError: there is no such format.
+        InputError: there is no such format, or it cannot be written there.
     """
     path = Path(path)
     try:
@@ -203,6 +204,7 @@ class StreamFiles:
     `tracks` counts the tracks of each class, and `written` lists what is there.
 
     The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory, but for `mots` all are.
+    A journal of that name, of a run that was killed, is kept under another.
     When the block ends with an exception, the journal and whole pictures of "images" stay; to have the files of what
     was done, catch it inside.
 
@@ -265,10 +267,12 @@ class StreamFiles:
         """Takes one frame: what was found in it, and how it is drawn, [h,w,3] uint8 RGB.
 
         Raises:
-            InputError: the frames of a video are not of one size, or a picture cannot be written.
+            InputError: the frames of a video, or with `mots` of whatever, are not of one size, or a picture cannot be
+                written.
         """
+        self._check_size(picture, name or f"frame {index}")
         if self.kind == "video":
-            self._write_frame(picture, time_s, name or f"frame {index}")
+            self._write_frame(picture, time_s)
         else:
             path = self.target / (name or f"{index:06d}.png") if self.kind == "images" else self.target
             write_picture(picture, path)
@@ -279,7 +283,16 @@ class StreamFiles:
         self.num_frames = index + 1
         self._journal.append(rows, self.num_frames)
 
-    def _write_frame(self, picture: np.ndarray, time_s: float, name: str) -> None:
+    def _check_size(self, picture: np.ndarray, name: str) -> None:
+        needs_one = "a video" if self.kind == "video" else "MOTS text" if self._mots else None
+        if needs_one and self._size_hw not in (None, picture.shape[:2]):
+            (height, width), (first_height, first_width) = picture.shape[:2], self._size_hw
+            raise InputError(
+                f"{name}: is {width}×{height}, the frames before it {first_width}×{first_height}: "
+                f"{needs_one} has one size"
+            )
+
+    def _write_frame(self, picture: np.ndarray, time_s: float) -> None:
         if self._size_hw is None:
             sound = self.source.name if Path(self.source.name).is_file() else None
             writer = VideoWriter(self.target, self.source.frame_rate, picture.shape[:2], audio_from=sound)
@@ -287,11 +300,6 @@ class StreamFiles:
                 self._writer = self._stack.enter_context(writer)
             except OSError as error:
                 raise InputError(f"{self.target}: cannot be written ({error.strerror or error})") from None
-        elif picture.shape[:2] != self._size_hw:
-            (height, width), (first_height, first_width) = picture.shape[:2], self._size_hw
-            raise InputError(
-                f"{name}: is {width}×{height}, the frames before it {first_width}×{first_height}: a video has one size"
-            )
         self._writer.write(picture, time_s)
 
     def __exit__(
@@ -317,8 +325,9 @@ class StreamFiles:
             written.append(self.beside(".csv"))
         if self._mots:
             results = journal.results(num_frames)
-            write_mots(results, self.class_names, self._size_hw, self.beside("_mots"), self.beside("").name)
-            written.append(self.beside("_mots"))
+            folder = make_folder(self.beside("_mots"))
+            write_mots(results, self.class_names, self._size_hw, folder, self.beside("").name)
+            written.append(folder)
         journal.path.unlink()
         self.written = written
 

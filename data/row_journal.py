@@ -5,10 +5,12 @@ python -m data.row_journal out.json.partial         # writes out.json, and remov
 
 import argparse
 import json
+import logging
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +18,8 @@ from data.export import ObjectRow
 from data.journal import Journal, json_line
 from data.results import track_result, write_results
 from utils.structures import InputError, VideoResult
+
+logger = logging.getLogger(__name__)
 
 ENDING = ".partial"  # behind the name of the results file that a journal is for
 
@@ -34,6 +38,12 @@ class RowJournal(Journal):
         super().__init__(path, header)
         self.num_frames = 0
         self._last_places: dict[int, int] = {}  # by track, in the order of first appearance
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
+        """A new, empty journal; one that is there already is kept under another name."""
+        _put_aside(Path(path))
+        return super().create(path, header)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -96,17 +106,43 @@ class RowJournal(Journal):
 
     def _take(self, content: dict) -> bool:
         if "before" in content:
+            if not _is_row(content) or content["before"] != self._last_places.get(content["track_id"]):
+                return False
             self._last_places[content["track_id"]] = self._end
             self.num_frames = max(self.num_frames, content["frame"] + 1)
-        elif "num_frames" in content:
-            self.num_frames = content["num_frames"]
-        else:
+            return True
+        num_frames = content.get("num_frames")
+        if type(num_frames) is not int or num_frames < self.num_frames:
             return False
+        self.num_frames = num_frames
         return True
+
+
+def _is_row(line: dict) -> bool:
+    """Whether a line has what `_row` and results need, all of its type; `shifted` may be missing."""
+    for column in fields(ObjectRow):
+        value = line.get(column.name, column.default)
+        if type(value) is not column.type and not (column.type is float and type(value) is int):
+            return False
+    return line["frame"] >= 0
 
 
 def _row(line: dict) -> ObjectRow:
     return ObjectRow(**{key: line[key] for key in _ROW_KEYS if key in line})
+
+
+def _put_aside(path: Path) -> None:
+    """Renames a journal to the first name OUT.1.json.partial, OUT.2.json.partial, … free for it and its results."""
+    if not path.is_file():
+        return
+    results = path.with_name(path.name.removesuffix(ENDING))
+    for number in count(1):
+        free = results.with_name(f"{results.stem}.{number}{results.suffix}")
+        kept = free.with_name(free.name + ENDING)
+        if not free.exists() and not kept.exists():
+            break
+    path.rename(kept)
+    logger.warning("%s is of another run; python -m data.row_journal %s makes results of it", path, kept)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

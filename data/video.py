@@ -391,12 +391,17 @@ class SceneCuts:
     to change to another of 4×4×4 colours to make one frame's histogram the other's, and the pixels differ by more than
     20 levels of 255 on average. A pan keeps the histogram, a change of light or slow motion the pixels. A flash counts
     as a cut, a dissolve does not.
+
+    Raises:
+        InputError: `threshold` is outside 0…1.
     """
 
     DEFAULT_THRESHOLD = 0.3
     MIN_DIFFERENCE = 20.0
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD):
+        if not 0 <= threshold <= 1:
+            raise InputError(f"the threshold of a scene cut must lie in 0…1, not {threshold}")
         self.threshold = threshold
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 

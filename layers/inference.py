@@ -54,7 +54,7 @@ class FusedConv2d(nn.Module):
             self._winograd = self._winograd or WinogradConv2d(self.weight, self.bias, self.relu)
             return self._winograd(x)
         fused = torch.ops.mkldnn._convolution_pointwise
-        weight = self._packed_for(x.shape)
+        weight = self._packed_for(x.shape[1:])
         if other is None:
             return fused(x, weight, self.bias, *self.geometry, "relu" if self.relu else "none", [], "")
         return fused.binary(
@@ -62,9 +62,10 @@ class FusedConv2d(nn.Module):
         )
 
     def _packed_for(self, shape: torch.Size) -> Tensor:
+        """The weights as oneDNN wants them for images of `shape` (Cin, H, W), however many there are."""
         if shape not in self._packed:
             reorder = torch.ops.mkldnn._reorder_convolution_weight
-            self._packed[shape] = reorder(self.weight, *self.geometry, list(shape))
+            self._packed[shape] = reorder(self.weight, *self.geometry, [1, *shape])
         return self._packed[shape]
 
 

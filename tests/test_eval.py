@@ -194,6 +194,18 @@ def test_max_videos_score_threshold_and_top_k(checkpoint, data, whole_run, tmp_p
     assert results["--cross_class_nms=False"] != whole
 
 
+def test_a_folder_for_results_is_refused_before_anything_runs(checkpoint, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "load_model", lambda *_: pytest.fail("loaded"))
+    assert command.main(arguments(checkpoint, data, tmp_path)) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_folder_for_overlays_is_bad_input(checkpoint, data, tmp_path, capsys):
+    (tmp_path / "r_display").touch()
+    assert command.main(arguments(checkpoint, data, tmp_path / "r.json", "--display")) == 2
+    assert "r_display: cannot be made a folder" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------------ pictures, timings
 
 
@@ -254,6 +266,7 @@ def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoin
         (["--precision=fp16"], "fp16 needs a GPU"),
         (["--deform_backend=mmcv"], "no deformable convolution called mmcv"),
         (["--baseline"], "--baseline needs --benchmark"),
+        (["--mask_det_file=/"], "/: is a folder; --mask_det_file names the file to write"),
     ],
 )
 def test_what_cannot_be_run_is_bad_input(checkpoint, data, tmp_path, capsys, monkeypatch, options, message):

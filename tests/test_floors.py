@@ -13,6 +13,7 @@ FOLDERS = ("layers", "data", "utils")
 FLOOR_0 = ("utils.structures", "utils.files", "utils.rle")
 MAY_IMPORT = {
     **{name: () for name in FLOOR_0},
+    "utils.files": ("utils.structures",),
     "utils.rle": ("utils.structures", "utils._eval_kernels"),
     **{folder: (*FLOOR_0, folder) for folder in FOLDERS},
     "backbone": (*FLOOR_0, "layers"),
@@ -114,6 +115,7 @@ def test_every_dependency_is_imported_and_every_import_declared():
     [
         ("utils.structures", "import torch", True),
         ("utils.structures", "from utils.files import atomic_write", False),
+        ("utils.files", "from utils.structures import InputError", True),
         ("utils.files", "from . import timer", False),
         ("utils.rle", "from utils.structures import InputError\nfrom utils import _eval_kernels", True),
         ("utils.rle", "from utils import files", False),

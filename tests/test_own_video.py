@@ -393,6 +393,8 @@ def test_only_a_camera_has_a_window(run, frames, monkeypatch):
         (["--video=note.txt:out.mp4"], "note.txt: cannot be opened as a video"),
         (["--video=frames:out.avi"], "must end in .mp4"),
         (["--video=frames:frames/1.png/out.mp4"], "cannot be written"),
+        (["--images=frames:note.txt/drawn"], "note.txt/drawn: cannot be made a folder"),
+        (["--images=frames:note.txt", "--show=anchors"], "note.txt: cannot be made a folder"),
         (["--images=frames:frames"], "would replace the input"),
         (["--image=frames:out.png"], "is not one picture"),
         (["--images=frames:out", "--classes=hexagon"], "unknown class 'hexagon'"),
@@ -400,6 +402,15 @@ def test_only_a_camera_has_a_window(run, frames, monkeypatch):
         (["--images=frames:out", "--frame_rate=0"], "frame rate"),
         (["--images=frames:out", "--resume"], "--resume is for data sets"),
         (["--images=frames:out", "--split=train"], "--split is for data sets"),
+        (["--images=frames:out", "--num_workers=0"], "--num_workers is for data sets"),
+        *(
+            (["--images=frames:out", "--show=anchors", f"--{option}"], "does nothing with --show")
+            for option in ("save_csv", "save_mots", "save_details", "benchmark", "display_fps", "display_masks=False")
+        ),
+        (["--images=frames:out", "--scene_cut=2"], "must lie in 0…1, not 2.0"),
+        (["--images=frames:out", "--scene_cut=nan"], "must lie in 0…1, not nan"),
+        (["--images=frames:out", "--scene_cut=-1", "--show=anchors"], "must lie in 0…1, not -1.0"),
+        (["--scene_cut=0"], "--scene_cut is for one's own video"),
         (["--display_trails"], "--display_trails is for one's own video"),
         (["--images=frames:out", "--show_frame=3"], "--show_frame needs --show"),
         (["--images=frames:out", "--show=shift", "--show_frame=9"], "no frame 9"),

@@ -165,10 +165,13 @@ def test_a_name_that_tells_nothing_needs_the_config(checkpoint):
     assert STMask.from_pretrained(other, config=DEMO, device="cpu").config.name == DEMO
 
 
-def test_a_checkpoint_that_fits_another_config_better_is_refused_by_name(tmp_path):
+def test_a_checkpoint_that_fits_another_config_better_is_refused_by_name(tmp_path, monkeypatch):
     state = load_model("STMask_plus_resnet50_ada").state_dict()
     assert better_config(state, get_config("STMask_plus_resnet50_config"), 100) == "STMask_plus_resnet50_ada_config"
     assert better_config(state, get_config("STMask_plus_resnet50_ada_YTVIS2021_config"), 0) is None
+    nameless = {**MODELS["STMask_plus_resnet50_ada_config"], "dataset.class_names": ()}
+    for module in ("stmask", "data.config"):  # a config of one's own, whose classes are those of its data
+        monkeypatch.setattr(f"{module}.MODELS", {"STMask_mine_config": nameless, **MODELS})
     path = tmp_path / "STMask_plus_resnet50.pth"
     save_state_dict(state, path)
     with pytest.raises(InputError, match=r"fits STMask_plus_resnet50_ada_config .*missing.*unexpected") as error:

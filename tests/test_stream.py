@@ -191,6 +191,7 @@ def test_a_hard_cut_resets_and_slow_motion_does_not(model, frames):
         assert (shift == shift[0]).all() and shift[0] > 0
     assert not any(frame.is_cut for frame in model.stream(shots))
     assert not any(frame.is_cut for frame in model.stream(shots, scene_cut=1.0))
+    assert [frame.is_cut for frame in model.stream(shots, scene_cut=0.0)] == [False, False, True, False]
     assert 0 < SceneCuts.DEFAULT_THRESHOLD < 1
 
 

@@ -164,6 +164,34 @@ def test_resuming_with_another_seed_or_batch_is_refused(data, straight, tmp_path
     assert "--batch_size=2" in capsys.readouterr().err
     assert command.main(arguments(data, tmp_path, f"--resume={path}", "--accumulate=2")) == 2
     assert "--accumulate=1" in capsys.readouterr().err
+    for other in ("train.optimizer=sgd", "train.freeze_batch_norm=true", "train.semantic_loss=0"):
+        assert command.main(arguments(data, tmp_path, f"--resume={path}", f"--set={other}")) == 2
+        assert "other --set train" in capsys.readouterr().err
+
+
+def test_a_state_that_does_not_fit_and_a_name_that_tells_nothing_are_refused(data, straight, tmp_path, capsys):
+    (path,) = straight.glob("STMask_demo_*_4.pth")
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    state = load_training_state(path)
+    torch.save({name: value for name, value in state.items() if name != "optimizer"}, copy.with_suffix(".state"))
+    assert command.main(arguments(data, tmp_path, f"--resume={copy}")) == 2
+    assert "delete it to resume with the weights only" in capsys.readouterr().err
+    nameless = tmp_path / "weights.ckpt"
+    nameless.write_bytes(path.read_bytes())
+    assert command.main(arguments(data, tmp_path, f"--config={DEMO}", f"--resume={nameless}")) == 2
+    assert "tells no iteration" in capsys.readouterr().err
+
+
+def test_what_is_resumed_goes_on_with_the_settings_of_today(tmp_path):
+    first = trainer(*PLAIN[1:], f"--save_folder={tmp_path}")
+    first.step(two_clips())
+    first.save()
+    (path,) = tmp_path.glob("*.pth")
+    second = trainer(*PLAIN[1:], "--decay=0.25")
+    second.resume(path)
+    assert second.optimizer.param_groups[0]["weight_decay"] == 0.25
+    assert second.optimizer.state_dict()["state"].keys() == first.optimizer.state_dict()["state"].keys()
 
 
 # ------------------------------------------------------------------------------------------------ two processes
@@ -470,6 +498,13 @@ def test_bad_input_is_exit_code_2(line, words, tmp_path, monkeypatch, capsys):
     assert error.startswith("train.py: error: ") and words in error
 
 
+def test_a_save_folder_that_is_a_file_is_refused_at_the_start(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command.Trainer, "step", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").touch()
+    assert command.main(arguments(data, tmp_path / "file", f"--config={DEMO}")) == 2
+    assert f"{tmp_path / 'file'}: cannot be made a folder" in capsys.readouterr().err
+
+
 def test_a_missing_starting_point_says_what_to_do(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     line = arguments(data, tmp_path, "--config=STMask_plus_resnet50_config")
@@ -477,6 +512,26 @@ def test_a_missing_starting_point_says_what_to_do(data, tmp_path, monkeypatch, c
     assert command.main(line) == 2
     error = capsys.readouterr().err
     assert "weights/yolact_plus_resnet50_54_800000.pth" in error and "train.pretrained=" in error
+
+
+@pytest.mark.parametrize(
+    "option", ["--max_iter=0", "--validation_epoch=-1", "--num_workers=-1", "--seed=-1", "--batch_size=0"]
+)
+def test_numbers_that_are_too_low_are_refused(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.parse_arguments([option])
+    assert "must be at least" in capsys.readouterr().err
+
+
+def test_a_validation_without_annotations_is_refused_at_the_start(data, tmp_path, capsys):
+    valid = data / "annotations" / "valid.json"
+    content = json.loads(valid.read_text())
+    del content["annotations"]
+    bare = tmp_path / "valid.json"
+    bare.write_text(json.dumps(content))
+    line = arguments(data, tmp_path, f"--config={DEMO}", "--validation_epoch=1", f"--set=dataset.valid.ann_file={bare}")
+    assert command.main(line) == 2
+    assert "--split=train_sub" in capsys.readouterr().err
 
 
 def test_print_config_prints_the_overrides(capsys):
@@ -558,6 +613,16 @@ def test_only_what_is_named_is_trained():
     moved = {name for name, tensor in ours.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert {name.split(".")[0] for name in moved} == {"TemporalNet", "prediction_layers"}
     assert all(name.startswith(("TemporalNet.", "prediction_layers.0.track_")) for name in moved)
+
+
+def test_the_temporal_net_alone_takes_a_step_where_no_clip_shows_an_object_twice():
+    ours = trainer("--set=train.only=TemporalNet", PLAIN[1], "--set=train.semantic_loss=0")
+    batch = two_clips()
+    apart = ClipBatch(batch.frames[1:], batch.targets[1:])
+    before = ours.model.TemporalNet.fc.weight.detach().clone()
+    assert ours.step(apart)["B_shift"] == 0
+    ours.step(batch)
+    assert not torch.equal(ours.model.TemporalNet.fc.weight, before)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ python -m utils.checkpoint results/train_demo/latest weights/STMask_demo.pth --h
 
 import argparse
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -67,10 +68,9 @@ def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_na
     Raises:
         InputError: none there, or of several models and no `config_name`.
     """
-    path = Path(path)
+    folder, path = _searched_folder(path), Path(path)
     if path.name not in SEARCH_WORDS or path.exists():
         return path
-    folder = path.parent if path.parent != Path(".") else Path("weights")
     found: dict[str, list[tuple[int, float, Path]]] = {}
     for file in sorted(folder.glob("*.pth")):
         name = CheckpointName.parse(file)
@@ -93,7 +93,7 @@ def load_state_dict(path: str | Path) -> StateDict:
     Names written by DataParallel lose their "module." prefix.
 
     Raises:
-        InputError: no such file, not a checkpoint, or not a plain state dict.
+        InputError: no such file, not a checkpoint, not a plain state dict, or with values that are not finite.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,6 +107,9 @@ def load_state_dict(path: str | Path) -> StateDict:
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain or not state:
         raise InputError(f"{path}: not a plain state dict (name → tensor); save `model.state_dict()`")
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise InputError(f"{path}: {broken[0]} holds values that are not finite; take a checkpoint from before that")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
@@ -192,22 +195,29 @@ def publish(source: Path, target: Path, half: bool = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Write a checkpoint's weights, to give them away.")
-    parser.add_argument("source", type=Path, help="checkpoint, or FOLDER/latest of a folder with those of one model")
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.checkpoint", description="Write a checkpoint's weights, to give them away."
+    )
+    parser.add_argument(
+        "source", help="checkpoint, or [FOLDER/]latest of a folder with those of one model (default: weights)"
+    )
     parser.add_argument("target", type=Path, help="file to write; its name should tell the config (weights/README.md)")
     parser.add_argument("--half", action="store_true", help="as float16: half the size")
     options = parser.parse_args(arguments)
     try:
-        source = options.source
-        if source.name in SEARCH_WORDS and not source.exists():
-            parsed = map(CheckpointName.parse, source.parent.glob("*.pth"))
-            source = find_checkpoint(source, {name.model: name.model for name in parsed if name})
+        parsed = map(CheckpointName.parse, _searched_folder(options.source).glob("*.pth"))
+        source = find_checkpoint(options.source, {name.model: name.model for name in parsed if name})
         publish(source, options.target, options.half)
     except InputError as error:
         print(f"utils.checkpoint: error: {error}", file=sys.stderr)
         return 2
     print(f"{options.target}: {options.target.stat().st_size / 2**20:.1f} MiB, sha256 {fingerprint(options.target)}")
     return 0
+
+
+def _searched_folder(path: str | Path) -> Path:
+    """Where `find_checkpoint` looks for what `path` stands for: weights, unless it names a folder, as ./latest does."""
+    return Path(os.path.dirname(path) or "weights")
 
 
 def _examples(names: Iterable[str], count: int = 2) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from utils.structures import InputError
+
 CHUNK = 2**16  # characters of a JSON list that are read at a time
 
 
@@ -22,21 +24,46 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
     The bytes go to a temporary file in the same folder (created if missing), are flushed to disk and renamed over
     `path`; after a crash or an exception `path` holds what it held before. `mode` is "w" (UTF-8 text) or "wb".
+
+    Raises:
+        InputError: `path` is a folder, or nothing can be put there.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    if os.path.isdir(path):  # Path.is_dir raises where the name is too long
+        raise InputError(f"{path}: cannot be written: it is a folder; name a file")
+    make_folder(path.parent)
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise _not_written(path, error) from None
     try:
         with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        try:
+            os.replace(temporary, path)
+        except OSError as error:
+            raise _not_written(path, error) from None
     except BaseException:
         os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """The folder `path`, made if it is missing, with those above it.
+
+    Raises:
+        InputError: it cannot be made; a file is there, say.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made a folder: {error.strerror}; choose another place") from None
+    return path
 
 
 def read_json_list(
@@ -107,6 +134,10 @@ def _next_entry(decoder: json.JSONDecoder, text: str, file: IO) -> tuple[Any, st
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
     return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
+
+
+def _not_written(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {error.strerror}; choose another place")
 
 
 def _umask() -> int:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from utils.device import peak_memory_mib
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 from utils.structures import InputError
 
 logger = logging.getLogger(__name__)
@@ -51,9 +51,10 @@ class TrainingLog:
         gives seconds.
 
         Raises:
-            InputError: `path` is no such log, or there is no TensorBoard, or its folder cannot be used.
+            InputError: `path` is no such log, or there is no TensorBoard, or a folder cannot be used.
         """
         self.path = path
+        make_folder(path.parent)  # here, so that a training that cannot write does not begin
         self.num_iterations = num_iterations
         self.clips_per_step = clips_per_step
         # First, because it may fail; steps from the one after the last kept are the ones to drop.
@@ -137,7 +138,7 @@ class TrainingLog:
         self._last = self._clock()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import PIL.Image
 
 from data.convert.coco import TRACK_KEYS
@@ -30,6 +31,11 @@ from utils.structures import InputError
 
 logger = logging.getLogger(__name__)
 
+# Formats that hold only text or numbers tell truth with these, in whatever case.
+_TRUTH = dict.fromkeys(("true", "1", "1.0", "yes"), True) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "none", ""), False
+)
+
 
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kind: str | None = None) -> Annotations:
     """The tracks of a data set in Datumaro's format `kind`, or the one it recognises; all its labels are kept.
@@ -38,7 +44,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kin
 
     Raises:
         InputError: Datumaro is not installed or cannot read it, `images` is missing, an item has no picture, or a shape
-            no class or no track.
+            no class or no track, or attributes that cannot be used.
     """
     if images is None:
         raise InputError("datumaro: say --images, the folder of the frames; what it reads need not list all of them")
@@ -112,24 +118,42 @@ def _add(
         kind = shape.type.name
         if kind not in ("mask", "polygon", "bbox", "rotated_bbox", "ellipse"):
             skipped[kind] += 1
-        elif not shape.attributes.get("outside"):
+        elif not _is_set(shape, "outside", f"{where}: a {kind}"):
             if shape.label is None:
                 raise InputError(f"{where}: a {kind} has no label")
+            if not 0 <= shape.label < len(labels):
+                raise InputError(f"{where}: a {kind} has the label {shape.label}, of {len(labels)} counted from 0")
             key = labels[shape.label], _track_id(shape, f"{where}: a {kind}")
             (exact if kind in ("mask", "polygon") else coarse).setdefault(key, []).append(shape)
     for key, parts in (coarse | exact).items():
         for shape in parts:
-            is_mask = shape.type.name == "mask"
-            segmentation = mask_to_rle(shape.image) if is_mask else [[float(x) for x in shape.as_polygon()]]
-            is_crowd = bool(shape.attributes.get("is_crowd"))
+            if shape.type.name == "mask":
+                segmentation = mask_to_rle(shape.image)
+            else:  # x y x y …, but of a rotated box (x, y), …
+                segmentation = [np.asarray(shape.as_polygon(), float).ravel().tolist()]
+            is_crowd = _is_set(shape, "is_crowd", f"{where}: a {shape.type.name}")
             collector.add(key, key[0], frame_index, segmentation, where, is_crowd)
+
+
+def _is_set(shape: Any, name: str, where: str) -> bool:
+    """Whether an attribute is there and true, be it in words."""
+    value = shape.attributes.get(name)
+    truth = _TRUTH.get(str(value).strip().lower())
+    if truth is None:
+        raise InputError(f"{where}: {name} must be true or false, not {str(value)[:80]!r}")
+    return truth
 
 
 def _track_id(shape: Any, where: str) -> int | str:
     for key in TRACK_KEYS:
         value = shape.attributes.get(key)
+        if isinstance(value, str):
+            return value
+        is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
+        if is_whole and not isinstance(value, bool):
+            return int(value)
         if value is not None:
-            return value if isinstance(value, str) else int(value)
+            raise InputError(f"{where}: {key} must be a whole number or text, not {str(value)[:80]!r}")
     if getattr(shape, "object_id", -1) >= 0:
         return shape.object_id
     raise InputError(f"{where}: has no track_id among its attributes: give all shapes of an object the same one")

@@ -80,7 +80,7 @@ def _read_pixels(path: Path) -> np.ndarray:
             if picture.mode not in ("P", "L"):
                 raise InputError(f"{path}: is a picture of colours ({picture.mode}), not of object numbers")
             return np.asarray(picture)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # the latter two of chunks that are damaged
         raise InputError(f"{path}: cannot be read as a picture ({error})") from None
 
 

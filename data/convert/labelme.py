@@ -136,7 +136,10 @@ def _segmentation(shape: dict, size_hw: tuple[int, int], where: str) -> list | d
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> dict:

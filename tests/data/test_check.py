@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from data import check
 from data.check import class_names, examine_annotations, natural_key
 from data.findings import Rule
+from tests.docs.pages import blocks
 from utils.structures import InputError
 
 IMAGE_RULES = {"NO_IMAGE", "UNREADABLE_IMAGE", "IMAGE_SIZE"}
@@ -252,6 +253,12 @@ def test_the_command_prints_findings_and_sums_and_exits_with_1(tmp_path, capsys)
     assert check.main([str(path), "--images", str(root)]) == 1
     assert "fault: video 2, b/0.png: an image cannot be decoded" in capsys.readouterr().out
     assert check.main([str(path), "--images", str(tmp_path / "gone")]) == 2
+
+
+def test_the_format_as_its_page_shows_it_is_faultless(tmp_path):
+    (example,) = blocks("docs/data.md", "json")
+    findings, summary = examine_annotations(write(tmp_path, json.loads(example)))
+    assert findings == [] and (summary.videos, summary.frames, summary.masks) == (1, 2, 1)
 
 
 def test_class_names_are_in_the_order_of_the_ids(tmp_path):

@@ -324,6 +324,7 @@ def test_labelme_pictures_elsewhere(tmp_path, images):
         ({"shapes": [shape(shape_type="line", points=[(0, 0), (1, 1)])]}, "a line of 2 points"),
         ({"shapes": [shape(points=[(0, 0, 0)] * 3)]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (float("nan"), 0), (1, 1)])]}, "a point must be x, y"),
+        ({"shapes": [shape(points=[(0, 0), (10**400, 0), (1, 1)])]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (10**12, 0), (1, 1)])]}, "far out of the frame"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="AAAA")]}, "no PNG"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="")]}, "no PNG"),
@@ -465,6 +466,15 @@ def test_davis_faults(tmp_path, capsys, images):
     assert_refused(tmp_path, capsys, ["davis", source], path, "a picture of colours (RGB)")
     path.write_bytes(b"no picture")
     assert_refused(tmp_path, capsys, ["davis", source], path, "cannot be read as a picture")
+
+
+@pytest.mark.parametrize("chunk", [b"IHDR", b"IDAT"])
+def test_a_chunk_whose_length_is_damaged_is_a_davis_fault(tmp_path, capsys, chunk):
+    path = write_indexed(tmp_path / "s" / "v" / "0.png", 3 * mask_of(0, 0, 2, 2))
+    content = bytearray(path.read_bytes())
+    content[content.index(chunk) - 1] = 1
+    path.write_bytes(content)
+    assert_refused(tmp_path, capsys, ["davis", tmp_path / "s"], path, "cannot be read as a picture")
 
 
 # ---------------------------------------------------------------------------------------------------- MOTS
@@ -646,6 +656,15 @@ def test_the_command_says_what_it_converted(tmp_path, capsys):
     source = ann_file(tmp_path, content())
     assert main(["ytvis", str(source), str(tmp_path / "out.json"), "--to", "coco"]) == 0
     assert capsys.readouterr().out == f"{tmp_path}/out.json: 2 videos, 4 frames, 3 tracks; classes: dog, cat\n"
+
+
+@pytest.mark.parametrize("target", ["taken", "file.txt/out.json"])
+def test_a_target_that_cannot_be_written_is_bad_input(tmp_path, capsys, target):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file.txt").touch()
+    assert main(["ytvis", str(ann_file(tmp_path, content())), str(tmp_path / target)]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith(f"data.convert: error: {tmp_path / target.split('/')[0]}: cannot be")
 
 
 @pytest.mark.parametrize("format", ["labelme", "davis", "mots"])

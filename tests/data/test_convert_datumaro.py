@@ -115,6 +115,18 @@ def test_cvat_as_our_own_reader(tmp_path, datumaro):
     assert comparable(converted(tmp_path, "datumaro", source.parent, kind="cvat", **options)) == expected
 
 
+def test_a_rotated_box_of_cvat(tmp_path, datumaro):
+    shape = cvat_shape(0, "box", xtl=1.0, ytl=1.0, xbr=5.0, ybr=3.0, rotation=90)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "clip.xml").write_text(CVAT.format(cvat_track(shape)))
+    write_image(tmp_path / "frames" / "clip" / "0.png")
+    options = {"images": tmp_path / "frames", "kind": "cvat"}
+    (entry,) = converted(tmp_path, "datumaro", tmp_path / "set", **options)["annotations"]
+    (polygon,) = entry["segmentations"][0]
+    corners = {(round(x), round(y)) for x, y in zip(polygon[::2], polygon[1::2], strict=True)}
+    assert corners == {(2, 0), (4, 0), (4, 4), (2, 4)} and entry["areas"][0] == 8
+
+
 def test_mots_pictures_as_our_own_reader(tmp_path, datumaro):
     folder = tmp_path / "set" / "train" / "instances"
     for frame, objects in enumerate(({1001: (0, 0), 2001: (3, 4)}, {2001: (2, 4), 2007: (0, 5)})):
@@ -148,6 +160,19 @@ def test_coco_with_track_ids_among_the_attributes(tmp_path, datumaro, images):
     assert comparable(result) == comparable(content(polygons=False))
 
 
+def test_attributes_in_words(tmp_path, datumaro, images):
+    told = {"track_id": 1.0, "outside": "0", "is_crowd": "False"}
+    shapes = [
+        datumaro.Bbox(1, 1, 3, 2, label=0, attributes=told),
+        datumaro.Bbox(4, 1, 3, 3, label=0, attributes={"track_id": "1", "outside": "no", "is_crowd": "TRUE"}),
+        datumaro.Bbox(0, 0, 1, 1, label=0, attributes={"track_id": 2, "outside": "true"}),
+    ]
+    item = datumaro.DatasetItem("b/10", annotations=shapes)
+    datumaro.Dataset.from_iterable([item], categories=["dog"]).export(str(tmp_path / "set"), "datumaro")
+    entries = converted(tmp_path, "datumaro", tmp_path / "set", images=images)["annotations"]
+    assert [(entry["areas"][1], entry["iscrowd"]) for entry in entries] == [(6, 0), (9, 1)]
+
+
 def test_boxes_count_where_nothing_better_is_there_and_lines_never(tmp_path, datumaro, images, caplog):
     told = {"label": 0, "attributes": {"instance_id": "a"}}
     shapes = [
@@ -168,6 +193,13 @@ def test_boxes_count_where_nothing_better_is_there_and_lines_never(tmp_path, dat
     [
         ("b/10", {"label": 0}, "has no track_id"),
         ("b/10", {"attributes": {"track_id": 1}}, "has no label"),
+        ("b/10", {"label": 1, "attributes": {"track_id": 1}}, "a bbox has the label 1, of 1 counted from 0"),
+        ("b/10", {"label": -1, "attributes": {"track_id": 1}}, "a bbox has the label -1"),
+        ("b/10", {"label": 0, "attributes": {"track_id": 1.7}}, "track_id must be a whole number or text, not '1.7'"),
+        ("b/10", {"label": 0, "attributes": {"track_id": [1]}}, "track_id must be a whole number or text"),
+        ("b/10", {"label": 0, "attributes": {"instance_id": True}}, "instance_id must be a whole number or text"),
+        ("b/10", {"label": 0, "attributes": {"track_id": 1, "is_crowd": "perhaps"}}, "is_crowd must be true or false"),
+        ("b/10", {"label": 0, "attributes": {"track_id": 1, "outside": 2}}, "outside must be true or false, not '2'"),
         ("b/12", {"label": 0, "attributes": {"track_id": 1}}, "no picture of 'b/12'"),
         ("gone/10", {"label": 0, "attributes": {"track_id": 1}}, "holds no pictures"),
     ],
@@ -181,6 +213,14 @@ def test_faults(tmp_path, capsys, datumaro, images, item, told, message):
     error = refusal(capsys, "datumaro", tmp_path / "set", tmp_path / "out.json", "--images", images)
     assert message in error
     assert not (tmp_path / "out.json").exists()
+
+
+def test_without_categories_there_are_no_labels(tmp_path, capsys, datumaro, images):
+    shape = datumaro.Bbox(1, 1, 3, 2, label=0, attributes={"track_id": 1})
+    item = datumaro.DatasetItem("b/10", annotations=[shape])
+    datumaro.Dataset.from_iterable([item]).export(str(tmp_path / "set"), "datumaro")
+    error = refusal(capsys, "datumaro", tmp_path / "set", tmp_path / "out.json", "--images", images)
+    assert "a bbox has the label 0, of 0 counted from 0" in error
 
 
 def test_what_it_cannot_read(tmp_path, capsys, datumaro, images):

@@ -201,11 +201,21 @@ def test_an_exception_leaves_no_video_and_no_results_but_what_results_can_be_mad
 def test_what_cannot_be_written_at_the_end_is_kept(tmp_path):
     (tmp_path / "out.json").mkdir()
     with (
-        pytest.raises(OSError),
+        pytest.raises(InputError, match="out.json: cannot be written"),
         StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
     ):
         files.add(rows(0), pictures(1)[0], 0, 0.0)
     assert sorted(os.listdir(tmp_path)) == ["out.json", "out.json.partial", "out.mp4"]
+
+
+def test_a_file_in_the_place_of_the_folder_for_mots_is_bad_input(tmp_path):
+    (tmp_path / "out_mots").touch()
+    with (
+        pytest.raises(InputError, match="out_mots: cannot be made a folder"),
+        StreamFiles(FrameIterable([]), "images", tmp_path / "out", CLASS_NAMES, mots=True) as files,
+    ):
+        files.add(rows(0), pictures(1)[0], 0, 0.0)
+    assert (tmp_path / "out.json.partial").exists()
 
 
 def test_the_tracks_of_each_class_are_counted(tmp_path):
@@ -227,6 +237,41 @@ def test_a_video_of_two_sizes_is_refused(tmp_path):
         with pytest.raises(InputError, match=r"b\.png: is 48×20, the frames before it 32×24"):
             files.add([], pictures(1, (20, 48))[0], 1, 0.1, "b.png")
     assert len(list(VideoFile(tmp_path / "out.mp4"))) == 1
+
+
+def test_mots_text_of_two_sizes_is_refused_and_pictures_of_two_are_not(tmp_path):
+    first, second = pictures(1)[0], pictures(1, (20, 48))[0]
+    with StreamFiles(FrameIterable([]), "images", tmp_path / "out", CLASS_NAMES, mots=True) as files:
+        files.add(rows(0), first, 0, 0.0, "a.png")
+        with pytest.raises(InputError, match=r"b\.png: is 48×20, the frames before it 32×24: MOTS text has one size"):
+            files.add(rows(1, size_hw=(20, 48)), second, 1, 0.1, "b.png")
+    assert os.listdir(tmp_path / "out") == ["a.png"]
+    assert len(read_results(tmp_path / "out.json")[0]["segmentations"]) == 1
+    assert sorted(os.listdir(tmp_path / "out_mots")) == ["labels.txt", "out.txt"]
+    with StreamFiles(FrameIterable([]), "images", tmp_path / "both", CLASS_NAMES) as files:
+        files.add(rows(0), first, 0, 0.0, "a.png")
+        files.add(rows(1, size_hw=(20, 48)), second, 1, 0.1, "b.png")
+    assert sorted(os.listdir(tmp_path / "both")) == ["a.png", "b.png"]
+
+
+def test_the_journal_of_a_killed_run_outlives_the_same_command(tmp_path, caplog):
+    def write():
+        with StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
+            files.add(rows(0), pictures(1)[0], 0, 0.0)
+
+    killed = row_journal.RowJournal.create(tmp_path / "out.json.partial", {"rows_of": "in.mp4"})
+    killed.append(rows(0, count=2), 1)
+    content = killed.path.read_bytes()
+    write()
+    (record,) = [record for record in caplog.records if record.name == "data.row_journal"]
+    assert f"python -m data.row_journal {tmp_path / 'out.1.json.partial'}" in record.getMessage()
+    assert sorted(os.listdir(tmp_path)) == ["out.1.json.partial", "out.json", "out.mp4"]
+    assert (tmp_path / "out.1.json.partial").read_bytes() == content
+    assert row_journal.main([str(tmp_path / "out.1.json.partial")]) == 0
+    assert len(read_results(tmp_path / "out.1.json")) == 2
+    killed.path.write_bytes(content)
+    write()  # of the first, the results are there
+    assert sorted(os.listdir(tmp_path)) == ["out.1.json", "out.2.json.partial", "out.json", "out.mp4"]
 
 
 @pytest.mark.parametrize(

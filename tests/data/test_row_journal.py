@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from data import row_journal
 from data.export import ObjectRow, video_results
 from data.results import read_results
 from data.row_journal import RowJournal, main
@@ -92,10 +93,47 @@ def test_details_are_kept_if_the_run_asked_for_them(path, details):
     assert found == ([seven, two] if details else [(None, None)] * 2)
 
 
-def test_rows_of_a_journal_from_before_there_were_shifted_ones_are_not_shifted(path):
-    fill(RowJournal.create(path, HEADER))
-    path.write_bytes(path.read_bytes().replace(b', "shifted": false', b"").replace(b', "shifted": true', b""))
+def test_rows_of_a_journal_from_before_there_were_shifted_ones_are_not_shifted(path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(row_journal, "_ROW_KEYS", tuple(key for key in row_journal._ROW_KEYS if key != "shifted"))
+        fill(RowJournal.create(path, HEADER))
+    assert b"shifted" not in path.read_bytes()
     assert [entry.shifted for entry in RowJournal.open(path).rows()] == [False] * len(ROWS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({key: None} for key in ("frame", "track_id", "label", "score", "rle", "time_s")),
+        {"frame": "1"},
+        {"frame": -1},
+        {"track_id": [7]},
+        {"shifted": 3},
+        {"before": 5},
+        {"before": "x"},
+        {"before": None},
+    ],
+)
+def test_a_damaged_row_is_named(path, capsys, changes):
+    journal = fill(RowJournal.create(path, HEADER), [[row(0, 7)], [row(1, 7)]])
+    lines = path.read_text().splitlines()
+    assert json.loads(lines[3])["before"] == len(lines[0]) + 1
+    lines[3] = json.dumps({**json.loads(lines[3]), **changes})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=r"out\.json\.partial: line 4 is damaged"):
+        RowJournal.open(path)
+    assert main([str(path)]) == 2 and capsys.readouterr().err.count("\n") == 1 and journal.path.exists()
+
+
+@pytest.mark.parametrize(
+    "line", ['{"before": null}', '{"num_frames": null}', '{"num_frames": "2"}', '{"num_frames": 0}', "{}", "[]"]
+)
+def test_a_damaged_line_is_named(path, line):
+    fill(RowJournal.create(path, HEADER), [[row(0, 7)]])
+    with open(path, "a") as file:
+        file.write(f'{line}\n{{"num_frames": 2}}\n')
+    with pytest.raises(InputError, match="line 4 is damaged"):
+        RowJournal.open(path)
 
 
 @pytest.mark.parametrize(

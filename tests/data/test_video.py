@@ -616,6 +616,14 @@ def test_a_cut_is_told_from_motion_and_light():
     assert is_cut(scenes[0])
     strict = SceneCuts(threshold=1.0)
     assert [strict(frame) for frame in scenes] == [False, False]
+    easy = SceneCuts(threshold=0.0)
+    assert [easy(frame) for frame in scenes] == [False, True]
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_threshold_that_no_cut_can_have_is_refused(threshold):
+    with pytest.raises(InputError, match="must lie in 0…1, not"):
+        SceneCuts(threshold)
 
 
 def test_cuts_are_marked_on_the_frames():

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 import layers.threads
 from layers import deform_conv
 from layers.deform_conv import ModulatedDeformConv2d, available_backends, deform_backend, deformable_conv2d
+from layers.products import PackedMatrices, can_pack
 from utils.structures import InputError
 
 needs_native = pytest.mark.skipif("native" not in available_backends(), reason="the native kernel is not built")
@@ -512,3 +513,19 @@ def test_native_is_for_the_cpu_alone():
         deformable_conv2d(*arguments)
     with deform_backend("auto"):
         assert deformable_conv2d(*arguments).device.type == "meta"
+
+
+@needs_native
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="oneDNN is not here")
+def test_products_are_packed_in_inference_alone(monkeypatch):
+    made = []
+    monkeypatch.setattr(deform_conv, "PackedMatrices", lambda *line: made.append(line) or PackedMatrices(*line))
+    layer, x = ModulatedDeformConv2d(4, 6, 3, 1), torch.randn(1, 4, 7, 6)
+    with deform_backend("native"):
+        trained = layer(x)
+        with torch.no_grad():
+            layer(x)
+        assert made == []
+        with torch.inference_mode():
+            near(layer(x), trained.detach())
+    assert len(made) == 1

@@ -20,7 +20,7 @@ def test_any_number_of_rows(groups, count):
     torch.testing.assert_close(products.double(), expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(("device", "dtype"), [("meta", torch.float32), ("cpu", torch.float64)])
+@pytest.mark.parametrize(("device", "dtype"), [("meta", torch.float32), ("cpu", torch.float64), ("cpu", torch.float16)])
 def test_other_devices_and_dtypes_are_not_packed(device, dtype):
     assert not can_pack(torch.device(device), dtype)
 

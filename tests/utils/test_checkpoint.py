@@ -176,6 +176,12 @@ def test_the_word_alone_searches_weights(tmp_path, monkeypatch):
     assert find_checkpoint("latest", WEIGHT_NAMES) == Path("weights") / f"{BASE}_1_2.pth"
 
 
+def test_the_word_in_a_folder_that_is_named_searches_that_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"{BASE}_1_2.pth").touch()
+    assert find_checkpoint("./latest", WEIGHT_NAMES) == Path(f"{BASE}_1_2.pth")
+
+
 def test_a_file_of_that_very_name_is_itself(folder):
     files = folder("latest", f"{BASE}_1_2.pth")
     assert found(files, "latest") == "latest"
@@ -201,6 +207,12 @@ def refused(path):
     assert str(path) in message
     assert "weights_only" not in message  # torch's own message tells how to load it all the same, unsafely
     return message
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"fc.weight": torch.ones(2), "fc.bias": torch.tensor([0.0, float("nan")])}, path)
+    assert "fc.bias holds values that are not finite" in refused(path)
 
 
 def test_saved_is_loaded_again(tmp_path):
@@ -387,6 +399,29 @@ def test_published_weights_are_the_latest_in_half_the_size(tmp_path, capsys):
     assert published["weight"].float().equal(load_state_dict(source)["weight"])
     assert target.stat().st_size < 0.55 * source.stat().st_size
     assert fingerprint(target) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"), [("latest", "weights"), ("./latest", "."), ("weights/latest", "weights")]
+)
+def test_what_is_published_is_looked_for_where_checkpoints_are(tmp_path, monkeypatch, source, folder):
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate((".", "weights")):
+        save_state_dict({"weight": torch.full((2,), float(number))}, tmp_path / name / f"model{number}_0_1.pth")
+    assert main([source, "out/model.pth"]) == 0
+    assert load_state_dict("out/model.pth")["weight"][0] == [".", "weights"].index(folder)
+
+
+def test_a_target_that_is_a_folder_is_bad_input(tmp_path, capsys):
+    save_state_dict(STATE, tmp_path / "model.pth")
+    assert main([str(tmp_path / "model.pth"), str(tmp_path)]) == 2
+    assert f"utils.checkpoint: error: {tmp_path}: cannot be written: it is a folder" in capsys.readouterr().err
+
+
+def test_help_says_how_it_is_called(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith("usage: python -m utils.checkpoint ")
 
 
 def test_weights_too_large_for_half_precision_are_refused(tmp_path, capsys):

@@ -4,7 +4,8 @@ import os
 import pytest
 
 from utils import files
-from utils.files import NotAList, atomic_write, read_json_list
+from utils.files import NotAList, atomic_write, make_folder, read_json_list
+from utils.structures import InputError
 
 
 def test_text_is_written_as_utf8(tmp_path):
@@ -58,10 +59,46 @@ def test_an_exception_creates_no_file(tmp_path):
 
 def test_a_rename_that_fails_leaves_nothing_behind(tmp_path):
     taken = tmp_path / "taken"
-    (taken / "inside").mkdir(parents=True)
-    with pytest.raises(OSError), atomic_write(taken) as file:
+    with pytest.raises(InputError, match="taken: cannot be written"), atomic_write(taken) as file:
         file.write("text")
+        (taken / "inside").mkdir(parents=True)
     assert os.listdir(tmp_path) == ["taken"]
+
+
+def test_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="it is a folder; name a file"), atomic_write(tmp_path):
+        pytest.fail("written")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["file/a.txt", "file/folder/a.txt", f"{'long' * 100}.txt"])
+def test_where_nothing_can_be_put_is_bad_input(tmp_path, name):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(InputError, match="cannot be .*; choose another place") as caught, atomic_write(tmp_path / name):
+        pytest.fail("written")
+    assert str(caught.value).startswith(str(tmp_path)) and "\n" not in str(caught.value)
+    assert (tmp_path / "file").read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="to root every folder is open")
+def test_a_folder_that_may_not_be_written_to_is_bad_input(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="Permission denied"), atomic_write(tmp_path / "a.txt"):
+        pytest.fail("written")
+
+
+def test_what_goes_wrong_inside_the_block_is_not_of_the_target(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
+        (tmp_path / "gone").read_text()
+
+
+def test_a_folder_is_made_or_refused(tmp_path):
+    for _ in range(2):
+        assert make_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "a"):
+        with pytest.raises(InputError, match=f"{path}: cannot be made a folder"):
+            make_folder(path)
 
 
 def test_missing_folders_are_made(tmp_path):

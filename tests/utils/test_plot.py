@@ -183,7 +183,7 @@ def test_curves_reach_the_pixels_of_the_picture(tmp_path):
         (["--output=curves.png", "--labels=a,b"], "--labels has 2 names for 1 logs"),
         (["--output=curves.png", "--smooth=0"], "--smooth must be at least 1"),
         ([], "--output"),
-        (["--output=demo_log.jsonl/curves.png"], "curves.png: cannot be written"),
+        (["--output=demo_log.jsonl/curves.png"], "demo_log.jsonl: cannot be made a folder"),
         (["missing.jsonl", "--output=curves.png"], "missing.jsonl: cannot be read"),
         (["bad.jsonl", "--output=curves.png"], "bad.jsonl, line 2: not JSON"),
         (["empty.jsonl", "--output=curves.png"], "empty: the log has nothing to draw"),

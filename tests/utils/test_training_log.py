@@ -275,6 +275,12 @@ def test_without_tensorboard_nothing_of_it_is_imported_or_written(tmp_path, monk
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_is_a_file_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot be made a folder"):
+        make_log(tmp_path / "file" / "demo_log.jsonl")
+
+
 def test_a_folder_for_tensorboard_that_is_a_file_is_refused(tmp_path):
     pytest.importorskip("tensorboard")
     (tmp_path / "board").write_text("taken")

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from utils.files import make_folder
 from utils.structures import InputError
 from utils.viewer.content import Content
 from utils.viewer.server import PAGE_TYPES, page_file
@@ -23,7 +24,7 @@ def export_page(content: Content, folder: str | os.PathLike) -> Path:
     if folder.exists():
         raise InputError(f"{folder}: is there already; delete it, or choose another place")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
             whole = Path(temporary, "page")
             _write(content, whole)
