@@ -119,6 +119,11 @@ def _multiplies_bfloat16() -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+@torch.compiler.assume_constant_result
+def _knows_autocast(device_type: str) -> bool:
+    return torch.amp.is_autocast_available(device_type)
+
+
 def deformable_conv2d(
     features: Tensor,
     offsets: Tensor,
@@ -139,7 +144,7 @@ def deformable_conv2d(
     """
     device_type = features.device.type
     out_dtype = weight.dtype
-    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+    if _knows_autocast(device_type) and torch.is_autocast_enabled(device_type):
         out_dtype = torch.get_autocast_dtype(device_type)
     native = _runs_native(device_type)
     sample_dtype = torch.promote_types(weight.dtype, torch.float32)

@@ -1,6 +1,6 @@
 """How far our numbers are from those recorded of the published network.
 
-    python -m tests.parity                # a table: largest relative error per recorded array and config
+    python -m tests.parity [DEVICE]       # a table: largest relative error per recorded array and config
 
 Relative errors are the largest absolute difference divided by the largest absolute recorded value of the array.
 tests/fixtures/reference/README.md says what each array is and how far a float64 run of the original is from it.
@@ -9,6 +9,7 @@ tests/fixtures/reference/README.md says what each array is and how far a float64
 import json
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,8 @@ from layers.postprocess import postprocess
 from layers.temporal_fusion import correlate, fuse
 from stmask import STMask, VideoTracker
 from tests.fixtures.reference import fill, inputs
-from utils.structures import FrameMeta, FrameTargets
+from utils.device import pick_device
+from utils.structures import ClipBatch, FrameMeta, FrameTargets
 
 REFERENCE = Path(__file__).parent / "fixtures" / "reference"
 RECORDED = ("STMask_plus_resnet50", "STMask_plus_resnet50_ada")
@@ -42,6 +44,7 @@ class Comparison:
     relative: float = 0.0
 
     def add(self, ours, recorded, scale: float | None = None) -> None:
+        ours = ours.cpu() if isinstance(ours, Tensor) else ours
         ours, recorded = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
         assert ours.shape == recorded.shape, f"{ours.shape} instead of {recorded.shape}"
         if recorded.size:
@@ -51,8 +54,10 @@ class Comparison:
 
 
 @cache
-def load_model(name: str, fusion: bool = True) -> STMask:
+def load_model(name: str, fusion: bool = True, device: str = "cpu") -> STMask:
     """The network `name` with the recipe's weights."""
+    if device != "cpu":
+        return deepcopy(load_model(name, fusion)).to(pick_device(device))
     folder = REFERENCE / name
     recipe = json.loads((folder / "recipe.json").read_text())
     shapes = json.loads((folder / f"keys_{name}_config.json").read_text())
@@ -79,17 +84,17 @@ def frame_meta(video: int, frame: int) -> FrameMeta:
 
 
 @torch.inference_mode()
-def compare_forward(name: str) -> dict[str, Comparison]:
+def compare_forward(name: str, device: str = "cpu") -> dict[str, Comparison]:
     """Every array of forward.npz that inference has: stage by stage, head outputs, temporal fusion."""
     recorded = np.load(REFERENCE / name / "forward.npz")
-    model = load_model(name)
-    images = clip(1)[:2]
+    model = load_model(name, device=device)
+    images = clip(1)[:2].to(model.device)
     stages = model.backbone(images)
     levels = model.fpn(stages[1:])
     _, shared = model.prediction_layers[0](levels)
     p = model(images)
     fused = fuse(p.fusion_features[:1], p.fusion_features[1:], 11)
-    boxes = torch.as_tensor(recorded["temporal_box"])
+    boxes = torch.as_tensor(recorded["temporal_box"], device=model.device)
     regression, coefficients = model.TemporalNet(fused, boxes)
     sampled = {f"backbone{i}": x for i, x in enumerate(stages)}
     sampled |= {f"fpn{i}": x for i, x in enumerate(levels)}
@@ -134,6 +139,7 @@ class TrackingComparison:
     results: list[dict] = field(default_factory=list)
 
     def same(self, what: str, ours, recorded) -> None:
+        ours = ours.cpu().numpy() if isinstance(ours, Tensor) else ours
         if not np.array_equal(ours, recorded):
             self.discrete.append(f"{what}: {ours} instead of {recorded}")
 
@@ -161,9 +167,9 @@ def recorded_frames(path: Path) -> Iterator[tuple[int, int, dict[str, np.ndarray
 
 
 @cache
-def compare_tracking(name: str, nms: str, fusion: bool) -> TrackingComparison:
+def compare_tracking(name: str, nms: str, fusion: bool, device: str = "cpu") -> TrackingComparison:
     """The recorded clips through a `VideoTracker` each, post-processing and the final list."""
-    model = load_model(name, fusion)
+    model = load_model(name, fusion, device)
     prefix = "" if fusion else "notf_"
     out = TrackingComparison()
     tracker = builder = None
@@ -174,31 +180,31 @@ def compare_tracking(name: str, nms: str, fusion: bool) -> TrackingComparison:
             builder = VideoResultBuilder(video, len(clip(video)), inputs.ORI_SHAPE[:2], tuple(range(1, 41)))
         where = f"video {video} frame {frame}"
         with torch.inference_mode():
-            predictions = model(clip(video)[frame][None])
+            predictions = model(clip(video)[frame][None].to(model.device))
             tracks = tracker.update(predictions)
             detections = tracker.detector(predictions)
         if fusion:
             candidates = predictions.class_logits[0].softmax(-1)[:, 1:].amax(1) > model.config.detection.conf_threshold
             out.same(f"{where} candidates", int(candidates.sum()), rows["n_cand"])
             out.same(f"{where} known objects", len(tracker.known), rows["n_prev"])
-            out.same(f"{where} detections", detections.labels.numpy(), rows["nms_class"])
+            out.same(f"{where} detections", detections.labels, rows["nms_class"])
             out.near("nms_box", detections.boxes, rows["nms_box"])
             out.near("nms_score", detections.scores, rows["nms_score"])
-        out.same(f"{where} ids", tracks.track_ids.numpy(), rows["box_ids"])
-        out.same(f"{where} labels", tracks.labels.numpy(), rows["class"])
+        out.same(f"{where} ids", tracks.track_ids, rows["box_ids"])
+        out.same(f"{where} labels", tracks.labels, rows["class"])
         out.near("box", tracks.boxes, rows["box"])
         out.near("score", tracks.scores, rows["score"])
         out.near("mask_coeff", tracks.mask_coeffs, rows["mask_coeff"])
         if "centerness" in rows:
             out.near("centerness", tracks.centerness, rows["centerness"])
-        binary = (tracks.masks > 0.5).flatten(1).numpy()
+        binary = (tracks.masks > 0.5).flatten(1).cpu().numpy()
         out.mask_flips += int(np.unpackbits(np.packbits(binary, axis=1) ^ rows["mask_bits"]).sum())
         out.mask_pixels += binary.size
         out.near("mask_mean", tracks.masks.mean(dim=(1, 2)), rows["mask_mean"])
 
         objects = postprocess(tracks, frame_meta(video, frame), score_threshold=0.05)
-        out.same(f"{where} reported ids", objects.track_ids.numpy(), rows["post_ids"])
-        out.same(f"{where} reported labels", objects.labels.numpy(), rows["post_class"])
+        out.same(f"{where} reported ids", objects.track_ids, rows["post_ids"])
+        out.same(f"{where} reported labels", objects.labels, rows["post_class"])
         out.near("post_box", objects.boxes_px, rows["post_box"])
         out.near("post_score", objects.scores, rows["post_score"])
         builder.add(frame, objects)
@@ -265,19 +271,20 @@ class TrainingComparison:
 
 
 @cache
-def compare_training(name: str) -> TrainingComparison:
+def compare_training(name: str, device: str = "cpu") -> TrainingComparison:
     """One SGD step on the recorded batch."""
     recorded = json.loads((REFERENCE / name / "train.json").read_text())
     recorded_match = np.load(REFERENCE / name / "train_match.npz")
-    model = load_for_training(name)
-    frames, targets = training_batch()
+    model = load_for_training(name).to(pick_device(device))
+    batch = ClipBatch(*training_batch()).to(model.device)
+    frames, targets = batch.frames, batch.targets
     criterion = MultiBoxLoss.from_config(model.config)
     predictions = model(frames)
     matches = 0
     for index, truth in enumerate(truth for clip in targets for truth in clip):
         ours = match(predictions.anchors, predictions.class_logits[index].detach(), truth)
-        matches += int((ours.labels.numpy() != recorded_match["conf_t"][index]).sum())
-        matches += int((ours.targets.numpy() != recorded_match["idx_t"][index]).sum())
+        matches += int((ours.labels.cpu().numpy() != recorded_match["conf_t"][index]).sum())
+        matches += int((ours.targets.cpu().numpy() != recorded_match["idx_t"][index]).sum())
     losses = criterion(model, predictions, targets)
     sum(losses.values()).backward()
     named = dict(model.named_parameters())
@@ -303,12 +310,13 @@ def compare_training(name: str) -> TrainingComparison:
 
 
 def main() -> int:
+    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     print(f"{'config':28} {'recording':18} {'array':22} {'relative':>10} {'absolute':>10}")
     for name in RECORDED:
-        for key, comparison in compare_forward(name).items():
+        for key, comparison in compare_forward(name, device).items():
             print(f"{name:28} {'forward':18} {key:22} {comparison.relative:10.1e} {comparison.absolute:10.1e}")
     for name, nms, fusion in RUNS:
-        run = compare_tracking(name, nms, fusion)
+        run = compare_tracking(name, nms, fusion, device)
         recording = f"{'' if fusion else 'notf_'}tracking_{nms}"
         for key, comparison in run.values.items():
             print(f"{name:28} {recording:18} {key:22} {comparison.relative:10.1e} {comparison.absolute:10.1e}")
@@ -322,7 +330,7 @@ def main() -> int:
             f"masks differ, by at most {max(pixels)} pixels; score by at most {score:.1e}"
         )
     for name in RECORDED:
-        step = compare_training(name)
+        step = compare_training(name, device)
         for key in ("losses", "losses_after", "gradient_norms", "parameter_norms"):
             values = getattr(step, key).values()
             print(f"{name:28} {'train':18} {key:22} {max(values):10.1e} (median {np.median(list(values)):.1e})")

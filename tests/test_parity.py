@@ -6,6 +6,7 @@ In the recorded clips no two detections tie within tolerance, so orders, ids and
 import json
 
 import pytest
+import torch
 
 from tests.parity import (
     RECORDED,
@@ -18,6 +19,8 @@ from tests.parity import (
     compare_training,
     load_model,
 )
+
+DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 # Relative to the largest recorded value; five times what a float32 run differs from a float64 run of the original.
 FORWARD_TOLERANCE = {"priors": 1e-7, "conf_softmax_every4": 2e-4}
@@ -49,17 +52,19 @@ def test_state_dict_has_the_published_names_shapes_and_order(name):
     assert list(ours.items()) == list(recorded.items())
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", RECORDED)
-def test_network_stage_by_stage(name):
-    differences = compare_forward(name)
+def test_network_stage_by_stage(name, device):
+    differences = compare_forward(name, device)
     assert len(differences) == 28
     too_far = {k: c.relative for k, c in differences.items() if c.relative > FORWARD_TOLERANCE.get(k, 2e-5)}
     assert not too_far
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "nms", "fusion"), RUNS)
-def test_whole_clips_are_tracked_as_recorded(name, nms, fusion):
-    run = compare_tracking(name, nms, fusion)
+def test_whole_clips_are_tracked_as_recorded(name, nms, fusion, device):
+    run = compare_tracking(name, nms, fusion, device)
     assert run.discrete == []
     assert set(run.values) >= {"box", "score", "mask_coeff", "mask_mean", "post_box", "post_score"}
     assert not {k: c.absolute for k, c in run.values.items() if c.absolute > TRACKING_TOLERANCE[k]}
@@ -67,18 +72,20 @@ def test_whole_clips_are_tracked_as_recorded(name, nms, fusion):
     assert run.mask_flips <= 5
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "nms", "fusion"), RUNS)
-def test_final_list_is_the_recorded_one(name, nms, fusion):
+def test_final_list_is_the_recorded_one(name, nms, fusion, device):
     recorded = json.loads((REFERENCE / name / f"{'' if fusion else 'notf_'}results_{nms}.json").read_text())
-    pixels, score = compare_results(compare_tracking(name, nms, fusion).results, recorded)
+    pixels, score = compare_results(compare_tracking(name, nms, fusion, device).results, recorded)
     assert len(pixels) > 80
     assert max(pixels) <= 2  # a pixel on the 0.5 edge may fall either way in float32
     assert score < 2e-4
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", RECORDED)
-def test_a_training_step_is_the_recorded_one(name):
-    step = compare_training(name)
+def test_a_training_step_is_the_recorded_one(name, device):
+    step = compare_training(name, device)
     assert step.matches == 0
     assert step.frozen == []
     assert len(step.losses) == 7 and max(step.losses.values()) < 1e-4

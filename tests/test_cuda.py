@@ -1,0 +1,121 @@
+"""What a GPU must do as a CPU does; tests/test_parity.py, whose tests run on it too, says that the numbers are right.
+
+All of this is skipped where there is no GPU.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import train as command
+from data.synthetic import generate
+from layers.deform_conv import deformable_conv2d
+from stmask import Network, STMask, VideoTracker
+from tests.parity import RECORDED, clip, load_for_training, load_model, training_batch
+from utils.checkpoint import load_state_dict, load_training_state
+from utils.device import peak_memory_mib, pick_device
+from utils.distributed import World
+from utils.structures import ClipBatch
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+WEIGHTS = Path(__file__).parent.parent / "weights" / "STMask_demo.pth"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return generate(tmp_path_factory.mktemp("data") / "ShapesVIS", train_videos=3, valid_videos=1, workers=1)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (3, 5), (5, 3)])
+@pytest.mark.parametrize("modulated", [False, True])
+def test_deformable_convolution_and_its_gradients_are_those_of_the_cpu(kernel, modulated):
+    generator = torch.Generator().manual_seed(0)
+    taps = kernel[0] * kernel[1]
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    shapes = [(2, 16, 9, 14), (2, 2 * taps, 9, 14), (8, 16, *kernel), (8,), (2, taps, 9, 14)]
+    values = [torch.randn(shape, generator=generator) for shape in shapes[: 5 if modulated else 4]]
+
+    def run(device):
+        inputs = [value.to(device).requires_grad_() for value in values]
+        out = deformable_conv2d(*inputs, padding=padding)
+        out.square().sum().backward()
+        return [out.detach().cpu(), *(x.grad.cpu() for x in inputs)]
+
+    pick_device("cuda")  # float32 is float32 from here on
+    for ours, expected in zip(run("cuda"), run("cpu"), strict=True):
+        assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", RECORDED)
+def test_the_fused_network_says_what_the_plain_one_does(name, precision):
+    model = load_model(name, device="cuda")
+    images = clip(1)[:2].to(model.device)
+    with torch.inference_mode():
+        expected, found = model(images), Network(model, precision)(images)
+    limit = {"fp32": 1e-5, "bf16": 0.1, "fp16": 0.02}[precision]
+    for field in ("box_deltas", "class_logits", "mask_coeffs", "embeddings", "prototypes"):
+        ours, plain = getattr(found, field).float(), getattr(expected, field)
+        assert (ours - plain).norm() < limit * plain.norm(), field
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_says_its_losses_of_the_recorded_batch(precision):
+    model = load_for_training(RECORDED[0])
+    options = command.parse_arguments(["--device=cuda", f"--precision={precision}", "--batch_size=2"])
+    losses = {}
+    for device in ("cpu", "cuda"):
+        options.precision = "fp32" if device == "cpu" else precision
+        world = World(pick_device(device))
+        network = command.NetworkLosses(model.to(world.device), options, world)
+        losses[device] = network(ClipBatch(*training_batch()).to(world.device))
+    for name, loss in losses["cuda"].items():
+        expected = losses["cpu"][name].item()
+        assert loss.item() == pytest.approx(expected, rel=1e-4 if precision == "fp32" else 0.1), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_training_is_interrupted_resumed_and_read_on_a_cpu(data, tmp_path, precision):
+    def arguments(iterations, *more):
+        return [
+            *("--config=STMask_demo_config", "--batch_size=2", f"--max_iter={iterations}", "--num_workers=1"),
+            *(f"--save_folder={tmp_path}", "--set=input.size_hw=64,96", f"--set=dataset.root={data}"),
+            *("--device=cuda", f"--precision={precision}", *more),
+        ]
+
+    assert command.main(arguments(4)) == 0
+    assert command.main(arguments(6, "--resume=latest")) == 0
+    (path,) = tmp_path.glob("STMask_demo_*_6.pth")
+    assert all(x.device.type == "cpu" and x.isfinite().all() for x in load_state_dict(path).values())
+    assert load_training_state(path)["iteration"] == 6
+    model = STMask.from_pretrained(path, device="cpu")
+    assert VideoTracker(model).step(torch.zeros(3, 64, 96)).boxes.device.type == "cpu"
+
+
+def test_a_stream_finds_the_same_objects_and_its_state_goes_on(data):
+    (video,) = (data / "valid" / "JPEGImages").iterdir()
+    found = {}
+    for device in ("cpu", "cuda"):
+        model = STMask.from_pretrained(WEIGHTS, device=device)
+        found[device] = [(f.track_ids.tolist(), np.asarray(f.boxes_px)) for f in model.stream(video)]
+    for (ids, boxes), (cpu_ids, cpu_boxes) in zip(found["cuda"], found["cpu"], strict=True):
+        assert ids == cpu_ids
+        assert np.abs(boxes - cpu_boxes).max(initial=0) <= 1
+    assert any(ids for ids, _ in found["cuda"])
+    assert peak_memory_mib(model.device) > 1
+
+
+def test_the_state_of_a_tracker_is_taken_over():
+    model = load_model(RECORDED[0], device="cuda")
+    images = clip(1).to(model.device)
+    first, second = VideoTracker(model), VideoTracker(model)
+    for image in images[:3]:
+        first.step(image)
+    second.load_state_dict({name: value.cpu() for name, value in first.state_dict().items()})
+    for image in images[3:5]:
+        ours, expected = second.step(image), first.step(image)
+        assert ours.track_ids.tolist() == expected.track_ids.tolist()
+        assert torch.equal(ours.boxes, expected.boxes)
