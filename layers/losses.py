@@ -3,7 +3,7 @@
 Letters: I images of the batch (clip-major), A anchors, P positives (anchors that learn an instance) of all images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,47 +12,52 @@ from torch.nn import functional as F
 from torchvision.ops import distance_box_iou_loss
 
 from layers.box_utils import decode, encode, to_cxcywh
-from layers.mask_utils import assemble_masks
+from layers.mask_utils import assemble_batch
 from layers.matching import BACKGROUND, NEUTRAL, Match, match
 from layers.temporal_fusion import fuse
 from utils.structures import FrameTargets, FusionFeatures, Predictions
 
 BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
 NEGATIVES_PER_POSITIVE = 3
+MASK_PIXELS = 8 << 20  # of prototypes' size, at a time: a dozen numbers are kept of each
 TEMPERATURE = 0.1  # of the cosines in the contrastive track loss
 
 
 @dataclass(frozen=True)
 class Positives:
-    """The positives of a batch: `image` [P], `anchor` [P] and `target` [P] (row of the image's truth), `weights` [P]
-    1/(positives of the image), `boxes` [P,4] as predicted, `truth_boxes` [P,4], `instance_ids` [P]."""
+    """The positives of a batch: `image` [P], `anchor` [P] and `row` [P] in the truth of all images; `counts` [I] of
+    each image, `weights` [P] 1/count; `boxes` [P,4] as predicted, `truth_boxes` [P,4], `instance_ids` [P]."""
 
     image: Tensor
     anchor: Tensor
-    target: Tensor
+    row: Tensor
+    counts: Tensor
     weights: Tensor
     boxes: Tensor
     truth_boxes: Tensor
     instance_ids: Tensor
 
 
-def find_positives(predictions: Predictions, truths: Sequence[FrameTargets], matches: Sequence[Match]) -> Positives:
-    """The positives of I images in the order image, anchor; P = 0 is fine."""
-    labels = torch.stack([m.labels for m in matches])  # [I,A]
-    image, anchor = (labels > 0).nonzero(as_tuple=True)
-    target = torch.stack([m.targets for m in matches])[image, anchor]
-    counts = torch.bincount(image, minlength=len(truths))
-    # Rows of all images' truths one after another, to gather from at once.
-    offsets = torch.tensor([0, *(len(t) for t in truths[:-1])], device=image.device).cumsum(0)
-    row = offsets[image] + target
+def find_positives(
+    predictions: Predictions, truth: FrameTargets, matched: Match, truth_counts: Sequence[int]
+) -> Positives:
+    """The positives of I images in the order image, anchor; P = 0 is fine.
+
+    `truth` is that of all images one after another, `truth_counts` [I] how much of it is each image's.
+    """
+    image, anchor = (matched.labels > 0).nonzero(as_tuple=True)
+    counts = torch.bincount(image, minlength=len(truth_counts))
+    starts = torch.tensor([0, *truth_counts[:-1]]).cumsum(0).to(image.device)
+    row = starts[image] + matched.targets[image, anchor]
     return Positives(
         image=image,
         anchor=anchor,
-        target=target,
+        row=row,
+        counts=counts,
         weights=1 / counts[image].float(),
         boxes=decode(predictions.box_deltas[image, anchor].float(), predictions.anchors[anchor]),
-        truth_boxes=torch.cat([t.boxes for t in truths])[row],
-        instance_ids=torch.cat([t.instance_ids for t in truths])[row],
+        truth_boxes=truth.boxes[row],
+        instance_ids=truth.instance_ids[row],
     )
 
 
@@ -132,11 +137,12 @@ def contrastive_track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Te
     return (weights[paired] * per_positive).sum() / weights[paired].sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
-def mask_loss(masks: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
+def mask_loss(masks: Tensor, truth: Tensor, rows: Tensor, boxes: Tensor) -> Tensor:
     """Sum over pixels of BCE per mask [N], divided by the box's area in pixels.
 
-    `masks` [N,h,w] soft, resized bilinearly to those of `truth` [N,H,W] 0/1, H/h = W/w whole; `boxes` [N,4] normalised,
-    sides counted as at least one pixel. Where a mask is cropped to zero, a truth pixel costs BCE's cap of 100.
+    `masks` [N,h,w] soft, resized bilinearly to those of `truth` [M,H,W] 0/1, of which `rows` [N] are compared with,
+    H/h = W/w whole; `boxes` [N,4] normalised, sides counted as at least one pixel. Where a mask is cropped to zero, a
+    truth pixel costs BCE's cap of 100.
     """
     height, width = truth.shape[-2:]
     if len(masks) == 0:
@@ -146,17 +152,44 @@ def mask_loss(masks: Tensor, truth: Tensor, boxes: Tensor) -> Tensor:
         raise ValueError(f"truth {list(truth.shape)} is not a whole number of times the masks' {list(masks.shape)}")
     # Only a window around what is not zero, the same size for all masks, is resized and compared.
     inside = masks.detach() > 0
-    rows, columns = _window(inside.any(dim=2)), _window(inside.any(dim=1))
-    fine_rows, fine_columns = _finer(rows, scale), _finer(columns, scale)
+    rows_in, columns_in = _window(inside.any(dim=2)), _window(inside.any(dim=1))
+    fine_rows, fine_columns = _finer(rows_in, scale), _finer(columns_in, scale)
     number = torch.arange(len(masks), device=masks.device)[:, None, None]
-    window = masks[number, rows[:, :, None], columns[:, None, :]]
-    window_truth = truth[number, fine_rows[:, :, None], fine_columns[:, None, :]].to(masks.dtype)
+    window = masks[number, rows_in[:, :, None], columns_in[:, None, :]]
+    window_truth = truth[rows[:, None, None], fine_rows[:, :, None], fine_columns[:, None, :]].to(masks.dtype)
     size = (fine_rows.shape[1], fine_columns.shape[1])
     resized = F.interpolate(window[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     pixels = F.binary_cross_entropy(resized.clamp(0, 1), window_truth, reduction="none").sum(dim=(1, 2))
-    left_out = truth.flatten(1).sum(dim=1, dtype=masks.dtype) - window_truth.sum(dim=(1, 2))
+    left_out = truth.flatten(1).sum(dim=1, dtype=masks.dtype)[rows] - window_truth.sum(dim=(1, 2))
     sides = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor((width, height))
     return (pixels + 100 * left_out) / sides.clamp(min=1).prod(dim=1)
+
+
+def mask_losses(
+    prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, counts: Tensor, truth: Tensor, rows: Tensor
+) -> Tensor:
+    """`mask_loss` [N] of the masks of I images' objects, one image's after another's, each cropped to its box.
+
+    `prototypes` [I,h,w,K], `mask_coeffs` [N,K] before tanh, `boxes` [N,4], `counts` [I] of objects; `truth` [M,H,W] and
+    `rows` [N] as for `mask_loss`. Only so many images at a time as their masks have `MASK_PIXELS` together.
+    """
+    losses = [mask_coeffs.new_zeros(0)]
+    pixels = prototypes.shape[1] * prototypes.shape[2]
+    counts = counts.tolist()
+    for images, mine in _runs(counts, MASK_PIXELS // pixels):
+        masks = assemble_batch(prototypes[images].float(), mask_coeffs[mine], boxes[mine], counts[images])
+        losses.append(mask_loss(masks, truth, rows[mine], boxes[mine]))
+    return torch.cat(losses)
+
+
+def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[slice, slice]]:
+    """(images, objects) of runs of images with at most `most` objects, or one image; `counts` of objects of each."""
+    start = begin = total = 0
+    for image, count in enumerate([*counts, most + 1]):
+        if total and total + count > most:
+            yield slice(start, image), slice(begin, begin + total)
+            start, begin, total = image, begin + total, 0
+        total += count
 
 
 def _window(inside: Tensor) -> Tensor:
@@ -257,20 +290,17 @@ class MultiBoxLoss:
         self, model: nn.Module, predictions: Predictions, targets: Sequence[Sequence[FrameTargets]]
     ) -> dict[str, Tensor]:
         truths = [truth for clip in targets for truth in clip]
-        matches = [
-            match(predictions.anchors, logits, truth)
-            for logits, truth in zip(predictions.class_logits.detach(), truths, strict=True)
-        ]
-        positives = find_positives(predictions, truths, matches)
-        labels = torch.stack([m.labels for m in matches])
+        truth = FrameTargets.cat(truths)
+        matched = match(predictions.anchors, predictions.class_logits.detach(), truths)
+        positives = find_positives(predictions, truth, matched, [len(frame) for frame in truths])
         losses = self._box_losses(predictions, positives, len(truths))
-        losses["C"] = 6.125 * self._class_loss(predictions, positives, labels, len(targets)) / len(truths)
-        losses["M"] = 6.125 * self._mask_loss(predictions, positives, truths) / len(truths)
+        losses["C"] = 6.125 * self._class_loss(predictions, positives, matched.labels, len(targets)) / len(truths)
+        losses["M"] = 6.125 * self._mask_loss(predictions, positives, truth) / len(truths)
         embeddings = predictions.embeddings[positives.image, positives.anchor].float()
         compared = map(self.gather, (embeddings, positives.instance_ids, positives.weights))
         losses["T"] = contrastive_track_loss(*compared) if self.contrastive else 5 * track_loss(*compared)
         if hasattr(model, "TemporalNet"):
-            losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets)
+            losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets, truth)
         return losses
 
     def _box_losses(self, predictions: Predictions, positives: Positives, num_images: int) -> dict[str, Tensor]:
@@ -296,17 +326,12 @@ class MultiBoxLoss:
 
         return class_loss(predictions.class_logits, labels, positives.weights, self.weights_by_position, gather=gather)
 
-    def _mask_loss(self, predictions: Predictions, positives: Positives, truths: Sequence[FrameTargets]) -> Tensor:
+    def _mask_loss(self, predictions: Predictions, positives: Positives, truth: FrameTargets) -> Tensor:
         """The sum over positives, by weight, of the mask loss in the box that crops the mask."""
         crops = grow_boxes(positives.boxes.detach()) if self.crop_with_predicted_box else positives.truth_boxes
-        total = predictions.prototypes.sum() * 0
-        for index, truth in enumerate(truths):  # by image: the masks of all at once would not fit
-            mine = positives.image == index
-            coeffs = predictions.mask_coeffs[index, positives.anchor[mine]].float()
-            masks = assemble_masks(predictions.prototypes[index].float(), coeffs, crops[mine])
-            per_mask = mask_loss(masks, truth.masks[positives.target[mine]], crops[mine])
-            total = total + (positives.weights[mine] * per_mask).sum()
-        return total
+        coeffs = predictions.mask_coeffs[positives.image, positives.anchor].float()
+        per_mask = mask_losses(predictions.prototypes, coeffs, crops, positives.counts, truth.masks, positives.row)
+        return (positives.weights * per_mask).sum() + predictions.prototypes.sum() * 0
 
     def _shift_losses(
         self,
@@ -314,26 +339,32 @@ class MultiBoxLoss:
         predictions: Predictions,
         positives: Positives,
         targets: Sequence[Sequence[FrameTargets]],
+        truth: FrameTargets,
     ) -> dict[str, Tensor]:
-        """B_shift and M_shift: means over a clip's positives whose instance is in its second frame too."""
-        features = predictions.fusion_features
-        if self.detach_features:
-            features = FusionFeatures(features.pyramid.detach(), features.shared.detach())
+        """B_shift and M_shift: means over a clip's positives whose instance is in its second frame too; `truth` is that
+        of all images."""
+        first = (positives.image % 2 == 0).nonzero().squeeze(1)
+        owner = torch.repeat_interleave(torch.tensor([len(frame) for clip in targets for frame in clip]))
+        in_second = owner.to(first.device) == positives.image[first][:, None] + 1
+        same = (positives.instance_ids[first][:, None] == truth.instance_ids) & in_second  # [P,M]
+        which, partner = same.nonzero(as_tuple=True)
+        found = first[which]
+        clip = positives.image[found] // 2
+        counts = torch.bincount(clip, minlength=len(targets))
+        weights = 1 / counts[clip].float()
         box_total = mask_total = predictions.prototypes.sum() * 0
-        for clip, (_, second) in enumerate(targets):
-            image = 2 * clip
-            mine = positives.image == image
-            same = positives.instance_ids[mine][:, None] == second.instance_ids[None]  # [P,N]
-            found = mine.nonzero().squeeze(1)[same.any(dim=1)]
-            if len(found) == 0:
-                continue
-            partner = same[same.any(dim=1)].int().argmax(dim=1)
-            fused = fuse(features[image : image + 1], features[image + 1 : image + 2], self.patch_size)
-            deltas, changes = temporal_net(fused, positives.boxes[found].detach())
-            boxes = second.boxes[partner]
+        if len(found):
+            features = predictions.fusion_features
+            if self.detach_features:
+                features = FusionFeatures(features.pyramid.detach(), features.shared.detach())
+            fused = fuse(features[::2], features[1::2], self.patch_size)
+            deltas, changes = temporal_net(fused, positives.boxes[found].detach(), clip)
+            boxes = truth.boxes[partner]
             wanted = encode(boxes, to_cxcywh(positives.truth_boxes[found]))
-            box_total = box_total + F.smooth_l1_loss(deltas.float(), wanted, reduction="none").sum(dim=1).mean()
-            coeffs = predictions.mask_coeffs[image, positives.anchor[found]].detach().float() + changes.float()
-            masks = assemble_masks(predictions.prototypes[image + 1].detach().float(), coeffs, boxes)
-            mask_total = mask_total + mask_loss(masks, second.masks[partner], boxes).mean()
+            per_box = F.smooth_l1_loss(deltas.float(), wanted, reduction="none").sum(dim=1)
+            box_total = (weights * per_box).sum()
+            coeffs = predictions.mask_coeffs[positives.image[found], positives.anchor[found]].detach().float()
+            prototypes = predictions.prototypes[1::2].detach()
+            per_mask = mask_losses(prototypes, coeffs + changes.float(), boxes, counts, truth.masks, partner)
+            mask_total = (weights * per_mask).sum()
         return {"B_shift": 5 * box_total / len(targets), "M_shift": 6.125 * mask_total / len(targets)}

@@ -1,5 +1,7 @@
 """Masks from prototypes and coefficients (YOLACT, section 3.1), and their overlap."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,9 +32,16 @@ def assemble_masks(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor) -> Te
 
     `prototypes` [h,w,K], `mask_coeffs` [N,K] before tanh, `boxes` [N,4] normalised.
     """
-    height, width, _ = prototypes.shape
-    masks = torch.sigmoid(prototypes @ torch.tanh(mask_coeffs).t()).permute(2, 0, 1)
-    return masks * crop_window(boxes, height, width)
+    return assemble_batch(prototypes[None], mask_coeffs, boxes, [len(boxes)])
+
+
+def assemble_batch(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, counts: Sequence[int]) -> Tensor:
+    """As `assemble_masks`, of the objects of I images one after another: `prototypes` [I,h,w,K], and `counts` of
+    objects, I of them."""
+    height, width = prototypes.shape[1:3]
+    images = zip(prototypes, torch.tanh(mask_coeffs).split(counts), strict=True)
+    logits = torch.cat([(image @ coeffs.t()).permute(2, 0, 1) for image, coeffs in images])
+    return torch.sigmoid(logits) * crop_window(boxes, height, width)
 
 
 def mask_iou(masks: Tensor, others: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Which ground truth each anchor learns (YOLACT's matching, with STMask's classification-aware thresholds)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_convert
 
 from layers.box_utils import box_iou
@@ -16,8 +18,8 @@ BACKGROUND = 0
 
 @dataclass(frozen=True)
 class Match:
-    """What A anchors of an image learn: `labels` [A] int64 1…C, 0 background or −1 neither, and `targets` [A] int64,
-    the row of the instance (meaningful where the label is positive)."""
+    """What A anchors of I images learn: `labels` [I,A] int64 1…C, 0 background or −1 neither, and `targets` [I,A]
+    int64, the row of the instance in its image's truth (meaningful where the label is positive)."""
 
     labels: Tensor
     targets: Tensor
@@ -27,46 +29,56 @@ class Match:
 def match(
     anchors_cxcywh: Tensor,
     class_logits: Tensor,
-    truth: FrameTargets,
+    truths: Sequence[FrameTargets],
     positive_iou: float = 0.5,
     negative_iou: float = 0.4,
 ) -> Match:
-    """The match of anchors [A,4] with one image's truth; `class_logits` [A,C+1] are the network's current ones.
+    """The match of anchors [A,4] with the truth of I images; `class_logits` [I,A,C+1] are the network's current ones.
 
     An anchor over `positive_iou` learns its best instance, one below `negative_iou` background. Anchors that overlap
     two instances by more than `negative_iou` are neutral. An anchor over `positive_iou` gains 2/(1+exp(CE)) ≤ 1 of IoU,
-    CE being its present cross-entropy for the instance's label, and both limits rise by the mean gain: anchors that
-    classify worse than the mean drop out. Every instance keeps at least its best anchor. No instance: all background.
+    CE being its present cross-entropy for the instance's label, and both limits rise by the image's mean gain: anchors
+    that classify worse than the mean drop out. Every instance keeps at least its best anchor. No instance: all
+    background.
     """
-    num_anchors = len(anchors_cxcywh)
-    if len(truth) == 0:
-        empty = torch.zeros(num_anchors, dtype=torch.int64, device=anchors_cxcywh.device)
+    if not any(map(len, truths)):
+        empty = torch.zeros(class_logits.shape[:2], dtype=torch.int64, device=class_logits.device)
         return Match(empty, empty)
-    overlaps = box_iou(truth.boxes, box_convert(anchors_cxcywh, "cxcywh", "xyxy"))  # [N,A]
-    best, targets = overlaps.max(dim=0)
-    best[(overlaps > negative_iou).sum(dim=0) > 1] = (positive_iou + negative_iou) / 2
+    # To as many rows as the fullest image has; those beyond an image's own overlap nothing, by less than nothing.
+    boxes, instance_labels, is_instance = (
+        pad_sequence(rows, batch_first=True)
+        for rows in zip(
+            *((t.boxes, t.labels, torch.ones_like(t.labels, dtype=torch.bool)) for t in truths), strict=True
+        )
+    )
+    overlaps = box_iou(boxes, box_convert(anchors_cxcywh, "cxcywh", "xyxy"))  # [I,N,A]
+    overlaps = overlaps.masked_fill(~is_instance[:, :, None], -1)
+    best, targets = overlaps.max(dim=1)
+    best[(overlaps > negative_iou).sum(dim=1) > 1] = (positive_iou + negative_iou) / 2
     good = best > positive_iou
-    if good.any():
-        cross_entropy = F.cross_entropy(class_logits[good].float(), truth.labels[targets[good]], reduction="none")
-        gain = 2 / (1 + cross_entropy.exp())
-        best[good] += gain
-        positive_iou, negative_iou = positive_iou + gain.mean(), negative_iou + gain.mean()
-    for anchor, target in _best_pairs(overlaps):
-        best[anchor] = float("inf")
-        targets[anchor] = target
-    labels = truth.labels[targets].clone()
-    labels[best < positive_iou] = NEUTRAL
-    labels[best < negative_iou] = BACKGROUND
+    wanted = instance_labels.gather(1, targets)[good]
+    gains = torch.zeros_like(best)
+    gains[good] = 2 / (1 + F.cross_entropy(class_logits[good].float(), wanted, reduction="none").exp())
+    rise = gains.sum(dim=1, keepdim=True) / good.sum(dim=1, keepdim=True).clamp(min=1)
+    best += gains
+    _keep_best_pairs(overlaps, is_instance, best, targets)
+    labels = instance_labels.gather(1, targets)
+    labels[best < positive_iou + rise] = NEUTRAL
+    labels[best < negative_iou + rise] = BACKGROUND
     return Match(labels, targets)
 
 
-def _best_pairs(overlaps: Tensor) -> list[tuple[int, int]]:
-    """(anchor, instance) for every instance of `overlaps` [N,A], each taken at most once, best pair first."""
+def _keep_best_pairs(overlaps: Tensor, is_instance: Tensor, best: Tensor, targets: Tensor) -> None:
+    """Gives each instance of `overlaps` [I,N,A] its best anchor that no better pair has, in `best` and `targets` [I,A].
+
+    `is_instance` [I,N] tells the rows that are instances, which come before the others.
+    """
     overlaps = overlaps.clone()
-    pairs = []
-    for _ in range(len(overlaps)):
-        target, anchor = divmod(int(overlaps.argmax()), overlaps.shape[1])
-        pairs.append((anchor, target))
-        overlaps[:, anchor] = -1
-        overlaps[target] = -1
-    return pairs
+    image = torch.arange(len(overlaps), device=overlaps.device)
+    for is_left in is_instance.unbind(dim=1):
+        pair = overlaps.flatten(1).argmax(dim=1)
+        target, anchor = pair // overlaps.shape[2], pair % overlaps.shape[2]
+        best[image, anchor] = best[image, anchor].masked_fill(is_left, float("inf"))
+        targets[image, anchor] = torch.where(is_left, target, targets[image, anchor])
+        overlaps[image, :, anchor] = -1
+        overlaps[image, target] = -1

@@ -53,19 +53,23 @@ class TemporalNet(nn.Module):
         self.fc_coeff = nn.Linear(channels[2], num_prototypes)
         self.roi_size = roi_size
 
-    def crop(self, fused: Tensor, boxes: Tensor) -> Tensor:
-        """Crops [N,D,roi,roi] of the map `fused` [1,D,h,w] at `boxes` [N,4], normalised and clamped to the image."""
+    def crop(self, fused: Tensor, boxes: Tensor, maps: Tensor | None = None) -> Tensor:
+        """Crops [N,D,roi,roi] of the maps `fused` [B,D,h,w] at `boxes` [N,4], normalised and clamped to the image.
+
+        `maps` [N] int64 tells which map each is of; by default the first.
+        """
         height, width = fused.shape[-2:]
         scale = boxes.new_tensor((width, height, width, height))
         low = torch.minimum(boxes[:, :2], boxes[:, 2:])
         high = torch.maximum(boxes[:, :2], boxes[:, 2:])
         clamped = torch.cat((low, high), dim=1).clamp(0, 1) * scale
+        maps = boxes.new_zeros(len(boxes)) if maps is None else maps.to(boxes.dtype)
         # In float32 under autocast too: a box edge must not move by bfloat16's rounding.
-        return roi_align(fused.to(boxes.dtype), [clamped], self.roi_size, aligned=True)
+        return roi_align(fused.to(boxes.dtype), torch.cat((maps[:, None], clamped), dim=1), self.roi_size, aligned=True)
 
-    def forward(self, fused: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """(box regression [N,4], coefficient change [N,K]) for `boxes` [N,4] of the earlier frame."""
-        x = self.crop(fused, boxes)
+    def forward(self, fused: Tensor, boxes: Tensor, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(box regression [N,4], coefficient change [N,K]) for `boxes` [N,4] of the earlier frame; see `crop`."""
+        x = self.crop(fused, boxes, maps)
         for conv in (self.conv1, self.conv2, self.conv3):
             x = F.relu(conv(x))
         x = x.mean(dim=(2, 3))

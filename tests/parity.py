@@ -243,7 +243,7 @@ def load_for_training(name: str) -> STMask:
     return model.train()
 
 
-def training_batch() -> tuple[Tensor, list[list[FrameTargets]]]:
+def training_batch() -> tuple[Tensor, tuple[tuple[FrameTargets, ...], ...]]:
     """The recorded batch: (frames [2,2,3,128,192], targets[clip][frame])."""
     recorded = np.load(REFERENCE / "inputs.npz")
     frames = torch.stack([torch.as_tensor(inputs.normalise(clip)) for clip in recorded["train_frames"]])
@@ -254,7 +254,7 @@ def training_batch() -> tuple[Tensor, list[list[FrameTargets]]]:
         )
         return FrameTargets(*parts)
 
-    return frames, [[target(clip, frame) for frame in range(2)] for clip in range(2)]
+    return frames, tuple(tuple(target(clip, frame) for frame in range(2)) for clip in range(2))
 
 
 @dataclass
@@ -280,11 +280,10 @@ def compare_training(name: str, device: str = "cpu") -> TrainingComparison:
     frames, targets = batch.frames, batch.targets
     criterion = MultiBoxLoss.from_config(model.config)
     predictions = model(frames)
-    matches = 0
-    for index, truth in enumerate(truth for clip in targets for truth in clip):
-        ours = match(predictions.anchors, predictions.class_logits[index].detach(), truth)
-        matches += int((ours.labels.cpu().numpy() != recorded_match["conf_t"][index]).sum())
-        matches += int((ours.targets.cpu().numpy() != recorded_match["idx_t"][index]).sum())
+    truths = [truth for clip in targets for truth in clip]
+    ours = match(predictions.anchors, predictions.class_logits.detach(), truths)
+    pairs = ((ours.labels, "conf_t"), (ours.targets, "idx_t"))
+    matches = sum(int((x.cpu().numpy() != recorded_match[key]).sum()) for x, key in pairs)
     losses = criterion(model, predictions, targets)
     sum(losses.values()).backward()
     named = dict(model.named_parameters())

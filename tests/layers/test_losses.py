@@ -140,16 +140,19 @@ def test_the_config_chooses_the_track_loss():
 
 def test_mask_loss_by_hand():
     truth = torch.ones(1, 2, 2)
-    half = torch.full((1, 2, 2), 0.5)
+    half, one = torch.full((1, 2, 2), 0.5), torch.tensor([0])
     whole, quarter = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[0.0, 0, 0.1, 0.1]])
-    assert mask_loss(half, truth, whole).item() == pytest.approx(np.log(2))  # four pixels in a box of four
-    assert mask_loss(half, truth, quarter).item() == pytest.approx(4 * np.log(2))  # sides count as a pixel at least
-    assert mask_loss(torch.zeros(1, 2, 2), truth, whole).item() == pytest.approx(100)  # BCE's cap a pixel
-    assert mask_loss(torch.zeros(0, 2, 2), truth[:0], whole[:0]).shape == (0,)
+    assert mask_loss(half, truth, one, whole).item() == pytest.approx(np.log(2))  # four pixels in a box of four
+    assert mask_loss(half, truth, one, quarter).item() == pytest.approx(
+        4 * np.log(2)
+    )  # sides count as a pixel at least
+    assert mask_loss(torch.zeros(1, 2, 2), truth, one, whole).item() == pytest.approx(100)  # BCE's cap a pixel
+    assert mask_loss(torch.zeros(0, 2, 2), truth, one[:0], whole[:0]).shape == (0,)
 
 
-def whole_mask_loss(masks, truth, boxes):
+def whole_mask_loss(masks, truth, rows, boxes):
     """`mask_loss` over all pixels, as it is written down."""
+    truth = truth[rows]
     size = truth.shape[-2:]
     resized = F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)
     pixels = F.binary_cross_entropy(resized, truth.to(masks.dtype), reduction="none").sum(dim=(1, 2))
@@ -164,11 +167,12 @@ def test_mask_loss_leaves_no_pixel_out(largest):
     boxes = torch.cat((centers - half, centers + half), dim=1).clamp(0, 1)
     prototypes = torch.randn(12, 20, 4, generator=generator)
     coeffs = torch.randn(40, 4, generator=generator)
-    truth = torch.rand(40, 48, 80, generator=generator) > 0.7
+    truth = torch.rand(30, 48, 80, generator=generator) > 0.7
+    rows = torch.randint(30, (40,), generator=generator)
     crops = torch.cat((boxes[:-1], torch.tensor([[0.5, 0.5, 0.5, 0.5]]) + 5))  # the last crop holds nothing
     leaves = [t.clone().requires_grad_() for t in (prototypes, coeffs) for _ in range(2)]
     ours, whole = (
-        loss(assemble_masks(leaves[i], leaves[2 + i], crops), truth, boxes)
+        loss(assemble_masks(leaves[i], leaves[2 + i], crops), truth, rows, boxes)
         for i, loss in enumerate((mask_loss, whole_mask_loss))
     )
     torch.testing.assert_close(ours, whole, rtol=1e-5, atol=0)
@@ -179,7 +183,7 @@ def test_mask_loss_leaves_no_pixel_out(largest):
 
 def test_mask_loss_wants_masks_that_divide_the_truth():
     with pytest.raises(ValueError, match="whole number of times"):
-        mask_loss(torch.zeros(1, 3, 3), torch.ones(1, 8, 8), torch.zeros(1, 4))
+        mask_loss(torch.zeros(1, 3, 3), torch.ones(1, 8, 8), torch.tensor([0]), torch.zeros(1, 4))
 
 
 def test_grown_boxes():

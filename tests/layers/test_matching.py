@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layers.matching import BACKGROUND, NEUTRAL, match
+from layers.matching import BACKGROUND, NEUTRAL, Match, match
 from utils.structures import FrameTargets
 
 
@@ -19,12 +19,18 @@ def anchors(boxes):
     return torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), dim=1)
 
 
+def match_one(anchors_cxcywh, class_logits, frame):
+    """`match` of one image."""
+    matched = match(anchors_cxcywh, class_logits[None], [frame])
+    return Match(matched.labels[0], matched.targets[0])
+
+
 @pytest.mark.parametrize("classifier", ["conf", "conf_strong"])
 def test_recorded_matches(reference, classifier):
     recorded = np.load(reference / "unit" / "match.npz")
     frame = FrameTargets(*(torch.as_tensor(recorded[key]) for key in ("gt_box", "label", "loc", "id")))
     logits = torch.as_tensor(recorded[classifier])
-    ours = match(torch.as_tensor(recorded["prior"]), logits, frame)
+    ours = match_one(torch.as_tensor(recorded["prior"]), logits, frame)
     suffix = classifier.removeprefix("conf")
     assert np.array_equal(ours.labels, recorded[f"conf_t{suffix}"])
     assert np.array_equal(ours.targets, recorded[f"idx_t{suffix}"])
@@ -33,7 +39,7 @@ def test_recorded_matches(reference, classifier):
 
 
 def test_no_truth_is_all_background():
-    ours = match(anchors([[0, 0, 1, 1], [0, 0, 0.5, 0.5]]), torch.zeros(2, 4), truth([], []))
+    ours = match_one(anchors([[0, 0, 1, 1], [0, 0, 0.5, 0.5]]), torch.zeros(2, 4), truth([], []))
     assert ours.labels.tolist() == [BACKGROUND, BACKGROUND]
 
 
@@ -41,7 +47,7 @@ def test_limits_by_hand():
     # One object 0…1 × 0…1; anchors of IoU 1, 0.6, 0.45 (between the limits), 0.3. All logits are equal: every good
     # anchor gains the same q, the limits rise by q, and only their own IoU decides.
     boxes = [[0, 0, 1, 1], [0, 0, 1, 0.6], [0, 0, 1, 0.45], [0, 0, 1, 0.3]]
-    ours = match(anchors(boxes), torch.zeros(4, 5), truth([[0, 0, 1, 1]], [3]))
+    ours = match_one(anchors(boxes), torch.zeros(4, 5), truth([[0, 0, 1, 1]], [3]))
     q = 2 / (1 + 5)  # CE = log 5
     assert 0.4 + q > 0.45  # so the third anchor, which gains nothing, is below the raised limit
     assert ours.labels.tolist() == [3, 3, BACKGROUND, BACKGROUND]
@@ -51,14 +57,14 @@ def test_an_anchor_that_classifies_worse_than_the_mean_drops_out():
     boxes = [[0, 0, 1, 1], [0, 0, 1, 0.55], [0, 0, 1, 0.6]]
     logits = torch.zeros(3, 3)
     logits[:, 2] = torch.tensor([5.0, -5.0, 5.0])  # the second is sure that it is not class 2
-    ours = match(anchors(boxes), logits, truth([[0, 0, 1, 1]], [2]))
+    ours = match_one(anchors(boxes), logits, truth([[0, 0, 1, 1]], [2]))
     assert ours.labels.tolist() == [2, NEUTRAL, 2] or ours.labels.tolist() == [2, BACKGROUND, 2]
 
 
 def test_an_anchor_between_two_instances_is_neutral_unless_it_is_one_s_best():
     both = [[0, 0, 1, 0.6], [0, 0.1, 1, 0.7]]
     between = [0, 0.05, 1, 0.65]
-    ours = match(anchors([both[0], both[1], between]), torch.zeros(3, 3), truth(both, [1, 2]))
+    ours = match_one(anchors([both[0], both[1], between]), torch.zeros(3, 3), truth(both, [1, 2]))
     assert ours.labels.tolist()[:2] == [1, 2]
     assert ours.labels[2] != 1 and ours.labels[2] != 2
 
@@ -66,6 +72,6 @@ def test_an_anchor_between_two_instances_is_neutral_unless_it_is_one_s_best():
 def test_every_instance_keeps_its_best_anchor_and_the_best_pair_chooses_first():
     # Both objects like anchor 0 best; the second fits it better, so the first gets anchor 1, whatever its IoU.
     objects = [[0, 0, 1, 0.5], [0, 0, 1, 0.4]]
-    ours = match(anchors([[0, 0, 1, 0.4], [0, 0.4, 1, 0.9]]), torch.zeros(2, 3), truth(objects, [1, 2]))
+    ours = match_one(anchors([[0, 0, 1, 0.4], [0, 0.4, 1, 0.9]]), torch.zeros(2, 3), truth(objects, [1, 2]))
     assert ours.labels.tolist() == [2, 1]
     assert ours.targets.tolist() == [1, 0]
