@@ -1,7 +1,8 @@
-"""Installs STMask: `pip install -e .`, with the tools for tests `pip install -e .[dev]`.
+"""Installs STMask: `pip install -e .`, with the tools for tests `pip install -e '.[dev]'`.
 
-Where there is a C compiler, the native deformable convolution is built too; where there is none, or it fails, all works
-without it, only slower on a CPU.
+Where there is a C compiler, three extensions are built too: the deformable convolution, the sums of Winograd's
+convolution, and the inner loops of evaluation. Where there is none, or one of them fails, all works without, only
+slower on a CPU.
 """
 
 import tempfile

@@ -239,7 +239,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         known = get_config(name).name if name else None
         word = options.resume
         if word in ("latest", "interrupt"):
-            word = options.save_folder / word
+            word = os.path.join(options.save_folder, word)  # as a Path, ./latest would be the bare word again
         checkpoint = find_checkpoint(word, WEIGHT_NAMES, known)
         name = known or config_name_of(checkpoint, WEIGHT_NAMES)
     if name is None:

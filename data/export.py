@@ -20,7 +20,7 @@ from data.convert import mots
 from data.convert.tracks import Annotations, ObjectTrack, TrackedVideo
 from data.extras import import_extra
 from data.results import encode_masks, track_result
-from utils.files import atomic_write
+from utils.files import atomic_write, make_folder
 from utils.structures import FrameObjects, VideoResult
 
 
@@ -195,13 +195,12 @@ def write_mots(
     found only labels.txt is written, for the format cannot say so.
 
     Raises:
-        InputError: there are more than 999 tracks of a class.
+        InputError: there are more than 999 tracks of a class, or the folder cannot be made.
     """
     tracks = [ObjectTrack(class_names[result.category_id - 1], result.segmentations) for result in results]
     num_frames = len(tracks[0].segmentations) if tracks else 0
     video = TrackedVideo(name, *size_hw, tuple(map(str, range(num_frames))), tuple(tracks))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".mots.") as new:
         mots.write(Annotations(dict(enumerate(class_names, start=1)), (video,)), new)
         (folder / f"{name}.txt").unlink(missing_ok=True)

@@ -27,7 +27,7 @@ from data.export import ObjectRow, write_csv, write_mots
 from data.results import write_results
 from data.row_journal import ENDING, RowJournal
 from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter, open_source
-from utils.files import atomic_write, make_folder
+from utils.files import atomic_write
 from utils.structures import InputError, VideoResult
 
 logger = logging.getLogger(__name__)
@@ -325,7 +325,7 @@ class StreamFiles:
             written.append(self.beside(".csv"))
         if self._mots:
             results = journal.results(num_frames)
-            folder = make_folder(self.beside("_mots"))
+            folder = self.beside("_mots")
             write_mots(results, self.class_names, self._size_hw, folder, self.beside("").name)
             written.append(folder)
         journal.path.unlink()

@@ -29,7 +29,7 @@ from av.video.reformatter import Colorspace
 from data.audio import AudioCopy
 from data.convert.tracks import IMAGE_SUFFIXES, list_images
 from data.transforms import FrameTransform
-from utils.files import natural_key
+from utils.files import make_folder, natural_key
 from utils.structures import FrameInput, FrameMeta, InputError
 
 logger = logging.getLogger(__name__)
@@ -438,6 +438,7 @@ class VideoWriter:
 
     Raises:
         ValueError: a frame rate or a side that is not positive.
+        InputError: the folder cannot be made.
     """
 
     def __init__(
@@ -458,7 +459,7 @@ class VideoWriter:
         self._audio_from = audio_from
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._path.parent)
         # The index goes to the front of the file, so that a browser can play it while it loads.
         self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream(

@@ -392,7 +392,7 @@ def test_only_a_camera_has_a_window(run, frames, monkeypatch):
         (["--video="], "say which"),
         (["--video=note.txt:out.mp4"], "note.txt: cannot be opened as a video"),
         (["--video=frames:out.avi"], "must end in .mp4"),
-        (["--video=frames:frames/1.png/out.mp4"], "cannot be written"),
+        (["--video=frames:frames/1.png/out.mp4"], "frames/1.png: cannot be made a folder"),
         (["--images=frames:note.txt/drawn"], "note.txt/drawn: cannot be made a folder"),
         (["--images=frames:note.txt", "--show=anchors"], "note.txt: cannot be made a folder"),
         (["--images=frames:frames"], "would replace the input"),

@@ -498,6 +498,17 @@ def test_bad_input_is_exit_code_2(line, words, tmp_path, monkeypatch, capsys):
     assert error.startswith("train.py: error: ") and words in error
 
 
+@pytest.mark.parametrize("folder", [".", "weights", "runs/demo"])
+def test_what_is_resumed_is_looked_for_in_the_save_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "weights", "runs/demo"):
+        Path(place).mkdir(parents=True, exist_ok=True)
+        Path(place, "STMask_demo_1_5_interrupt.pth").touch()
+    for word in ("latest", "interrupt"):
+        options = command.parse_arguments([f"--save_folder={folder}", f"--resume={word}"])
+        assert command.find_config(options)[1] == Path(folder, "STMask_demo_1_5_interrupt.pth")
+
+
 def test_a_save_folder_that_is_a_file_is_refused_at_the_start(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command.Trainer, "step", lambda *_: pytest.fail("trained"))
     (tmp_path / "file").touch()

@@ -66,7 +66,7 @@ def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_na
     the highest iteration, `interrupt` among the interrupted ones only.
 
     Raises:
-        InputError: none there, or of several models and no `config_name`.
+        InputError: none there, or of several models and no `config_name`; the message names one of each.
     """
     folder, path = _searched_folder(path), Path(path)
     if path.name not in SEARCH_WORDS or path.exists():
@@ -81,10 +81,10 @@ def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_na
     if not found:
         kind = "interrupted " if path.name == "interrupt" else ""
         raise InputError(f"{folder}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there")
-    if len(found) > 1:
-        raise InputError(f"{folder}: checkpoints of several models there ({', '.join(found)}); say --config=NAME")
-    (candidates,) = found.values()
-    return max(candidates)[-1]
+    best = [max(candidates)[-1] for candidates in found.values()]
+    if len(best) > 1:
+        raise InputError(f"{folder}: checkpoints of several models there; name one: {', '.join(map(str, best))}")
+    return best[0]
 
 
 def load_state_dict(path: str | Path) -> StateDict:

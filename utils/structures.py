@@ -71,11 +71,11 @@ class FrameInput:
 
 
 def _map_tensors(value: Any, function) -> Any:
-    """`value` with `function` applied to every tensor in it, through nested dataclasses and tuples."""
+    """`value` with `function` applied to every tensor in it, through nested dataclasses, tuples and lists."""
     if isinstance(value, Tensor):
         return function(value)
-    if isinstance(value, tuple):
-        return tuple(_map_tensors(item, function) for item in value)
+    if isinstance(value, tuple | list):
+        return type(value)(_map_tensors(item, function) for item in value)
     if is_dataclass(value):
         return replace(value, **{f.name: _map_tensors(getattr(value, f.name), function) for f in fields(value)})
     return value

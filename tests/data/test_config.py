@@ -331,19 +331,33 @@ def test_the_name_cannot_be_set_but_may_be_told():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("override", "words"),
     [
-        "dataset.class_names=",
-        "head.kernels=2,3",
-        "head.kernels=3,3;3,4",
-        "temporal_fusion.patch_size=4",
-        "detection.conf_threshold=1.5",
-        "detection.nms_threshold=-0.1",
-        "postprocess.score_threshold=nan",
+        ("dataset.class_names=", "at least one"),
+        ("head.kernels=", "at least one"),
+        ("head.kernels=2,3", "odd"),
+        ("head.kernels=3,3;3,4", "odd"),
+        ("temporal_fusion.patch_size=4", "odd"),
+        ("head.channels=0", "positive"),
+        ("input.size_hw=0,640", "positive"),
+        ("input.std=1,0,1", "positive"),
+        ("detection.top_k=-1", "positive"),
+        ("detection.conf_threshold=1.5", "0…1"),
+        ("detection.nms_threshold=-0.1", "0…1"),
+        ("postprocess.score_threshold=nan", "takes a number"),
+        ("train.learning_rate=inf", "takes a number"),
+        ("train.learning_rate=-1", "negative"),
+        ("train.max_frame_distance=-1", "negative"),
+        ("train.static_translation=1.1", "0…1"),
+        ("train.static_scale=0,1", "positive"),
+        ("train.static_scale=1.2,0.8", "lower"),
+        ("train.static_rotation=-1", "degrees"),
+        ("train.static_shear=90", "degrees"),
     ],
 )
-def test_values_that_no_network_can_have_are_refused(text):
-    assert text.partition("=")[0] in refusal([text])
+def test_values_that_no_network_can_have_are_refused(override, words):
+    message = refusal([override])
+    assert repr(override.partition("=")[0]) in message and words in message
 
 
 # ---------------------------------------------------------------------------------------------------- another data set
@@ -396,7 +410,7 @@ def test_flat_has_every_key_once_in_order():
     sections = list(dict.fromkeys(key.partition(".")[0] for key in flat))
     assert sections == [f.name for f in fields(Config)]
     assert flat["dataset.train.ann_file"] == get_config(DEMO).dataset.train.ann_file
-    assert flat["tracking.max_hidden_age"] == 10
+    assert flat["tracking.score_decay"] == 0.95
 
 
 def test_text_has_a_line_a_key_and_can_be_given_back():
@@ -483,30 +497,3 @@ def test_other_commands_get_the_config_options():
     options = parser.parse_args(["--config=a", "--set=b=1", "--set", "c=2", "--print_config"])
     assert (options.config, options.set, options.print_config) == ("a", ["b=1", "c=2"], True)
     assert parser.parse_args([]).set == []  # nothing sticks to the parser
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("head.kernels=", "at least one"),
-        ("head.kernels=3,4", "odd"),
-        ("temporal_fusion.patch_size=10", "odd"),
-        ("head.channels=0", "positive"),
-        ("input.size_hw=0,640", "positive"),
-        ("input.std=1,0,1", "positive"),
-        ("detection.top_k=-1", "positive"),
-        ("detection.nms_threshold=1.5", "0…1"),
-        ("tracking.score_decay=nan", "takes a number"),
-        ("train.learning_rate=inf", "takes a number"),
-        ("train.learning_rate=-1", "negative"),
-        ("train.max_frame_distance=-1", "negative"),
-        ("train.static_translation=1.1", "0…1"),
-        ("train.static_scale=0,1", "positive"),
-        ("train.static_scale=1.2,0.8", "lower"),
-        ("train.static_rotation=-1", "degrees"),
-        ("train.static_shear=90", "degrees"),
-    ],
-)
-def test_values_no_network_can_have_are_refused(override, words):
-    with pytest.raises(InputError, match=words):
-        get_config("STMask_demo_config", [override])

@@ -191,3 +191,9 @@ def test_mots_text_can_be_read_back(tmp_path):
     assert len((folder / "out.txt").read_text().splitlines()) == 2
     write_mots([], CLASS_NAMES, SIZE, folder, "out")
     assert [path.name for path in folder.iterdir()] == ["labels.txt"]
+
+
+def test_mots_text_cannot_be_put_into_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file: cannot be made a folder"):
+        write_mots([], CLASS_NAMES, SIZE, tmp_path / "file", "out")

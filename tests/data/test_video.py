@@ -114,6 +114,15 @@ def test_exception_leaves_the_earlier_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_in_the_place_of_the_folder_is_bad_input(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match="file: cannot be made a folder"),
+        VideoWriter(tmp_path / "file" / "video.mp4", 25, (32, 32)),
+    ):
+        pass
+
+
 def test_no_frame_makes_no_file(tmp_path):
     with VideoWriter(tmp_path / "video.mp4", 25, (32, 32)):
         pass

@@ -9,12 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from data.config import get_config
+from layers import losses as losses_module
 from layers.losses import (
     MultiBoxLoss,
     class_loss,
     contrastive_track_loss,
     grow_boxes,
     mask_loss,
+    mask_losses,
     semantic_loss,
     track_loss,
 )
@@ -179,6 +181,25 @@ def test_mask_loss_leaves_no_pixel_out(largest):
     (ours.sum() + whole.sum()).backward()
     torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(leaves[2].grad, leaves[3].grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("most", [1, 5, 9, 1000])  # masks at a time
+def test_masks_of_many_images_are_compared_a_few_images_at_a_time(monkeypatch, most):
+    monkeypatch.setattr(losses_module, "MASK_PIXELS", most * 12 * 20)
+    generator = torch.Generator().manual_seed(0)
+    counts = [3, 0, 4, 5, 0]
+    prototypes = torch.randn(5, 12, 20, 4, generator=generator)
+    coeffs = torch.randn(12, 4, generator=generator)
+    low = torch.rand(12, 2, generator=generator) / 2
+    boxes = torch.cat((low, low + 0.1 + torch.rand(12, 2, generator=generator) / 2), dim=1)
+    truth = torch.rand(7, 24, 40, generator=generator) > 0.5
+    rows = torch.randint(7, (12,), generator=generator)
+    ours = mask_losses(prototypes, coeffs, boxes, torch.tensor(counts), truth, rows)
+    expected = [
+        mask_loss(assemble_masks(image, *part[:2]), truth, part[2], part[1])
+        for image, *part in zip(prototypes, *(x.split(counts) for x in (coeffs, boxes, rows)), strict=True)
+    ]
+    torch.testing.assert_close(ours, torch.cat(expected), rtol=1e-5, atol=0)
 
 
 def test_mask_loss_wants_masks_that_divide_the_truth():

@@ -75,3 +75,26 @@ def test_every_instance_keeps_its_best_anchor_and_the_best_pair_chooses_first():
     ours = match_one(anchors([[0, 0, 1, 0.4], [0, 0.4, 1, 0.9]]), torch.zeros(2, 3), truth(objects, [1, 2]))
     assert ours.labels.tolist() == [2, 1]
     assert ours.targets.tolist() == [1, 0]
+
+
+def test_images_are_matched_each_by_itself():
+    generator = torch.Generator().manual_seed(0)
+
+    def some_boxes(count):
+        corners = torch.rand(count, 2, 2, generator=generator).sort(dim=1).values
+        return torch.cat((corners[:, 0], corners[:, 1] + 0.05), dim=1)
+
+    places = anchors(some_boxes(300).tolist())
+    truths = []
+    for count in (3, 0, 6, 1):
+        labels = torch.randint(1, 4, (count,), generator=generator)
+        truths.append(truth(some_boxes(count).tolist(), labels.tolist()))
+    logits = 3 * torch.randn(4, 300, 4, generator=generator)
+    together = match(places, logits, truths)
+    for index, frame in enumerate(truths):
+        single = match_one(places, logits[index], frame)
+        positive = single.labels > 0
+        assert torch.equal(together.labels[index], single.labels)
+        assert torch.equal(together.targets[index][positive], single.targets[positive])
+        assert len(single.targets[positive].unique()) == len(frame)  # every instance has an anchor
+    assert (together.labels == NEUTRAL).any()

@@ -135,12 +135,12 @@ def test_names_of_one_model_are_searched_together(folder):
     assert found(files, "latest") == f"{BASE}_1_40.pth"
 
 
-def test_several_models_ask_for_the_config(folder):
-    files = folder(f"{BASE}_1_100.pth", f"{R50}_1_50.pth", "unknown_9_900.pth")
+def test_several_models_ask_for_one_of_their_files(folder):
+    files = folder(f"{BASE}_1_100.pth", f"{BASE}_1_90.pth", f"{R50}_1_50.pth", "unknown_9_900.pth")
     with pytest.raises(InputError) as caught:
         found(files, "latest")
-    message = one_line(caught)
-    assert all(part in message for part in (str(files), BASE, R50, "--config"))
+    named = [str(files / name) for name in (f"{BASE}_1_100.pth", f"{R50}_1_50.pth")]
+    assert one_line(caught).startswith(f"{files}: ") and one_line(caught).endswith(f"name one: {', '.join(named)}")
     assert found(files, "latest", R50) == f"{R50}_1_50.pth"
     assert found(files, "latest", BASE) == f"{BASE}_1_100.pth"
 
@@ -410,6 +410,15 @@ def test_what_is_published_is_looked_for_where_checkpoints_are(tmp_path, monkeyp
         save_state_dict({"weight": torch.full((2,), float(number))}, tmp_path / name / f"model{number}_0_1.pth")
     assert main([source, "out/model.pth"]) == 0
     assert load_state_dict("out/model.pth")["weight"][0] == [".", "weights"].index(folder)
+
+
+def test_one_of_several_models_is_published_by_its_name(tmp_path, capsys):
+    for name in ("one_0_1.pth", "two_0_1.pth"):
+        save_state_dict(STATE, tmp_path / name)
+    assert main([str(tmp_path / "latest"), str(tmp_path / "out.pth")]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "two_0_1.pth") in error and "--config" not in error
+    assert main([str(tmp_path / "two_0_1.pth"), str(tmp_path / "out.pth")]) == 0
 
 
 def test_a_target_that_is_a_folder_is_bad_input(tmp_path, capsys):

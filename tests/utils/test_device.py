@@ -19,6 +19,12 @@ def test_a_device_that_is_there_is_taken(name):
     assert pick_device(name) == torch.device("cpu")
 
 
+def test_float32_of_a_gpu_is_not_rounded_to_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    pick_device("cpu")
+    assert torch.backends.cudnn.allow_tf32 is False
+
+
 @pytest.mark.parametrize("name", ["cuda:99", "cuda:x", "gpu", "", torch.device("cuda:99")])
 def test_a_device_that_is_not_there_is_bad_input(name):
     with pytest.raises(InputError) as caught:

@@ -4,7 +4,7 @@ from itertools import islice
 import pytest
 import torch
 
-from utils.structures import Detections, FrameObjects, FrameTargets, FusionFeatures, Predictions, Tracks
+from utils.structures import ClipBatch, Detections, FrameObjects, FrameTargets, FusionFeatures, Predictions, Tracks
 
 
 def make_tracks(num, first=0):
@@ -145,6 +145,11 @@ def test_to_reaches_nested_tensors():
     tensors += vars(moved.fusion_features).values()
     assert len(tensors) == len(fields(Predictions)) - 1 + 2
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_to_reaches_tensors_in_lists():
+    moved = ClipBatch(torch.zeros(1, 1, 3, 4, 4), [[make_tracks(1)]]).to("meta")
+    assert moved.targets[0][0].boxes.device.type == "meta"
 
 
 def test_to_takes_a_dtype():

@@ -26,7 +26,7 @@ def why_missing() -> str | None:
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:
-        return "playwright is not installed: pip install -e .[browser]"
+        return "playwright is not installed: pip install -e '.[browser]'"
     return None if executable() else "no chromium on the PATH, nor named by CHROMIUM: apt-get install chromium"
 
 
