@@ -32,7 +32,7 @@ demo: venv ## draw the demo data set, track its objects, score them, write resul
 		--report=results/demo/report --display --save_details --resume
 
 # One thread a process: two of them get more out of two cores than one with two threads. Fresh videos teach more than the
-# same ones again, and are soon drawn. The stage "many" takes a GPU if there is one: minutes instead of hours.
+# same ones again, and are soon drawn.
 TRAINING_SET = data/ShapesVIS_1000
 TRAIN = train.py --config=STMask_demo_config --keep_latest \
 	--ann_file=$(TRAINING_SET)/annotations/train.json --image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200
@@ -41,6 +41,7 @@ ONE = OMP_NUM_THREADS=1 $(PY) $(TRAIN) $(ON_CPU)
 TWO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 $(TRAIN) $(ON_CPU)
 FAR = --set train.freeze_batch_norm=true --set train.semantic_loss=0 --set train.contrastive=true \
 	--set train.max_frame_distance=20 --set train.only=backbone,fpn,proto_net,prediction_layers
+FUSION = --set train.freeze_batch_norm=true --set train.semantic_loss=0 --set train.only=TemporalNet
 train-demo: venv ## train the demo's network from nothing, which takes hours: crops, then clips, small and at full size
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) -m data.synthetic --root $(TRAINING_SET) --train_videos 1000 --valid_videos 1
@@ -58,16 +59,12 @@ train-demo: venv ## train the demo's network from nothing, which takes hours: cr
 		--set train.pretrained=results/train_demo/frozen/latest --save_folder=results/train_demo/far
 	$(TWO) --batch_size=2 --max_iter=11000 --lr=5e-4 --seed=5 $(FAR) \
 		--set train.pretrained=results/train_demo/far/latest --save_folder=results/train_demo/again
-	$(TWO) --batch_size=4 --max_iter=1500 --lr=5e-4 --seed=4 --set train.freeze_batch_norm=true \
-		--set train.semantic_loss=0 --set train.only=TemporalNet \
+	$(TWO) --batch_size=4 --max_iter=1500 --lr=5e-4 --seed=4 $(FUSION) \
 		--set train.pretrained=results/train_demo/again/latest --save_folder=results/train_demo/fusion
-	$(PY) $(TRAIN) --num_workers=14 --batch_size=32 --max_iter=1606 --lr=1.2e-3 --seed=6 $(FAR) \
+	$(TWO) --batch_size=8 --max_iter=2100 --lr=7e-4 --seed=6 $(FAR) \
 		--set train.pretrained=results/train_demo/fusion/latest --save_folder=results/train_demo/many
-	$(TWO) --batch_size=8 --max_iter=2200 --lr=2e-4 --seed=8 --precision=bf16 $(FAR) \
-		--set train.pretrained=results/train_demo/many/latest --save_folder=results/train_demo/last
-	$(TWO) --batch_size=4 --max_iter=1000 --lr=5e-4 --seed=9 --precision=bf16 --set train.freeze_batch_norm=true \
-		--set train.semantic_loss=0 --set train.only=TemporalNet \
-		--set train.pretrained=results/train_demo/last/latest --save_folder=results/train_demo/shown
+	$(TWO) --batch_size=4 --max_iter=1000 --lr=5e-4 --seed=9 $(FUSION) \
+		--set train.pretrained=results/train_demo/many/latest --save_folder=results/train_demo/shown
 	$(PY) -m utils.checkpoint results/train_demo/shown/latest results/train_demo/STMask_demo.pth --half
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
