@@ -8,19 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.utils.report.conftest import EVIL
-from tests.utils.viewer.browser import launch, new_page, why_missing
+from tests.utils.viewer.browser import new_page
 from utils.report import write_report
 
 MAX_BYTES = 5_000_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    reason = why_missing()
-    if reason:
-        pytest.skip(reason)
-    with launch() as chromium:
-        yield chromium
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.utils.viewer.browser import launch, why_missing
 from tests.utils.viewer.small_set import SmallSet, write_small_set
 from utils.viewer.content import Content
 from utils.viewer.server import ViewerServer
@@ -34,12 +33,3 @@ def serve() -> Iterator:
     for server in servers:
         server.shutdown()
         server.server_close()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator:
-    reason = why_missing()
-    if reason:
-        pytest.skip(reason)
-    with launch() as chromium:
-        yield chromium
