@@ -35,10 +35,10 @@ demo: venv ## draw the demo data set, track its objects, score them, write resul
 # same ones again, and are soon drawn.
 TRAINING_SET = data/ShapesVIS_1000
 TRAIN = train.py --config=STMask_demo_config --keep_latest \
-	--ann_file=$(TRAINING_SET)/annotations/train.json --image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200
-ON_CPU = --device=cpu --num_workers=1
-ONE = OMP_NUM_THREADS=1 $(PY) $(TRAIN) $(ON_CPU)
-TWO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 $(TRAIN) $(ON_CPU)
+	--ann_file=$(TRAINING_SET)/annotations/train.json --image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200 \
+	--device=cpu --num_workers=1
+ONE = OMP_NUM_THREADS=1 $(PY) $(TRAIN)
+TWO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 $(TRAIN)
 FAR = --set train.freeze_batch_norm=true --set train.semantic_loss=0 --set train.contrastive=true \
 	--set train.max_frame_distance=20 --set train.only=backbone,fpn,proto_net,prediction_layers
 FUSION = --set train.freeze_batch_norm=true --set train.semantic_loss=0 --set train.only=TemporalNet

@@ -173,7 +173,7 @@ def mask_losses(
     `prototypes` [I,h,w,K], `mask_coeffs` [N,K] before tanh, `boxes` [N,4], `counts` [I] of objects; `truth` [M,H,W] and
     `rows` [N] as for `mask_loss`. Only so many images at a time as their masks have `MASK_PIXELS` together.
     """
-    losses = [mask_coeffs[:0, 0]]  # without any, the coefficients still get a gradient, of none
+    losses = [mask_coeffs[:0, 0]]  # not new zeros: without objects, too, the coefficients get a gradient
     pixels = prototypes.shape[1] * prototypes.shape[2]
     counts = counts.tolist()
     for images, mine in _runs(counts, MASK_PIXELS // pixels):
