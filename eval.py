@@ -479,8 +479,8 @@ def track(
             folder = make_folder(display_folder(Path(options.mask_det_file)))
             results = drawn(results, folder, model.config, options.display_png)
         results = counted(results, measured, progress)
-        skip, details = options.skip_bad_frames, options.save_details
-        yield from collect_tracks(results, videos, dataset.category_ids, timer, skip, details)
+        skip, details, power = options.skip_bad_frames, options.save_details, model.config.postprocess.length_power
+        yield from collect_tracks(results, videos, dataset.category_ids, timer, skip, details, power)
 
 
 def counted(

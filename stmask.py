@@ -642,18 +642,20 @@ def collect_tracks(
     timer: StageTimer | None = None,
     skip_bad_frames: bool = False,
     details: bool = False,
+    length_power: float = 0.0,
 ) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
     """(video, its tracks, a line for each frame of it that could not be read), for each of `videos` in turn.
 
-    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C. With
-    `details` the tracks hold each frame's score, and which frames are shifted.
+    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C;
+    `details` and `length_power` are as in `data.results.track_result`.
 
     Raises:
         InputError: a frame could not be read, and `skip_bad_frames` is off.
     """
     timer = timer or NoTimer()
     for video, (_, video_results) in zip(videos, groupby(results, lambda result: result.meta.video_id), strict=True):
-        builder = VideoResultBuilder(video.video_id, len(video), (video.height, video.width), category_ids, details)
+        size_hw = (video.height, video.width)
+        builder = VideoResultBuilder(video.video_id, len(video), size_hw, category_ids, details, length_power)
         bad_frames = []
         for result in video_results:
             if result.error is None:

@@ -452,7 +452,9 @@ class Trainer:
         pictures = self.log is not None and self.log.takes_pictures
         frames = read_frames(data, transform, videos=videos, num_workers=self.options.num_workers, keep_frames=pictures)
         found = track_videos(self.model, frames)
-        tracked = collect_tracks(self.showing(found) if pictures else found, videos, data.category_ids)
+        power = self.model.config.postprocess.length_power
+        shown = self.showing(found) if pictures else found
+        tracked = collect_tracks(shown, videos, data.category_ids, length_power=power)
         parts = self.world.collect([vars(track) for _, tracks, _ in tracked for track in tracks])
         if self.world.is_main:
             results = [track for part in parts for track in part]

@@ -152,12 +152,18 @@ class SeenObject:
 
 
 def track_result(
-    seen: Sequence[Any], num_frames: int, video_id: int, details: bool = False, category_id: int | None = None
+    seen: Sequence[Any],
+    num_frames: int,
+    video_id: int,
+    details: bool = False,
+    category_id: int | None = None,
+    length_power: float = 0.0,
 ) -> VideoResult:
     """The entry of results.json that a track makes of the frames it is seen in.
 
     `seen`, at least one, have the fields of `SeenObject`. The category is the `majority_label`, unless it is given; the
-    score the mean over the frames; with `details` each frame's own score and whether it is shifted are kept.
+    score the mean over the frames, times (how many they are / `num_frames`) to the power `length_power`; with `details`
+    each frame's own score and whether it is shifted are kept.
     """
     segmentations: list[dict | None] = [None] * num_frames
     scores: list[float | None] = [None] * num_frames
@@ -166,11 +172,12 @@ def track_result(
         segmentations[item.frame] = item.rle
         scores[item.frame] = round(item.score, SCORE_DIGITS)
         shifted[item.frame] = item.shifted
+    # The published results hold the mean in single precision.
+    mean_score = float(np.mean(np.array([item.score for item in seen], dtype=np.float32)))
     return VideoResult(
         video_id,
         category_id=majority_label(seen) if category_id is None else category_id,
-        # The published results hold the mean in single precision.
-        score=float(np.mean(np.array([item.score for item in seen], dtype=np.float32))),
+        score=mean_score * (len(seen) / num_frames) ** length_power,
         segmentations=tuple(segmentations),
         scores=tuple(scores) if details else None,
         shifted=tuple(shifted) if details else None,
@@ -186,7 +193,7 @@ class VideoResultBuilder:
     """Collects the objects of a video frame by frame and makes its entries of results.json.
 
     `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
-    are left out, and counted in `left_out` by `finish`. With `details` the entries have those too.
+    are left out, and counted in `left_out` by `finish`. `details` and `length_power` are as in `track_result`.
     """
 
     def __init__(
@@ -196,12 +203,14 @@ class VideoResultBuilder:
         original_hw: tuple[int, int],
         category_ids: Sequence[int | None],
         details: bool = False,
+        length_power: float = 0.0,
     ):
         self.video_id = video_id
         self.num_frames = num_frames
         self.original_hw = original_hw
         self.category_ids = category_ids
         self.details = details
+        self.length_power = length_power
         self.left_out = 0
         self._seen: dict[int, list[SeenObject]] = {}
 
@@ -228,15 +237,13 @@ class VideoResultBuilder:
             self._seen.setdefault(track_id, []).append(SeenObject(frame_index, *item))
 
     def finish(self) -> list[VideoResult]:
-        """One entry a track, in the order of first appearance; [] if nothing was seen.
-
-        The category is the label most frames gave, the smallest on a tie; the score the mean over the track's frames.
-        """
+        """One entry a track, see `track_result`, in the order of first appearance; [] if nothing was seen."""
         results = []
         for seen in self._seen.values():
             category_id = self.category_ids[majority_label(seen) - 1]
             if category_id is not None:
-                results.append(track_result(seen, self.num_frames, self.video_id, self.details, category_id))
+                made = (self.num_frames, self.video_id, self.details, category_id, self.length_power)
+                results.append(track_result(seen, *made))
         self.left_out = len(self._seen) - len(results)
         if self.left_out:
             logger.info(

@@ -118,7 +118,7 @@ def test_results_are_in_the_official_format(whole_run):
     assert list(dict.fromkeys(entry["video_id"] for entry in results)) == list(LENGTHS)  # the file's order
     for entry in results:
         assert entry["category_id"] in range(10, 90, 10)
-        assert 0.05 < entry["score"] <= 1
+        assert 0.05 / LENGTHS[entry["video_id"]] ** 0.5 < entry["score"] <= 1
         assert len(entry["segmentations"]) == LENGTHS[entry["video_id"]]
         size = [48, 64] if entry["video_id"] % 2 else [45, 80]
         assert all(rle is None or (rle["size"] == size and isinstance(rle["counts"], str))
@@ -162,7 +162,7 @@ def test_details_are_added_to_the_same_results(checkpoint, data, whole_run, tmp_
         scores, shifted = entry.pop("scores"), entry.pop("shifted")
         assert [score is not None for score in scores] == [rle is not None for rle in entry["segmentations"]]
         seen = [score for score in scores if score is not None]
-        assert np.mean(seen) == pytest.approx(entry["score"], abs=1e-4)
+        assert np.mean(seen) * (len(seen) / len(scores)) ** 0.5 == pytest.approx(entry["score"], abs=1e-4)
         assert all(score == round(score, 4) for score in seen)
         assert [is_shifted for is_shifted in shifted if is_shifted] == [True] * sum(shifted)
         assert all(score is not None for score, is_shifted in zip(scores, shifted, strict=True) if is_shifted)
@@ -170,6 +170,19 @@ def test_details_are_added_to_the_same_results(checkpoint, data, whole_run, tmp_
     assert 0 < sum(flags) < len(flags)
     write_results(results, out)
     assert out.read_bytes() == whole_run.read_bytes()
+
+
+def test_a_short_track_scores_less_as_the_config_says(checkpoint, data, whole_run, tmp_path):
+    plain, reduced = tmp_path / "plain.json", tmp_path / "reduced.json"
+    assert command.main(arguments(checkpoint, data, plain, "--set=postprocess.length_power=0")) == 0
+    assert command.main(arguments(checkpoint, data, reduced, "--set=postprocess.length_power=2")) == 0
+    shares = set()
+    for entry, mean, other in zip(*map(read_results, (whole_run, plain, reduced)), strict=True):
+        share = np.mean([rle is not None for rle in entry["segmentations"]])
+        assert entry["score"] == pytest.approx(mean["score"] * share**0.5)  # the demo's own power
+        assert other["score"] == pytest.approx(mean["score"] * share**2)
+        shares.add(share)
+    assert len(shares) > 2
 
 
 def test_workers_change_nothing(checkpoint, data, whole_run, tmp_path):

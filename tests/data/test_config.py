@@ -81,6 +81,7 @@ def test_published_settings():
     assert (config.detection.top_k, config.detection.max_detections) == (200, 100)
     assert config.tracking.match_coeff == (0, 1, 2, 0)
     assert (config.tracking.max_hidden_age, config.tracking.score_decay) == (10, 0.95)
+    assert config.postprocess.length_power == 0  # a track's score is the mean over its frames
     assert all(getattr(config.quirks, f.name) is True for f in fields(config.quirks))  # as published
 
 

@@ -206,6 +206,14 @@ def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted():
     assert builder.left_out == 1
 
 
+@pytest.mark.parametrize(("length_power", "expected"), [(0, 0.5), (0.5, 0.25), (1, 0.125)])
+def test_the_score_falls_with_the_frames_that_do_not_show_the_track(length_power, expected):
+    builder = VideoResultBuilder(1, 8, (4, 6), [1], length_power=length_power)
+    for frame, score in ((2, 0.25), (5, 0.75)):
+        builder.add(frame, frame_objects([(0, 1, score)], [one_pixel()]))
+    assert builder.finish()[0].score == expected
+
+
 @pytest.mark.parametrize("details", [True, False])
 def test_details_are_the_score_of_each_frame_and_where_it_is_shifted(tmp_path, details):
     builder = VideoResultBuilder(1, 4, (4, 6), [1, 2], details)
