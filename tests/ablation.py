@@ -38,8 +38,7 @@ ROWS = {
     "the demo, ohem_weights_by_position on": ["quirks.ohem_weights_by_position=true"],
 }
 START = "start.pth"
-# The tracker's weights and the tracks' scores are the published ones: the demo's own were chosen for the network that it
-# ships.
+# The tracker's weights and the scores of tracks are the published ones: the demo's are for the network it ships.
 COMMON = [
     *("input.size_hw=128,224", "tracking.match_coeff=0,1,2,0", "tracking.new_object_iou=0.3"),
     "postprocess.length_power=0",
