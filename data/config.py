@@ -369,8 +369,8 @@ MODELS = _read_only(
             # tracks of a few frames are often second ones of an object that has one.
             "tracking.match_coeff": (0.0, 0.5, 0.5, 0.5),
             "tracking.new_object_similarity": 0.85,
-            "tracking.new_object_iou": 0.1,
-            "tracking.max_hidden_age": 5,
+            "tracking.new_object_iou": 0.0,
+            "tracking.max_hidden_age": 3,
             "postprocess.length_power": 0.5,
             "train.optimizer": "adamw",
             "train.learning_rate": 1e-3,
