@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -70,10 +71,16 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(small_set, tmp_path, caps
 
 def test_the_command_serves_until_it_is_interrupted(small_set):
     arguments = [sys.executable, "-m", "utils.viewer", *command(small_set, "--no_browser", "--port=0")]
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        url = process.stdout.readline().split()[0]
-        with urlopen(f"{url}data/index.json", timeout=60) as answer:
-            assert json.load(answer)["videos"][0]["name"] == "walk"
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # Where the tests run in a shell's background, Ctrl+C is ignored, and what they start would ignore it too.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(arguments, cwd=ROOT, text=True, preexec_fn=heed, **pipes) as process:
+        try:
+            url = process.stdout.readline().split()[0]
+            with urlopen(f"{url}data/index.json", timeout=60) as answer:
+                assert json.load(answer)["videos"][0]["name"] == "walk"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 0 and errors == ""
