@@ -265,9 +265,9 @@ def test_true_is_parsed_as_well():
 
 
 def test_several_overrides_and_the_last_of_a_key_counts():
-    assert changed(["detection.top_k=7", "tracking.max_hidden_age=3", "detection.top_k=8"]) == {
+    assert changed(["detection.top_k=7", "tracking.max_hidden_age=6", "detection.top_k=8"]) == {
         "detection.top_k": 8,
-        "tracking.max_hidden_age": 3,
+        "tracking.max_hidden_age": 6,
     }
 
 
