@@ -365,8 +365,8 @@ MODELS = _read_only(
             "quirks.centerness_kernel_major": False,
             "quirks.ohem_weights_by_position": False,
             "quirks.mask_bce_outside_crop": False,
-            # Chosen on videos that it was trained on: its embeddings, trained by a softmax, say more than boxes do, and
-            # tracks of a few frames are often second ones of an object that has one.
+            # Chosen on other videos than the valid split's, see weights/README.md: embeddings trained by a softmax
+            # say more than boxes do, and tracks of a few frames are often second ones of an object.
             "tracking.match_coeff": (0.0, 0.5, 0.5, 0.5),
             "tracking.new_object_similarity": 0.85,
             "tracking.new_object_iou": 0.0,

@@ -242,8 +242,9 @@ class VideoResultBuilder:
         for seen in self._seen.values():
             category_id = self.category_ids[majority_label(seen) - 1]
             if category_id is not None:
-                made = (self.num_frames, self.video_id, self.details, category_id, self.length_power)
-                results.append(track_result(seen, *made))
+                results.append(
+                    track_result(seen, self.num_frames, self.video_id, self.details, category_id, self.length_power)
+                )
         self.left_out = len(self._seen) - len(results)
         if self.left_out:
             logger.info(
