@@ -34,7 +34,7 @@ demo: venv ## draw the demo data set, track its objects, score them, write resul
 # One thread a process: two of them get more out of two cores than one with two threads. Fresh videos teach more than the
 # same ones again, and are soon drawn.
 TRAINING_SET = data/ShapesVIS_1000
-FRESH_SET = data/ShapesVIS_1000_seed1
+FRESH_SETS = data/ShapesVIS_1000_seed
 TRAIN = train.py --config=STMask_demo_config --keep_latest \
 	--ann_file=$(TRAINING_SET)/annotations/train.json --image_root=$(TRAINING_SET)/train/JPEGImages --save_interval=200 \
 	--device=cpu --num_workers=1
@@ -42,12 +42,14 @@ ONE = OMP_NUM_THREADS=1 $(PY) $(TRAIN)
 TWO = OMP_NUM_THREADS=1 $(PY) -m torch.distributed.run --nproc_per_node=2 $(TRAIN)
 FAR = --set train.freeze_batch_norm=true --set train.semantic_loss=0 --set train.contrastive=true \
 	--set train.max_frame_distance=20 --set train.only=backbone,fpn,proto_net,prediction_layers
-FRESH = --ann_file=$(FRESH_SET)/annotations/train.json --image_root=$(FRESH_SET)/train/JPEGImages
+FRESH_1 = --ann_file=$(FRESH_SETS)1/annotations/train.json --image_root=$(FRESH_SETS)1/train/JPEGImages
+FRESH_3 = --ann_file=$(FRESH_SETS)3/annotations/train.json --image_root=$(FRESH_SETS)3/train/JPEGImages
 FUSION = --set train.freeze_batch_norm=true --set train.semantic_loss=0 --set train.only=TemporalNet
 train-demo: venv ## train the demo's network from nothing, which takes hours: crops, then clips, small and at full size
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) -m data.synthetic --root $(TRAINING_SET) --train_videos 1000 --valid_videos 1
-	$(PY) -m data.synthetic --root $(FRESH_SET) --train_videos 1000 --valid_videos 1 --seed 1
+	$(PY) -m data.synthetic --root $(FRESH_SETS)1 --train_videos 1000 --valid_videos 1 --seed 1
+	$(PY) -m data.synthetic --root $(FRESH_SETS)3 --train_videos 1000 --valid_videos 1 --seed 3
 	$(TWO) --task=crops --batch_size=16 --max_iter=2600 --lr=3e-3 --set train.warmup_iterations=400 \
 		--save_folder=results/train_demo/crops
 	$(TWO) --batch_size=4 --max_iter=1500 --lr=1.2e-3 --set input.size_hw=128,224 \
@@ -68,11 +70,16 @@ train-demo: venv ## train the demo's network from nothing, which takes hours: cr
 		--set train.pretrained=results/train_demo/fusion/latest --save_folder=results/train_demo/many
 	$(TWO) --batch_size=4 --max_iter=1000 --lr=5e-4 --seed=9 $(FUSION) \
 		--set train.pretrained=results/train_demo/many/latest --save_folder=results/train_demo/shown
-	$(TWO) --batch_size=8 --max_iter=2100 --lr=7e-4 --seed=10 $(FAR) $(FRESH) \
+	$(TWO) --batch_size=8 --max_iter=2100 --lr=7e-4 --seed=10 $(FAR) $(FRESH_1) \
 		--set train.pretrained=results/train_demo/shown/latest --save_folder=results/train_demo/fresh
-	$(TWO) --batch_size=4 --max_iter=1000 --lr=5e-4 --seed=11 $(FUSION) $(FRESH) \
+	$(TWO) --batch_size=4 --max_iter=1000 --lr=5e-4 --seed=11 $(FUSION) $(FRESH_1) \
 		--set train.pretrained=results/train_demo/fresh/latest --save_folder=results/train_demo/fused
-	$(PY) -m utils.checkpoint results/train_demo/fused/latest results/train_demo/STMask_demo.pth --half
+	$(PY) -m utils.checkpoint results/train_demo/fused/latest results/train_demo/STMask_demo_fused.pth --half
+	$(TWO) --batch_size=8 --max_iter=2100 --lr=7e-4 --seed=12 $(FAR) $(FRESH_3) \
+		--set train.pretrained=results/train_demo/STMask_demo_fused.pth --save_folder=results/train_demo/newer
+	$(TWO) --batch_size=4 --max_iter=1000 --lr=5e-4 --seed=13 $(FUSION) $(FRESH_3) \
+		--set train.pretrained=results/train_demo/newer/latest --save_folder=results/train_demo/joined
+	$(PY) -m utils.checkpoint results/train_demo/joined/latest results/train_demo/STMask_demo.pth --half
 	$(PY) eval.py --trained_model=results/train_demo/STMask_demo.pth --mask_det_file=results/train_demo/results.json
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
