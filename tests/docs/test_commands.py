@@ -167,6 +167,7 @@ def folder(drawn, tmp_path, monkeypatch):
     truth, images = drawn / "annotations" / "valid.json", drawn / "valid" / "JPEGImages"
     for name, target in {
         "data/ShapesVIS": drawn,
+        "data/ShapesVIS_test": drawn,
         "weights/STMask_demo.pth": ROOT / "weights" / "STMask_demo.pth",
         "annotations/valid.json": truth,
         "DIR": images,
@@ -201,7 +202,8 @@ def run(text, command, ways):
     _, first, *rest = command
     module, arguments = (rest[0], rest[1:]) if first == "-m" else (first.removesuffix(".py"), rest)
     if "data.synthetic" in text:
-        Path("data/ShapesVIS").unlink()
+        for path in Path("data").iterdir():
+            path.unlink()
     assert main_of(module)([*arguments, *more]) == 0
 
 
