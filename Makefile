@@ -14,8 +14,8 @@ help: ## show this list
 
 venv: ## install what is needed, if setup.py or a kernel has changed since
 	stamp="$(ENVIRONMENT)/.stmask-installed"; \
-	if [ -n "$$(find "$$stamp" -newer setup.py -newer layers/_deform_im2col.pyx -newer layers/_winograd.pyx \
-		-newer utils/_eval_kernels.pyx 2>/dev/null)" ]; then exit 0; fi; \
+	if [ -n "$$(find "$$stamp" -newer setup.py -newer layers/cpu/_deform_im2col.pyx -newer layers/cpu/_winograd.pyx \
+		-newer ytvis/_mask_kernels.pyx 2>/dev/null)" ]; then exit 0; fi; \
 	python=$(PYTHON); \
 	if [ -n "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then python=$(PY); fi; \
 	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -88,11 +88,11 @@ pictures: venv ## draw pictures of the docs again, with the demo's weights
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
 		--show=prototypes,anchors,calibration,shift
-	$(PY) -m tests.larger_frames $(FOLLOWED) results/larger_frames
+	$(PY) -m tools.larger_frames $(FOLLOWED) results/larger_frames
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails \
 		--score_threshold=0.3
 	cp results/pictures/00011.png docs/images/overlay.png
-	$(PY) -m data.browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
+	$(PY) -m ytvis.browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
 		--videos 3,4,7 --columns 4 --output docs/images/browse.jpg
 
 test: venv ## run the tests
@@ -103,6 +103,6 @@ lint: venv ## check style and formatting
 	$(PY) -m ruff format --check .
 
 clean: ## remove caches and build products; data, results and .venv stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache layers/*.so layers/*.c utils/*.so utils/*.c
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache layers/cpu/*.so layers/cpu/*.c ytvis/*.so ytvis/*.c
 	rm -f "$(ENVIRONMENT)/.stmask-installed"
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from layers.cpu.fused_convolution import FusedConv2d, fold_batch_norm
 from layers.deform_conv import ModulatedDeformConv2d
-from layers.inference import FusedConv2d, fold_batch_norm
 
 EXPANSION = 4
 

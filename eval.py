@@ -30,12 +30,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmark import Way, benchmark
 from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
-from data.doctor import examine_results
-from data.findings import exit_code, format_findings
-from data.outputs import (
+from data.dataset import YTVISDataset, read_frames
+from data.transforms import FrameTransform
+from data.video import VideoWriter
+from inference.benchmark import Way, benchmark
+from inference.internals_pictures import PICTURES
+from inference.measurement import Measurement
+from inference.output_files import (
     FOLLOW_OPTIONS,
     VIDEO_OPTIONS,
     add_video_arguments,
@@ -43,34 +46,29 @@ from data.outputs import (
     tracks_text,
     write_picture,
 )
-from data.results import ResultsJournal
-from data.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
-from data.transforms import FrameTransform
-from data.video import VideoWriter
-from data.ytvis import YTVISDataset, read_annotations, read_frames
+from inference.own_video import run_on_own_video
+from inference.tracker import VideoTracker
+from inference.videos import collect_tracks, track_videos
 from layers.deform_conv import BACKENDS, deform_backend
-from own_video import run_on_own_video
-from stmask import (
-    STMask,
-    VideoTracker,
-    collect_tracks,
-    track_videos,
-)
-from utils.benchmark import Measurement
+from stmask import STMask
 from utils.checkpoint import config_name_of, find_checkpoint, fingerprint
 from utils.device import describe_device, has_spare_core
 from utils.distributed import World, launch
-from utils.files import make_folder
-from utils.logger import EvalProgress, setup_logging
-from utils.method_pictures import PICTURES
+from utils.logging import EvalProgress, setup_logging
 from utils.precision import PRECISIONS
-from utils.report import write_report
-from utils.structures import FrameResult, InputError, Video, VideoResult
-from utils.tracking_eval import RATES, SCORE_THRESHOLD, evaluate_tracking
-from utils.uncertainty import compare_results, describe_difference
-from utils.visualization import draw_objects
-from utils.ytvis_eval import evaluate_results, format_table
-from utils.ytvos import YTVOS, compact_masks, load_pair
+from utils.structures import FrameResult
+from ytvis.annotations import Video, read_annotations
+from ytvis.check_results import examine_results
+from ytvis.diagnostics import exit_code, format_findings
+from ytvis.drawing import draw_objects
+from ytvis.files import InputError, make_folder
+from ytvis.report import write_report
+from ytvis.results import ResultsJournal, VideoResult
+from ytvis.score.ap import evaluate_results, format_table
+from ytvis.score.bootstrap import compare_results, describe_difference
+from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
+from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
+from ytvis.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
 
 logger = logging.getLogger("eval")
 

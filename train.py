@@ -27,11 +27,11 @@ from data.classes import config_for
 from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.crops import CropDataset, collate_crops
-from data.splits import write_video_ids
+from data.dataset import YTVISDataset, read_frames
 from data.transforms import FrameTransform
-from data.ytvis import YTVISDataset, read_frames
+from inference.videos import collect_tracks, track_videos
 from layers.losses import MultiBoxLoss, semantic_loss
-from stmask import STMask, collect_tracks, track_videos
+from stmask import STMask
 from utils.checkpoint import (
     CheckpointName,
     compare,
@@ -44,14 +44,16 @@ from utils.checkpoint import (
 )
 from utils.device import describe_device
 from utils.distributed import World, keep_gradients, launch, torchrun_command
-from utils.logger import setup_logging
+from utils.logging import setup_logging
 from utils.precision import PRECISIONS, autocast, check_precision
 from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
-from utils.structures import ClipBatch, CropBatch, FrameObjects, FrameResult, InputError
+from utils.structures import ClipBatch, CropBatch, FrameObjects, FrameResult
 from utils.training_log import TrainingLog
-from utils.visualization import truth_beside_prediction
-from utils.ytvis_eval import STAT_NAMES, evaluate_results
+from ytvis.drawing import truth_beside_prediction
+from ytvis.files import InputError
+from ytvis.score.ap import STAT_NAMES, evaluate_results
+from ytvis.splits import write_video_ids
 
 logger = logging.getLogger("train")
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.check import class_names
 from data.config import MODELS, Config, get_config, split_overrides
-from data.ytvis import normalised_name
+from ytvis.annotations import normalised_name
+from ytvis.check import class_names
 
 logger = logging.getLogger(__name__)
 

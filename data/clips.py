@@ -18,9 +18,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.config import Config
+from data.dataset import FrameAnnotations, YTVISDataset, init_worker, read_frame
 from data.transforms import AffineViews, ClipTransform
-from data.ytvis import FrameAnnotations, YTVISDataset, init_worker, read_frame
-from utils.structures import Clip, ClipBatch, InputError, TensorFields, Video
+from utils.structures import Clip, ClipBatch, TensorFields
+from ytvis.annotations import Video
+from ytvis.files import InputError
 
 logger = logging.getLogger(__name__)
 

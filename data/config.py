@@ -19,7 +19,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.structures import InputError
+from ytvis.files import InputError
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from torchvision.transforms import v2
 
 from data.clips import SampleKey
 from data.config import Config
-from data.ytvis import YTVISDataset, read_frame
-from utils.structures import CropBatch, InputError
+from data.dataset import YTVISDataset, read_frame
+from utils.structures import CropBatch
+from ytvis.files import InputError
 
 GROUND = 0  # the label of a crop that shows no object
 CROP_SIDE = 48  # pixels; an object fills most of its width

@@ -34,8 +34,7 @@ from pycocotools import mask as rle_tools
 from tqdm import tqdm
 
 from data.config import DATASETS
-from utils.files import atomic_write
-from utils.structures import InputError
+from ytvis.files import InputError, atomic_write
 
 # Part of the stamp: a change of the drawing must raise it, so that cached sets are drawn anew.
 GENERATOR_VERSION = 1

@@ -22,8 +22,8 @@ from torchvision.transforms import v2
 from data.config import Config
 from utils.structures import FrameTargets
 
-if TYPE_CHECKING:  # `data.ytvis` itself needs `FrameTransform`
-    from data.ytvis import FrameAnnotations
+if TYPE_CHECKING:  # `data.dataset` itself needs `FrameTransform`
+    from data.dataset import FrameAnnotations
 
 
 class FrameTransform:

@@ -27,10 +27,10 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Colorspace
 
 from data.audio import AudioCopy
-from data.convert.tracks import IMAGE_SUFFIXES, list_images
 from data.transforms import FrameTransform
-from utils.files import make_folder, natural_key
-from utils.structures import FrameInput, FrameMeta, InputError
+from utils.structures import FrameInput, FrameMeta
+from ytvis.convert.tracks import IMAGE_SUFFIXES, list_images
+from ytvis.files import InputError, make_folder, natural_key
 
 logger = logging.getLogger(__name__)
 

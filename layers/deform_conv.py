@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from layers.products import PackedMatrices, can_pack
-from layers.threads import usable_threads
-from utils.structures import InputError
+from layers.cpu.packed_products import PackedMatrices, can_pack
+from layers.cpu.threads import usable_threads
+from ytvis.files import InputError
 
 try:
-    from layers import _deform_im2col
+    from layers.cpu import _deform_im2col
 except ImportError:  # not compiled: "torchvision" does all
     _deform_im2col = None
 

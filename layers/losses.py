@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import distance_box_iou_loss
 
+from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, match
 from layers.box_utils import decode, encode, to_cxcywh
 from layers.mask_utils import assemble_batch
-from layers.matching import BACKGROUND, NEUTRAL, Match, match
 from layers.temporal_fusion import fuse
 from utils.structures import FrameTargets, FusionFeatures, Predictions
 

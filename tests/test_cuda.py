@@ -11,9 +11,11 @@ import torch
 
 import train as command
 from data.synthetic import generate
+from inference.network import Network
+from inference.tracker import VideoTracker
 from layers.deform_conv import deformable_conv2d
-from stmask import Network, STMask, VideoTracker
-from tests.parity import RECORDED, clip, load_for_training, load_model, training_batch
+from stmask import STMask
+from tools.parity import RECORDED, clip, load_for_training, load_model, training_batch
 from utils.checkpoint import load_state_dict, load_training_state
 from utils.device import peak_memory_mib, pick_device
 from utils.distributed import World

@@ -17,11 +17,11 @@ import torch
 
 import eval as command
 from data.config import get_config
-from data.results import read_results, write_results
 from stmask import STMask
-from tests.parity import REFERENCE, compare_results, load_model
+from tools.parity import REFERENCE, compare_results, load_model
 from utils.checkpoint import save_state_dict
-from utils.ytvis_eval import evaluate_results
+from ytvis.results import read_results, write_results
+from ytvis.score.ap import evaluate_results
 
 ROOT = Path(__file__).parent.parent
 SMALL_INPUT = ["--set", "input.size_hw=60,90", "--device", "cpu", "--num_workers", "0"]

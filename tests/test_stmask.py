@@ -9,11 +9,15 @@ import pytest
 import torch
 
 from data.config import MODELS, get_config
+from inference.network import Network
+from inference.tracker import VideoTracker, make_detector
+from inference.videos import track_videos
 from layers import deform_conv
-from stmask import Network, STMask, VideoTracker, better_config, make_detector, track_videos
-from tests.parity import REFERENCE, clip, frame_meta, load_model
+from stmask import STMask, better_config
+from tools.parity import REFERENCE, clip, frame_meta, load_model
 from utils.checkpoint import save_state_dict
-from utils.structures import FrameInput, FrameMeta, InputError
+from utils.structures import FrameInput, FrameMeta
+from ytvis.files import InputError
 
 DEMO = "STMask_demo_config"
 

@@ -19,7 +19,8 @@ from stmask import STMask
 from tests import processes
 from utils.checkpoint import load_state_dict, load_training_state, save_state_dict
 from utils.distributed import World
-from utils.structures import ClipBatch, CropBatch, FrameTargets, InputError
+from utils.structures import ClipBatch, CropBatch, FrameTargets
+from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent
 DEMO = "STMask_demo_config"

@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from utils.files import atomic_write
-from utils.structures import InputError
+from ytvis.files import InputError, atomic_write
 
 StateDict = dict[str, Tensor]
 SEARCH_WORDS = ("latest", "interrupt")

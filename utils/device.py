@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from utils.structures import InputError
+from ytvis.files import InputError
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:

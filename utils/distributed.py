@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.device import pick_device
-from utils.structures import InputError
+from ytvis.files import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from utils.structures import InputError
+from ytvis.files import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -13,29 +13,6 @@ import torch
 from torch import Tensor
 
 
-class InputError(Exception):
-    """Something the person gave cannot be used. The message is one line: which file, what is wrong, what to do.
-
-    The command lines print it and exit with code 2.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels.
-
-    `file_names` are relative to the folder of the frames.
-    """
-
-    video_id: int
-    width: int
-    height: int
-    file_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-
 @dataclass(frozen=True)
 class FrameMeta:
     """Where a frame comes from, and its three sizes, each (height, width) in pixels.
@@ -270,20 +247,3 @@ class ObjectInsides:
     anchors: np.ndarray | None = None
     taps: np.ndarray | None = None
     samples: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class VideoResult:
-    """One track over a whole video, as `results.json` holds it.
-
-    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None. So have the
-    details, where they are kept: `scores`, rounded to four digits, None where the track is not seen, and `shifted`,
-    whether it is seen by temporal fusion alone.
-    """
-
-    video_id: int
-    category_id: int
-    score: float
-    segmentations: tuple[dict | None, ...]
-    scores: tuple[float | None, ...] | None = None
-    shifted: tuple[bool, ...] | None = None

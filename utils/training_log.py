@@ -1,7 +1,7 @@
 """What a training says of itself: the console's line, a file of JSON lines, and TensorBoard's event files.
 
 A line of the file is an object with `iteration` and either the means over the iterations since the last line (`total`,
-each loss by its name, and `MEASURES`) or the scores of a `validation`. `python -m utils.plot` draws such files.
+each loss by its name, and `MEASURES`) or the scores of a `validation`. `python -m tools.plot` draws such files.
 """
 
 import json
@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from utils.device import peak_memory_mib
-from utils.files import atomic_write, make_folder
-from utils.structures import InputError
+from ytvis.files import InputError, atomic_write, make_folder
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import pytest
 
 from data.classes import config_for
 from data.config import MODELS, get_config
-from utils.structures import InputError
+from ytvis.files import InputError
 
 DEMO = "STMask_demo_config"
 SHAPES = get_config(DEMO).dataset.class_names

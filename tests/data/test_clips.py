@@ -11,9 +11,10 @@ import torch
 
 from data.clips import ClipDataset, ClipSampler, SampleKey, collate_clips, make_clip_loader
 from data.config import get_config
+from data.dataset import YTVISDataset
 from data.transforms import ClipTransform, FrameTransform
-from data.ytvis import YTVISDataset
-from utils.structures import Clip, ClipBatch, FrameTargets, InputError
+from utils.structures import Clip, ClipBatch, FrameTargets
+from ytvis.files import InputError
 
 CFG = get_config("STMask_plus_resnet50_config", {"input.size_hw": (90, 160)})
 FRAMES = FrameTransform.from_config(CFG)

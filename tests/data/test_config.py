@@ -18,7 +18,7 @@ from data.config import (
     main,
     overrides_from,
 )
-from utils.structures import InputError
+from ytvis.files import InputError
 
 ROOT = Path(__file__).parents[2]
 DEMO = "STMask_demo_config"

@@ -6,9 +6,10 @@ import torch
 from data.clips import SampleKey
 from data.config import get_config
 from data.crops import CROP_SIDE, GROUND, CropDataset, _cut, collate_crops
+from data.dataset import YTVISDataset
 from data.synthetic import generate
-from data.ytvis import YTVISDataset
-from utils.structures import CropBatch, InputError
+from utils.structures import CropBatch
+from ytvis.files import InputError
 
 
 @pytest.fixture(scope="module")

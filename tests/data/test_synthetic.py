@@ -11,7 +11,7 @@ from pycocotools import mask as rle_tools
 from data import synthetic
 from data.config import get_config
 from data.synthetic import CATEGORY_NAMES, MAX_HIDDEN_FRAMES, MIN_VISIBLE_PIXELS, draw_video, generate
-from utils.structures import InputError
+from ytvis.files import InputError
 
 
 @pytest.fixture(scope="module")

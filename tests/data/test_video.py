@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 import pytest
 
-from data.convert.tracks import IMAGE_SUFFIXES
 from data.transforms import FrameTransform
 from data.video import (
     Camera,
@@ -21,7 +20,8 @@ from data.video import (
     read_picture,
     read_source,
 )
-from utils.structures import InputError
+from ytvis.convert.tracks import IMAGE_SUFFIXES
+from ytvis.files import InputError
 
 
 def read(path):

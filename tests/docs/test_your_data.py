@@ -10,16 +10,16 @@ import pytest
 
 import eval as eval_command
 import train as train_command
-from data import browse, check
-from data.convert import __main__ as convert
-from data.ytvis import YTVISDataset
+from data.dataset import YTVISDataset
 from tests.docs.pages import ROOT, blocks, lines
+from ytvis import browse, check
+from ytvis.convert import __main__ as convert
 
 PAGE = "docs/your-data.md"
 COMMANDS = {
-    "-m data.convert": convert.main,
-    "-m data.check": check.main,
-    "-m data.browse": browse.main,
+    "-m ytvis.convert": convert.main,
+    "-m ytvis.check": check.main,
+    "-m ytvis.browse": browse.main,
     "train.py": train_command.main,
     "eval.py": eval_command.main,
 }
@@ -95,7 +95,7 @@ def test_the_page_runs_from_labels_to_a_checked_and_drawn_set(labelled, capsys):
 
 @pytest.mark.slow
 def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsys):
-    run("-m data.convert")
+    run("-m ytvis.convert")
     small = ("--device=cpu", "--num_workers=0", "--set", "input.size_hw=64,96")
     run("train.py", "--max_iter=2", *small)
     run("eval.py", *small)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 import eval as command
-from data import row_journal
-from data.outputs import write_picture
-from data.results import read_results
-from data.row_journal import RowJournal
 from data.synthetic import draw_video
 from data.video import VideoFile, VideoWriter, read_picture
+from inference import frame_journal as row_journal
+from inference.frame_journal import RowJournal
+from inference.internals_pictures import PICTURES
+from inference.output_files import write_picture
 from tests.docs.pages import ROOT, blocks, commands
-from utils.method_pictures import PICTURES
+from ytvis.results import read_results
 
 PAGE = (ROOT / "docs" / "your-video.md").read_text("utf-8")
 LENGTH = 7
@@ -42,7 +42,7 @@ def test_every_command_of_the_page_runs_and_those_of_the_readme(folder):
         if program == "eval.py":
             assert command.main([*arguments, "--device=cpu"]) == 0, arguments
         else:
-            assert (program, arguments[0]) == ("-m", "data.row_journal")
+            assert (program, arguments[0]) == ("-m", "inference.frame_journal")
             RowJournal.create(folder / arguments[1], {"rows_of": "in.mp4"})
             assert row_journal.main(arguments[1:]) == 0
     assert len(list(VideoFile("out.mp4"))) == LENGTH and VideoFile("out.mp4").frame_rate == 10

@@ -5,11 +5,11 @@ import torchvision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-import layers.threads
+import layers.cpu.threads
 from layers import deform_conv
+from layers.cpu.packed_products import PackedMatrices, can_pack
 from layers.deform_conv import ModulatedDeformConv2d, available_backends, deform_backend, deformable_conv2d
-from layers.products import PackedMatrices, can_pack
-from utils.structures import InputError
+from ytvis.files import InputError
 
 needs_native = pytest.mark.skipif("native" not in available_backends(), reason="the native kernel is not built")
 
@@ -124,7 +124,7 @@ def test_all_is_computed_in_the_dtype_of_the_weights(recorded):
 @pytest.fixture
 def threads_for_all(monkeypatch):
     """All threads even for work that is too small to pay for them."""
-    monkeypatch.setattr(layers.threads, "THREAD_NUMBERS", 1)
+    monkeypatch.setattr(layers.cpu.threads, "THREAD_NUMBERS", 1)
 
 
 def random_case(channels, out_channels, kernel, size, stride=1, dilation=1, groups=1, offset_groups=1, **options):
@@ -188,7 +188,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_native_is_torchvision_forward_and_backward(monkeypatch, case, column_bytes, thread_numbers):
     monkeypatch.setattr(deform_conv, "COLUMN_BYTES", column_bytes)
-    monkeypatch.setattr(layers.threads, "THREAD_NUMBERS", thread_numbers)
+    monkeypatch.setattr(layers.cpu.threads, "THREAD_NUMBERS", thread_numbers)
     shapes = {"channels": 4, "out_channels": 6, "kernel": (3, 3), "size": (7, 6)} | CASES[case]
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
         tensors, geometry = random_case(**shapes, dtype=dtype)

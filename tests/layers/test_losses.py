@@ -22,7 +22,7 @@ from layers.losses import (
 )
 from layers.mask_utils import assemble_masks
 from stmask import STMask
-from tests.parity import load_for_training, training_batch
+from tools.parity import load_for_training, training_batch
 from utils.structures import FrameTargets
 
 

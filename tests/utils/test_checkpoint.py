@@ -17,7 +17,7 @@ from utils.checkpoint import (
     main,
     save_state_dict,
 )
-from utils.structures import InputError
+from ytvis.files import InputError
 
 
 def one_line(caught):

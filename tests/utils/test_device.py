@@ -5,7 +5,7 @@ import torch
 
 from utils import device as device_module
 from utils.device import describe_device, has_spare_core, peak_memory_mib, pick_device
-from utils.structures import InputError
+from ytvis.files import InputError
 
 
 @pytest.mark.parametrize("available, kind", [(False, "cpu"), (True, "cuda")])

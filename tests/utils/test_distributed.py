@@ -10,14 +10,15 @@ import torch
 
 import eval as eval_command
 from data.config import get_config
-from data.results import ResultsJournal
 from data.synthetic import generate
 from layers.anchors import make_anchors
 from layers.losses import MultiBoxLoss
 from stmask import STMask
 from tests.processes import finish, start_each, torchrun
 from utils.distributed import World, keep_gradients, launch, torchrun_command
-from utils.structures import FrameTargets, FusionFeatures, InputError, Predictions, VideoResult
+from utils.structures import FrameTargets, FusionFeatures, Predictions
+from ytvis.files import InputError
+from ytvis.results import ResultsJournal, VideoResult
 
 CPU = torch.device("cpu")
 ROWS = {0: [[1.0], [2.0]], 1: [[3.0]]}

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from utils.precision import PRECISIONS, autocast, check_precision
-from utils.structures import InputError
+from ytvis.files import InputError
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils.structures import InputError
 from utils.training_log import TrainingLog, read_log
+from ytvis.files import InputError
 
 CPU = torch.device("cpu")
 

@@ -1,1 +1,0 @@
-"""Annotations of other tools to the YouTube-VIS format and back: `python -m data.convert --help`."""

@@ -1,0 +1,357 @@
+"""Data sets in the YouTube-VIS format: videos, annotations, and their frames ready for the network.
+
+The format is that of YouTube-VIS 2019 and 2021 and of OVIS: one JSON file with `videos` (each with its `file_names`),
+`categories`, and, where the truth is public, `annotations`: one entry a track, with lists of one entry a frame. A file
+in the COCO format is read as well: each of its images is a video of one frame (`ytvis.coco`).
+"""
+
+import bisect
+import copy
+import logging
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.config import Config
+from data.transforms import FrameTransform
+from utils.structures import FrameInput, FrameMeta, PerObject
+from ytvis.annotations import (
+    TrackAnnotation,
+    Video,
+    _located,
+    _match_categories,
+    _parse_annotations,
+    _parse_categories,
+    _parse_videos,
+    _read_content,
+    _valid_box,
+    read_annotations,
+    segmentation_to_rle,
+)
+from ytvis.coco import as_videos, compact_polygons, is_static
+from ytvis.files import InputError
+from ytvis.results import decode_mask
+from ytvis.splits import base_split, read_video_ids, subset_annotations, videos_of_split
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FrameAnnotations(PerObject):
+    """Truth of one frame in the video's own pixels: `boxes_px` [N,4] float32 x1 y1 x2 y2, the last pixel included;
+    `labels` [N] int64 1…C, `masks` [N,height,width] bool, `instance_ids` [N] int64, the annotations' ids."""
+
+    boxes_px: Tensor
+    labels: Tensor
+    masks: Tensor
+    instance_ids: Tensor
+
+
+class YTVISDataset:
+    """The videos, classes and annotations of a YouTube-VIS-format file, or of a COCO-format file of images.
+
+    `videos` are in the file's order; `is_static` says that they are images, of one frame each.
+    `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None where the file lacks the class;
+    `labels` is the way back.
+    """
+
+    def __init__(self, ann_file: str | os.PathLike, image_root: str | os.PathLike, class_names: Sequence[str]):
+        """Reads and checks `ann_file`; file names in it are relative to `image_root`.
+
+        Categories are told by name (case, spaces, hyphens and underscores do not matter) if `class_names` has all of
+        them, otherwise in the order of their ids if they are as many as `class_names`.
+
+        Raises:
+            InputError: the file or the folder is missing, or the file is not in the format.
+        """
+        self.ann_file = Path(ann_file)
+        self.image_root = Path(image_root)
+        if not self.image_root.is_dir():
+            raise InputError(f"{self.image_root}: no such folder of frames")
+        content = _read_content(self.ann_file, compact_polygons)
+        self.is_static = is_static(content)
+        content = as_videos(content, self.ann_file)
+        self.videos = tuple(_parse_videos(content, self.ann_file))
+        self.labels = _match_categories(_parse_categories(content, self.ann_file), class_names, self.ann_file)
+        by_label = {label: category_id for category_id, label in self.labels.items()}
+        self.category_ids = tuple(by_label.get(label) for label in range(1, len(class_names) + 1))
+        self._videos = {video.video_id: video for video in self.videos}
+        tracks: dict[int, list[TrackAnnotation]] = {video_id: [] for video_id in self._videos}
+        for track in _parse_annotations(content, self._videos, self.labels, self.ann_file):
+            tracks[track.video_id].append(track)
+        self._annotations = {video_id: tuple(own) for video_id, own in tracks.items()}
+
+    @classmethod
+    def from_config(
+        cls,
+        cfg: Config,
+        split: str = "valid",
+        ann_file: str | os.PathLike | None = None,
+        image_root: str | os.PathLike | None = None,
+        video_ids_file: str | os.PathLike | None = None,
+    ) -> Self:
+        """The `split` (of `ytvis.splits.SPLITS`) of `cfg.dataset`; `ann_file` and `image_root` override the config's.
+
+        train_sub and valid_sub are parts of the train split's file, or of `ann_file`. If `video_ids_file` is given,
+        only those videos of the split that it lists are taken (see `ytvis.splits.read_video_ids`).
+
+        Raises:
+            InputError: the data set is not there (the message says where it was looked for) or cannot be used.
+        """
+        candidates = getattr(cfg.dataset, base_split(split))
+        root = Path(cfg.dataset.root).expanduser()
+        ann_files = [Path(ann_file)] if ann_file else [root / name for name in candidates.ann_file]
+        folders = [Path(image_root)] if image_root else [root / name for name in candidates.image_root]
+        found_file = next((path for path in ann_files if path.is_file()), None)
+        found_folder = next((path for path in folders if path.is_dir()), None)
+        if found_file is None or found_folder is None:
+            missing = [
+                f"no {what} at {', '.join(map(str, paths)) or '(no place is configured)'}"
+                for what, paths, found in (
+                    ("annotation file", ann_files, found_file),
+                    ("folder of frames", folders, found_folder),
+                )
+                if found is None
+            ]
+            raise InputError(_where_to_put(cfg, split, " and ".join(missing)))
+        dataset = cls(found_file, found_folder, cfg.dataset.class_names)
+        video_ids = videos_of_split(split, [video.video_id for video in dataset.videos])
+        if not video_ids:
+            raise InputError(f"{found_file}: has a single video, which is valid_sub; nothing is left for {split}")
+        if video_ids_file is not None:
+            video_ids = read_video_ids(video_ids_file, frozenset(video_ids))
+        return dataset.subset(video_ids)
+
+    def subset(self, video_ids: Iterable[int]) -> Self:
+        """The data set with no videos but those of `video_ids`, whatever their order; this one stays as it is.
+
+        Raises:
+            InputError: there is no video of such an id.
+        """
+        wanted = set(video_ids)
+        unknown = wanted - self._videos.keys()
+        if unknown:
+            raise InputError(f"{self.ann_file}: there is no video {min(unknown)}")
+        subset = copy.copy(self)
+        subset.videos = tuple(video for video in self.videos if video.video_id in wanted)
+        subset._videos = {video.video_id: video for video in subset.videos}
+        subset._annotations = {video_id: self._annotations[video_id] for video_id in subset._videos}
+        return subset
+
+    def truth(self) -> dict[str, Any]:
+        """The file's content with these videos alone, read anew, as it is to be scored against.
+
+        Raises:
+            InputError: the file cannot be read any more.
+        """
+        return subset_annotations(read_annotations(self.ann_file), self._videos)
+
+    def annotations(self, video_id: int) -> tuple[TrackAnnotation, ...]:
+        """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""
+        return self._annotations[video_id]
+
+    def annotated_frames(self, video_id: int) -> tuple[int, ...]:
+        """The indices of the frames that show something by `frame_annotations`, ascending.
+
+        A segmentation is only looked into where the file lacks its box or its area, so one that cannot be used may
+        still count here; one that is looked into and cannot be used is logged and left out. KeyError for an unknown
+        video.
+        """
+        return tuple(
+            frame_index
+            for frame_index in range(len(self._videos[video_id]))
+            if any(self._is_visible(track, frame_index) for track in self.annotations(video_id))
+        )
+
+    def _is_visible(self, track: TrackAnnotation, frame_index: int) -> bool:
+        if track.iscrowd or not track.segmentations[frame_index]:
+            return False
+        rle = None
+        if track.bboxes[frame_index] is None or track.areas[frame_index] is None:
+            try:
+                rle = self._rle(track, frame_index)
+            except InputError as error:
+                logger.warning("left out: %s", error)
+            if rle is None:
+                return False
+        return _valid_box(track, frame_index, rle) is not None
+
+    def frame_annotations(self, video_id: int, frame_index: int, *, skip_unusable: bool = False) -> FrameAnnotations:
+        """What one frame shows, in the file's order; of length 0 if that is nothing.
+
+        Left out are crowds, objects without a segmentation in this frame, and those with no area or with a box less
+        than a pixel wide or high. A box or an area that the file lacks is taken from the mask.
+
+        Raises:
+            KeyError: no such video.
+            InputError: a segmentation cannot be used; `skip_unusable` logs that and leaves the object out instead.
+        """
+        video = self._videos[video_id]
+        boxes, labels, masks, instance_ids = [], [], [], []
+        for track in self.annotations(video_id):
+            try:
+                box_and_mask = self._box_and_mask(track, frame_index)
+            except InputError as error:
+                if not skip_unusable:
+                    raise
+                logger.warning("left out: %s", error)
+                continue
+            if box_and_mask is None:
+                continue
+            (x, y, width, height), mask = box_and_mask
+            boxes.append([x, y, x + width - 1, y + height - 1])
+            labels.append(self.labels[track.category_id])
+            masks.append(mask)
+            instance_ids.append(track.annotation_id)
+        pixels = np.stack(masks) if masks else np.zeros((0, video.height, video.width), dtype=bool)
+        return FrameAnnotations(
+            boxes_px=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor(labels, dtype=torch.int64),
+            masks=torch.from_numpy(pixels),
+            instance_ids=torch.tensor(instance_ids, dtype=torch.int64),
+        )
+
+    def _box_and_mask(self, track: TrackAnnotation, frame_index: int) -> tuple[list[float], np.ndarray] | None:
+        """The object's x y width height and mask, or None if it is no truth of this frame; InputError if unusable."""
+        if track.iscrowd:
+            return None
+        rle = self._rle(track, frame_index)
+        box = None if rle is None else _valid_box(track, frame_index, rle)
+        if box is None:
+            return None
+        return box, _located(decode_mask, self._where(track, frame_index), rle)
+
+    def _rle(self, track: TrackAnnotation, frame_index: int) -> dict | None:
+        video = self._videos[track.video_id]
+        segmentation = track.segmentations[frame_index]
+        where = self._where(track, frame_index)
+        return _located(segmentation_to_rle, where, segmentation, video.height, video.width)
+
+    def _where(self, track: TrackAnnotation, frame_index: int) -> str:
+        return f"{self.ann_file}: annotation {track.annotation_id}, frame {frame_index}"
+
+
+# ---------------------------------------------------------------------------------------------------- frames
+
+
+def read_frames(
+    dataset: YTVISDataset,
+    transform: FrameTransform,
+    *,
+    videos: Sequence[Video] | None = None,
+    num_workers: int = 2,
+    keep_frames: bool = False,
+) -> DataLoader:
+    """An iterable of the `FrameInput` of every frame of `videos` (default: all), in order; its length is their number.
+
+    Frames are read ahead by `num_workers` processes, by the caller's own for 0. A frame that is missing, cannot be
+    decoded, or is not of the video's size comes as a `FrameInput` with `error` set: nothing is raised. `keep_frames`
+    also hands on the frame's own pixels.
+    """
+    files = _FrameFiles(dataset.image_root, dataset.videos if videos is None else videos, transform, keep_frames)
+    return DataLoader(
+        files,
+        batch_size=None,
+        num_workers=min(num_workers, len(files)),
+        collate_fn=_as_is,
+        worker_init_fn=init_worker,
+        generator=torch.Generator(),  # otherwise every pass takes a number from torch's global generator
+    )
+
+
+class _FrameFiles(Dataset):
+    """The frames of videos one after another. The index is one number a video, so that many frames cost nothing."""
+
+    def __init__(self, image_root: Path, videos: Sequence[Video], transform: FrameTransform, keep_frames: bool):
+        self.image_root = image_root
+        self.videos = tuple(videos)
+        self.transform = transform
+        self.keep_frames = keep_frames
+        self.ends = tuple(accumulate(len(video) for video in self.videos))
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, index: int) -> FrameInput:
+        position = bisect.bisect_right(self.ends, index)
+        video = self.videos[position]
+        frame_index = index - self.ends[position] + len(video)
+        meta = FrameMeta(
+            video_id=video.video_id,
+            frame_index=frame_index,
+            original_hw=(video.height, video.width),
+            resized_hw=self.transform.size_hw,
+            padded_hw=self.transform.padded_hw,
+        )
+        is_last = frame_index == len(video) - 1
+        try:
+            frame = read_frame(self.image_root / video.file_names[frame_index], video)
+        except InputError as error:
+            return FrameInput(meta, image=None, is_last=is_last, error=str(error))
+        image, _, _ = self.transform(frame)
+        return FrameInput(meta, image=image, is_last=is_last, frame=frame if self.keep_frames else None)
+
+
+def read_frame(path: Path, video: Video) -> np.ndarray:
+    """The picture [h,w,3] uint8 RGB under `path`, a frame of `video`.
+
+    Raises:
+        InputError: it is missing, cannot be decoded, or is not of the video's size.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such frame")
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise InputError(f"{path}: cannot be decoded as a picture")
+    height, width = picture.shape[:2]
+    if (height, width) != (video.height, video.width):
+        raise InputError(
+            f"{path}: the picture is {width}×{height} pixels, the annotation file says {video.width}×{video.height}"
+        )
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _as_is(frame: FrameInput) -> FrameInput:
+    return frame
+
+
+def init_worker(worker_id: int) -> None:
+    """For `DataLoader`: the workers are the parallelism, each keeps to one thread (torch's loader sees to its own).
+
+    When to stop is their parent's to say: torchrun and clusters send SIGTERM to all processes at once, and a worker
+    that died of it would break the parent off before it has saved. Workers end with their parent in any case.
+    """
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+# ---------------------------------------------------------------------------------------------------- the file
+
+
+def _where_to_put(cfg: Config, split: str, missing: str) -> str:
+    """The whole message about a data set that is not where it was looked for."""
+    candidates = getattr(cfg.dataset, base_split(split))
+    lines = [f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}"]
+    if candidates.ann_file and candidates.image_root:
+        lines += [
+            "it must look like this:",
+            f"  {cfg.dataset.root or '.'}/",
+            f"  ├── {candidates.ann_file[0]}",
+            f"  └── {candidates.image_root[0]}/",
+            "      └── <video>/<frame>.jpg (a set of images: <image>.jpg)",
+        ]
+    lines.append("to point elsewhere: --ann_file FILE --image_root FOLDER, or --set dataset.root=FOLDER")
+    return "\n".join(lines)

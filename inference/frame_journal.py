@@ -1,0 +1,172 @@
+"""What was found in the frames of a stream, kept on disk while it runs; and results.json of a run that was killed.
+
+python -m inference.frame_journal out.json.partial         # writes out.json, and removes the journal
+"""
+
+import argparse
+import json
+import logging
+import sys
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+from inference.object_rows import ObjectRow
+from ytvis.files import InputError
+from ytvis.journal import Journal, json_line
+from ytvis.results import VideoResult, track_result, write_results
+
+logger = logging.getLogger(__name__)
+
+ENDING = ".partial"  # behind the name of the results file that a journal is for
+
+_ROW_KEYS = tuple(f.name for f in fields(ObjectRow))
+
+
+class RowJournal(Journal):
+    """The rows of frame after frame, a line each, and behind those of a frame a line that counts the frames.
+
+    A row names the place of the row before it of its track, so that of a track only the place of the last is kept in
+    memory. Lines outlive the process, but `append` does not wait until they are on disk. A header with `details: true`
+    has the results made with them.
+    """
+
+    def __init__(self, path: Path, header: Mapping[str, Any]):
+        super().__init__(path, header)
+        self.num_frames = 0
+        self._last_places: dict[int, int] = {}  # by track, in the order of first appearance
+
+    @classmethod
+    def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
+        """A new, empty journal; one that is there already is kept under another name."""
+        _put_aside(Path(path))
+        return super().create(path, header)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The journal of a run that has ended, whatever its header.
+
+        Raises:
+            InputError: there is none, or it is damaged before its last line.
+        """
+        try:
+            with open(path, encoding="utf-8") as file:
+                header = json.loads(file.readline())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError:
+            header = None
+        if not isinstance(header, dict) or "rows_of" not in header:
+            raise InputError(f"{path}: not the journal of a video that was followed")
+        return cls.resume(path, header)
+
+    def append(self, rows: Iterable[ObjectRow], num_frames: int) -> None:
+        """Takes the rows of the next frame, with which there are `num_frames`."""
+        text, places = bytearray(), {}
+        for row in rows:
+            places[row.track_id] = self._end + len(text)
+            line = {key: getattr(row, key) for key in _ROW_KEYS}
+            text += json_line({**line, "before": self._last_places.get(row.track_id)})
+        text += json_line({"num_frames": num_frames})
+        self._append(bytes(text), durable=False)
+        self._last_places |= places
+        self.num_frames = num_frames
+
+    def rows(self) -> Iterator[ObjectRow]:
+        """All rows, in the order they came."""
+        with open(self.path, "rb") as file:
+            next(file)
+            for line in file:
+                content = json.loads(line)
+                if "before" in content:
+                    yield _row(content)
+
+    def results(self, num_frames: int | None = None) -> Iterator[VideoResult]:
+        """As `inference.object_rows.video_results`, of a video of `num_frames` (default: those that came).
+
+        One track is in memory at a time.
+        """
+        num_frames = self.num_frames if num_frames is None else num_frames
+        details = self.header.get("details", False)
+        for place in self._last_places.values():
+            rows = [_row(line) for line in self._lines(self._places_of_track(place))]
+            yield track_result(rows, num_frames, video_id=1, details=details)
+
+    def _places_of_track(self, place: int | None) -> Iterator[int]:
+        """The places of a track's rows, the last of which is at `place`, by rising frame."""
+        places = array("q")
+        while place is not None:
+            places.append(place)
+            (line,) = self._lines([place])
+            place = line["before"]
+        return reversed(places)
+
+    def _take(self, content: dict) -> bool:
+        if "before" in content:
+            if not _is_row(content) or content["before"] != self._last_places.get(content["track_id"]):
+                return False
+            self._last_places[content["track_id"]] = self._end
+            self.num_frames = max(self.num_frames, content["frame"] + 1)
+            return True
+        num_frames = content.get("num_frames")
+        if type(num_frames) is not int or num_frames < self.num_frames:
+            return False
+        self.num_frames = num_frames
+        return True
+
+
+def _is_row(line: dict) -> bool:
+    """Whether a line has what `_row` and results need, all of its type; `shifted` may be missing."""
+    for column in fields(ObjectRow):
+        value = line.get(column.name, column.default)
+        if type(value) is not column.type and not (column.type is float and type(value) is int):
+            return False
+    return line["frame"] >= 0
+
+
+def _row(line: dict) -> ObjectRow:
+    return ObjectRow(**{key: line[key] for key in _ROW_KEYS if key in line})
+
+
+def _put_aside(path: Path) -> None:
+    """Renames a journal to the first name OUT.1.json.partial, OUT.2.json.partial, … free for it and its results."""
+    if not path.is_file():
+        return
+    results = path.with_name(path.name.removesuffix(ENDING))
+    for number in count(1):
+        free = results.with_name(f"{results.stem}.{number}{results.suffix}")
+        kept = free.with_name(free.name + ENDING)
+        if not free.exists() and not kept.exists():
+            break
+    path.rename(kept)
+    logger.warning("%s is of another run; python -m inference.frame_journal %s makes results of it", path, kept)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m inference.frame_journal`: writes the results of a run that did not; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m inference.frame_journal",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("journal", type=Path, help=f"what eval.py --video kept, a file that ends with .json{ENDING}")
+    options = parser.parse_args(arguments)
+    target = options.journal.with_name(options.journal.name.removesuffix(ENDING))
+    try:
+        if target == options.journal:
+            raise InputError(f"{options.journal}: must end with {ENDING}")
+        journal = RowJournal.open(options.journal)
+        write_results(journal.results(), target)
+    except InputError as error:
+        print(f"inference.frame_journal: error: {error}", file=sys.stderr)
+        return 2
+    journal.path.unlink()
+    print(f"{journal.num_frames} frames: {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

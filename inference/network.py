@@ -1,0 +1,73 @@
+"""How the network is run: fused for inference, in some precision, perhaps compiled."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from backbone import fuse_backbone
+from layers.cpu.fused_convolution import fuse_convolutions
+from layers.feature_calibration import FeatureCalibration
+from layers.temporal_fusion import fuse
+from utils.precision import PRECISIONS, autocast, check_precision
+from utils.structures import FusionFeatures, Predictions
+
+if TYPE_CHECKING:
+    from stmask import STMask
+
+
+class Network:
+    """What `VideoTracker` runs: the network of `model`, its arithmetic in `precision`, its results for float32.
+
+    "bf16" and "fp16" (GPUs only) are those of autocast: convolutions and products, while boxes, scores and whatever
+    follows are computed in float32. With `fused` it is a copy of the model as it stands, with batch norms folded into
+    convolutions and weights laid out for this machine; later changes of the model's weights do not reach it, and the
+    model stays what it is, to be trained and saved. With `compiled`, torch.compile makes code for it at the first image
+    of each size, which takes minutes.
+
+    Raises:
+        InputError: the model's device cannot compute in that precision.
+    """
+
+    def __init__(self, model: STMask, precision: str = "fp32", fused: bool = True, compiled: bool = False):
+        check_precision(precision, model.device)
+        self._autocast = autocast(precision, model.device)
+        if fused:
+            model = fused_copy(model, PRECISIONS[precision], pack=not compiled)
+        self._model = model
+        self._forward = torch.compile(model, options={"freezing": True}) if compiled else model
+
+    def __call__(self, images: Tensor) -> Predictions:
+        """As `STMask.forward`."""
+        with self._autocast():
+            return self._forward(images)
+
+    def changes(self, last: FusionFeatures, current: FusionFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """(box regression [N,4], coefficient change [N,K]), float32, between two frames for `boxes` [N,4] of the first;
+        see `TemporalNet`."""
+        with self._autocast():
+            fused = fuse(last, current, self._model.config.temporal_fusion.patch_size)
+            regression, changes = self._model.TemporalNet(fused, boxes)
+        return regression.float(), changes.float()
+
+
+def fused_copy(model: STMask, dtype: torch.dtype, pack: bool) -> STMask:
+    """A copy of `model` for inference: see `Network` and `layers.cpu.fused_convolution.FusedConv2d`.
+
+    The weights of deformable convolutions stay float32; they go their own way (`layers.deform_conv`).
+    """
+    copy = deepcopy(model).eval().requires_grad_(False)
+    copy.prediction_layers[0].at_anchors = finds_at_anchors(model.device, pack)
+    fuse_backbone(copy.backbone, dtype, pack)
+    sampled = {module.conv_adaption for module in copy.modules() if isinstance(module, FeatureCalibration)}
+    fuse_convolutions(copy, dtype, pack, keep=sampled)
+    return copy
+
+
+def finds_at_anchors(device: torch.device, pack: bool) -> bool:
+    """Whether mask coefficients and embeddings are computed for the objects alone: not where many small steps cost more
+    than a convolution, on a GPU, nor where torch.compile has to see what is computed."""
+    return pack and device.type == "cpu"

@@ -1,0 +1,208 @@
+"""What was found in a video, in the forms of other tools: supervision, COCO, LabelMe, pandas, CSV, MOTS, results.json.
+
+supervision and pandas are imported only by the functions that need them; without them these raise InputError with the
+command that installs them.
+"""
+
+import csv
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from utils.structures import FrameObjects
+from ytvis.convert import mots
+from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo
+from ytvis.files import atomic_write, make_folder
+from ytvis.optional import import_extra
+from ytvis.results import VideoResult, encode_masks, track_result
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRow:
+    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `rle` the mask as COCO's RLE,
+    `shifted` whether it was not detected but carried on by temporal fusion."""
+
+    frame: int
+    time_s: float
+    track_id: int
+    label: int
+    class_name: str
+    score: float
+    x1: int
+    y1: int
+    x2: int
+    y2: int
+    area: int
+    rle: dict
+    shifted: bool = False
+
+
+TABLE_COLUMNS = tuple(f.name for f in fields(ObjectRow) if f.name not in ("rle", "shifted"))
+
+
+def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str]) -> list[ObjectRow]:
+    """One row for each of `objects`, in their order; `class_names[0]` is the name of label 1."""
+    rles = encode_masks(objects.masks)
+    return [
+        ObjectRow(
+            *(frame_index, time_s, track_id, label, class_names[label - 1], score, *box),
+            area=int(coco_mask.area(rle)),
+            rle=rle,
+            shifted=shifted,
+        )
+        for track_id, label, score, box, rle, shifted in zip(
+            objects.track_ids.tolist(),
+            objects.labels.tolist(),
+            objects.scores.tolist(),
+            objects.boxes_px.tolist(),
+            rles,
+            objects.shifted.tolist(),
+            strict=True,
+        )
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- one frame
+
+
+def to_supervision(objects: FrameObjects, class_names: Sequence[str]) -> Any:
+    """A `supervision.Detections` of `objects`: boxes, masks, scores, track ids, class ids 0…C−1 and class names.
+
+    Raises:
+        InputError: supervision is not installed.
+    """
+    labels = objects.labels.numpy()
+    return import_extra("supervision").Detections(
+        xyxy=objects.boxes_px.numpy().astype(np.float32),
+        mask=objects.masks.numpy(),
+        confidence=objects.scores.numpy(),
+        class_id=labels - 1,
+        tracker_id=objects.track_ids.numpy(),
+        data={"class_name": np.array([class_names[label - 1] for label in labels], dtype=str)},
+    )
+
+
+def to_coco(rows: Sequence[ObjectRow], first_id: int = 1) -> list[dict]:
+    """COCO annotations, one a row: the frame's index is the image id, the label 1…C the category id; `id` counts from
+    `first_id`, `score` and `track_id` come along."""
+    return [
+        {
+            "id": annotation_id,
+            "image_id": row.frame,
+            "category_id": row.label,
+            "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
+            "area": row.area,
+            "segmentation": row.rle,
+            "iscrowd": 0,
+            "score": row.score,
+            "track_id": row.track_id,
+        }
+        for annotation_id, row in enumerate(rows, start=first_id)
+    ]
+
+
+def to_labelme(objects: FrameObjects, class_names: Sequence[str], image_path: str) -> dict:
+    """What a LabelMe file of one frame holds: each piece of a mask as a polygon that can be dragged.
+
+    The track id is the group_id. Holes are filled, and pieces of less than three corners are left out.
+    """
+    shapes = []
+    for mask, label, track_id in zip(
+        objects.masks.numpy(), objects.labels.tolist(), objects.track_ids.tolist(), strict=True
+    ):
+        contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        shapes += [
+            {
+                "label": class_names[label - 1],
+                "points": contour[:, 0].tolist(),
+                "group_id": track_id,
+                "description": "",
+                "shape_type": "polygon",
+                "flags": {},
+                "mask": None,
+            }
+            for contour in contours
+            if len(contour) >= 3
+        ]
+    height, width = objects.masks.shape[1:]
+    return {
+        "version": "5.4.1",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- a whole video
+
+
+def to_dataframe(rows: Iterable[ObjectRow]) -> Any:
+    """A `pandas.DataFrame` with the columns `TABLE_COLUMNS`, one row an object and frame.
+
+    Raises:
+        InputError: pandas is not installed.
+    """
+    pandas = import_extra("pandas")
+    return pandas.DataFrame([_table_row(row) for row in rows], columns=TABLE_COLUMNS)
+
+
+def write_csv(rows: Iterable[ObjectRow], path: str | os.PathLike) -> None:
+    """Writes the columns `TABLE_COLUMNS`, one line an object and frame, under a line with their names."""
+    with atomic_write(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(TABLE_COLUMNS)
+        writer.writerows(map(_table_row, rows))
+
+
+def _table_row(row: ObjectRow) -> list:
+    return [getattr(row, name) for name in TABLE_COLUMNS]
+
+
+def video_results(
+    rows: Iterable[ObjectRow], num_frames: int, video_id: int = 1, details: bool = False
+) -> Iterator[VideoResult]:
+    """The entries of results.json for a video of `num_frames`, in the order the tracks first appear.
+
+    As in `ytvis.results.VideoResultBuilder`, which has to know the number of frames first: see `track_result` there.
+    """
+    tracks: dict[int, list[ObjectRow]] = {}
+    for row in rows:
+        tracks.setdefault(row.track_id, []).append(row)
+    for track in tracks.values():
+        yield track_result(track, num_frames, video_id, details)
+
+
+def write_mots(
+    results: Iterable[VideoResult],
+    class_names: Sequence[str],
+    size_hw: tuple[int, int],
+    folder: str | os.PathLike,
+    name: str,
+) -> None:
+    """Writes the tracks of one video as MOTS text, `folder`/`name`.txt, and the names of the classes, labels.txt.
+
+    Frames are numbered from 0. A pixel shows one object: where tracks overlap the later one is kept. Where nothing was
+    found only labels.txt is written, for the format cannot say so.
+
+    Raises:
+        InputError: there are more than 999 tracks of a class, or the folder cannot be made.
+    """
+    tracks = [ObjectTrack(class_names[result.category_id - 1], result.segmentations) for result in results]
+    num_frames = len(tracks[0].segmentations) if tracks else 0
+    video = TrackedVideo(name, *size_hw, tuple(map(str, range(num_frames))), tuple(tracks))
+    folder = make_folder(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".mots.") as new:
+        mots.write(Annotations(dict(enumerate(class_names, start=1)), (video,)), new)
+        (folder / f"{name}.txt").unlink(missing_ok=True)
+        for path in Path(new).iterdir():
+            os.replace(path, folder / path.name)

@@ -1,0 +1,157 @@
+"""What is found in a video, folder, camera or any frames, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from torch import Tensor
+
+from data.config import Config
+from data.transforms import FrameTransform
+from data.video import FrameSource, SceneCuts, read_source
+from inference.object_rows import ObjectRow, object_rows, to_coco, to_labelme, to_supervision
+from inference.tracker import VideoTracker
+from inference.videos import track_videos
+from utils.structures import FrameObjects
+from utils.timer import StageTimer
+from ytvis.drawing import draw_objects
+from ytvis.files import InputError
+
+STREAM_MAX_TRACK_AGE = 60  # frames: two seconds of most videos, and far longer than an object is shown unseen
+
+
+@dataclass(frozen=True)
+class StreamFrame:
+    """One frame of a stream and the N objects found in it.
+
+    `frame` [h,w,3] uint8 RGB, `index` from 0, `time_s` in seconds since the stream's start, `is_cut` whether a new
+    scene begins, `name` the file's if the frame has its own. `objects` are in pixels of the frame, on the CPU.
+    """
+
+    frame: np.ndarray
+    index: int
+    time_s: float
+    objects: FrameObjects
+    class_names: tuple[str, ...]
+    is_cut: bool = False
+    name: str = ""
+
+    @property
+    def boxes_px(self) -> Tensor:
+        """[N,4] int64, x1 y1 x2 y2."""
+        return self.objects.boxes_px
+
+    @property
+    def scores(self) -> Tensor:
+        """[N] in 0…1."""
+        return self.objects.scores
+
+    @property
+    def track_ids(self) -> Tensor:
+        """[N] int64, the same for an object in all frames."""
+        return self.objects.track_ids
+
+    @property
+    def masks(self) -> Tensor:
+        """[N,h,w] bool."""
+        return self.objects.masks
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each object."""
+        return [self.class_names[label - 1] for label in self.objects.labels.tolist()]
+
+    @cached_property
+    def rows(self) -> list[ObjectRow]:
+        """One row an object, with its mask as RLE: what tables, results.json and MOTS files are made of."""
+        return object_rows(self.objects, self.index, self.time_s, self.class_names)
+
+    @property
+    def rles(self) -> list[dict]:
+        """The masks as COCO compressed RLEs."""
+        return [row.rle for row in self.rows]
+
+    def draw(self, **style: Any) -> np.ndarray:
+        """A copy of the frame with the objects on it; `style` is `ytvis.drawing.draw_objects`'s."""
+        return draw_objects(self.frame, self.objects, self.class_names, **style)
+
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections`; InputError if supervision is not installed."""
+        return to_supervision(self.objects, self.class_names)
+
+    def to_coco(self, first_id: int = 1) -> list[dict]:
+        """COCO annotations with ids from `first_id`; the image id is the frame's index."""
+        return to_coco(self.rows, first_id)
+
+    def to_labelme(self, image_path: str | None = None) -> dict:
+        """The content of a LabelMe file for the picture `image_path`, by default the frame's own name."""
+        return to_labelme(self.objects, self.class_names, image_path or self.name)
+
+
+class Stream(Iterator[StreamFrame]):
+    """The frames of a source, each with what was found in it; made by `STMask.stream`.
+
+    Ended by `close`, by leaving it as a context manager, or by dropping it, it releases the file or the camera.
+    `source` knows the expected number of frames and their rate, `class_names[0]` is the name of label 1, `tracker`
+    holds the state.
+    """
+
+    def __init__(
+        self,
+        tracker: VideoTracker,
+        source: FrameSource,
+        scene_cuts: SceneCuts | None,
+        labels: Collection[int] | None,
+        timer: StageTimer | None,
+        overlap: bool,
+    ):
+        self.tracker = tracker
+        self.source = source
+        config = tracker.model.config
+        self.class_names = config.dataset.class_names
+        self._frames = read_source(source, FrameTransform.from_config(config), scene_cuts)
+        self._results = track_videos(tracker.model, self._frames, timer, tracker, labels, overlap)
+
+    def __next__(self) -> StreamFrame:
+        result = next(self._results)
+        meta = result.meta
+        return StreamFrame(
+            result.frame, meta.frame_index, meta.time_s, result.objects, self.class_names, meta.is_cut, meta.name
+        )
+
+    def reset(self) -> None:
+        """Forgets all objects before the next frame, for a jump that the source made; track ids go on."""
+        self.tracker.reset(keep_ids=True)
+
+    def close(self) -> None:
+        """Ends the stream and releases its source."""
+        self._results.close()
+        self._frames.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def stream_track_age(config: Config) -> int:
+    """The frames after which a stream forgets an object that it does not see: the config's, or 60 if that is never."""
+    return config.tracking.max_track_age or STREAM_MAX_TRACK_AGE
+
+
+def labels_of(classes: Iterable[str], class_names: Sequence[str]) -> frozenset[int]:
+    """The labels 1…C of `classes`.
+
+    Raises:
+        InputError: one is not among `class_names`, or there is none.
+    """
+    classes = list(classes)
+    unknown = [name for name in classes if name not in class_names]
+    if unknown or not classes:
+        raise InputError(f"unknown class {', '.join(unknown)!r}; the model knows {', '.join(class_names)}")
+    return frozenset(class_names.index(name) + 1 for name in classes)

@@ -1,0 +1,181 @@
+"""The tracker that follows the objects of one video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from data.config import Config
+from inference.network import Network
+from layers.association import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
+from layers.detection import Detector
+from layers.temporal_fusion import shift_tracks
+from utils.structures import Detections, FusionFeatures, Predictions, Tracks
+from utils.timer import NoTimer, StageTimer
+
+if TYPE_CHECKING:
+    from stmask import STMask
+
+
+class VideoTracker:
+    """Follows the objects of one video; all state of the video is here, so several can share one model.
+
+    `cross_class_nms` and `max_track_age` override the config's; everything else is as the model's config says. Without
+    temporal fusion (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen. A
+    `timer` gets the stages network, detect and track. `network` is how the model is run, by default as it is.
+    """
+
+    def __init__(
+        self,
+        model: STMask,
+        cross_class_nms: bool | None = None,
+        timer: StageTimer | None = None,
+        max_track_age: int | None = None,
+        network: Network | None = None,
+    ):
+        config = model.config
+        self.model = model
+        self.network = network or Network(model, fused=False)
+        self.timer = timer or NoTimer()
+        self.fusion = config.temporal_fusion if config.temporal_fusion.enabled else None
+        self.binary_masks = config.quirks.binary_masks_without_fusion
+        self.settings = config.tracking
+        self.max_track_age = config.tracking.max_track_age if max_track_age is None else max_track_age
+        self.detector = make_detector(config, cross_class_nms)
+        self.affinity = Affinity(
+            config.tracking.match_coeff, config.tracking.new_object_similarity, config.tracking.new_object_iou
+        )
+        self._next_id = 0
+        self.reset()
+
+    def reset(self, keep_ids: bool = False) -> None:
+        """Forgets the video: the next frame is a first frame. With `keep_ids` track ids go on, instead of from 0."""
+        self.known: Tracks | None = None
+        self._last_features: FusionFeatures | None = None
+        self._next_id = self._next_id if keep_ids else 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is known of the video so far, as copies in plain tensors, which torch.save takes."""
+        parts = {"known": self.known, "last_features": self._last_features}
+        state = {
+            f"{name}.{f.name}": getattr(part, f.name).clone()
+            for name, part in parts.items()
+            if part is not None
+            for f in fields(part)
+        }
+        return {"next_id": torch.tensor(self._next_id), **state}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over the state that another tracker of the same model had, from where it goes on identically.
+
+        Raises:
+            ValueError: it is no state of such a tracker.
+        """
+        known = _from_state(Tracks, "known", state, self.model.device)
+        last_features = _from_state(FusionFeatures, "last_features", state, self.model.device)
+        head = self.model.config.head
+        fits = "next_id" in state and (last_features is not None) == (known is not None and self.fusion is not None)
+        if known is not None:
+            fits &= known.mask_coeffs.shape[1] == head.num_prototypes
+            fits &= known.embeddings.shape[1] == head.embedding_dim
+        if not fits:
+            raise ValueError("not the state of a tracker of this model")
+        self.known, self._last_features, self._next_id = known, last_features, int(state["next_id"])
+
+    @torch.inference_mode()
+    def step(self, image: Tensor) -> Tracks:
+        """The objects visible in the next frame `image` [3,H,W] (float, normalised RGB, H and W multiples of 32).
+
+        Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible.
+        """
+        return self.update(self.look(image[None]))
+
+    @torch.inference_mode()
+    def look(self, images: Tensor) -> Predictions:
+        """What the network says of `images` [B,3,H,W], none of which is tracked yet."""
+        with self.timer("network"):
+            return self.network(images)
+
+    @torch.inference_mode()
+    def update(self, predictions: Predictions, index: int = 0) -> Tracks:
+        """As `step`, for image `index` of a batch that went through the network already."""
+        with self.timer("detect"):
+            detections = self.detector(predictions, index)
+        with self.timer("track"):
+            known = self.known
+            if known is None:
+                known = as_tracks(detections[:0], detections.labels[:0])
+            if self.fusion:
+                known = self._shift(known, predictions, index)
+            known, seen = self._match(known, detections)
+            self.known = known[known.ages <= self.max_track_age] if self.max_track_age else known
+            if self.fusion:
+                return self._visible(self.known)
+            return replace(seen, masks=(seen.masks > 0.5).float()) if self.binary_masks else seen
+
+    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
+        """`known` as temporal fusion expects them in this frame, whose features become the last ones."""
+        features = predictions.fusion_features[index : index + 1]
+        if len(known):
+            changes = self.network.changes(self._last_features, features, known.boxes)
+            known = shift_tracks(known, *changes, predictions.prototypes[index].float(), self.settings.score_decay)
+        self._last_features = features
+        return known
+
+    def _match(self, known: Tracks, detections: Detections) -> tuple[Tracks, Tracks]:
+        """(the known objects after this frame, the detections that found or became one of them)."""
+        mask_ious = binary_mask_iou(detections, known)
+        rows = assign(self.affinity(detections, known, mask_ious))
+        num_new = int((rows >= len(known)).sum())
+        new_ids = torch.arange(self._next_id, self._next_id + num_new, device=rows.device)
+        self._next_id += num_new
+        seen = as_tracks(detections, torch.cat((known.track_ids, new_ids))[rows.clamp(min=0)])
+        if self.fusion:
+            updates = torch.ones_like(rows, dtype=torch.bool)
+        else:
+            updates = (mask_ious > self.settings.ambiguous_mask_iou).sum(dim=1) < 2
+            matched = torch.isin(known.track_ids, seen.track_ids[rows != LOST])
+            known = replace(known, ages=torch.where(matched, 0, known.ages + 1))
+        return absorb(known, seen, rows, updates), seen[rows != LOST]
+
+    def _visible(self, tracks: Tracks) -> Tracks:
+        """Those of `tracks` that are reported for this frame."""
+        pixels = (tracks.masks > 0.5).flatten(1).sum(dim=1)
+        return tracks[
+            (tracks.ages <= self.settings.max_hidden_age)
+            & (pixels >= self.settings.min_mask_pixels)
+            & (tracks.scores > self.settings.score_threshold)
+        ]
+
+
+def make_detector(config: Config, cross_class_nms: bool | None = None) -> Detector:
+    """The detector of a config; the published per-class path differs in its limits, and without temporal fusion in
+    the centerness too (docs/quirks.md)."""
+    detection, quirks = config.detection, config.quirks
+    without_fusion = not config.temporal_fusion.enabled
+    cross_class = detection.cross_class_nms if cross_class_nms is None else cross_class_nms
+    return Detector(
+        conf_threshold=detection.conf_threshold,
+        nms_threshold=detection.nms_threshold,
+        top_k=detection.top_k,
+        cross_class_nms=cross_class,
+        score_threshold=None if cross_class and quirks.hidden_low_scores else detection.conf_threshold,
+        max_detections=None if cross_class else detection.max_detections,
+        use_centerness=cross_class or not (without_fusion and quirks.plain_scores_without_fusion),
+        double_tanh=without_fusion and quirks.double_tanh_without_fusion,
+    )
+
+
+def _from_state(kind: type, prefix: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
+    """The `kind` whose fields `state` holds under `prefix`, None if it holds none of them; ValueError if only some."""
+    keys = {f.name: f"{prefix}.{f.name}" for f in fields(kind)}
+    missing = [key for key in keys.values() if key not in state]
+    if len(missing) == len(keys):
+        return None
+    if missing:
+        raise ValueError(f"not the state of a tracker: {missing[0]} is missing")
+    return kind(**{name: state[key].to(device) for name, key in keys.items()})

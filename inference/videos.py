@@ -1,0 +1,136 @@
+"""The one loop that tracks the objects of videos, and the collecting of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import count, groupby, islice
+from typing import TYPE_CHECKING
+
+import torch
+
+from data.video import read_ahead
+from inference.network import Network
+from inference.tracker import VideoTracker
+from layers.postprocess import postprocess
+from utils.structures import FrameInput, FrameResult, Tracks
+from utils.timer import NoTimer, StageTimer
+from ytvis.annotations import Video
+from ytvis.files import InputError
+from ytvis.results import VideoResult, VideoResultBuilder
+
+if TYPE_CHECKING:
+    from stmask import STMask
+
+
+def track_videos(
+    model: STMask,
+    frames: Iterable[FrameInput],
+    timer: StageTimer | None = None,
+    tracker: VideoTracker | None = None,
+    labels: Collection[int] | None = None,
+    overlap: bool = False,
+    batch_size: int = 1,
+) -> Iterator[FrameResult]:
+    """What is found in each of `frames`, in the video's own pixels and on the CPU, in their order.
+
+    The frames of a video follow each other; a new video id starts a new tracker, and at a cut it forgets its objects.
+    The first video goes on with `tracker` as it stands, if one is given. Only `labels` are reported, by default all. A
+    frame that could not be read gives a result without objects that carries its `error`, and is as if it were not in
+    the video. The model's training mode is restored when the iteration ends.
+
+    With `overlap` a thread tracks up to three frames ahead, while the caller works on the results and the masks are
+    brought into the video's pixels; `tracker` is then ahead too. `batch_size` frames, of one size, go through the
+    network at once, which changes their results in the last digits; the first of them waits for the last.
+    """
+    timer = timer or NoTimer()
+    limits = model.config.postprocess
+    was_training = model.training
+    model.eval()
+    tracker = tracker or VideoTracker(model, timer=timer, network=Network(model))
+    wanted = None if labels is None else torch.tensor(sorted(labels), device=model.device)
+    tracked = _track(tracker, frames, timer, batch_size)
+    if overlap:
+        tracked = read_ahead(tracked, size=2)
+    try:
+        for frame, tracks, stages in tracked:
+            timer.give(stages)
+            if tracks is None:
+                yield FrameResult(frame.meta, None, frame.is_last, error=frame.error)
+                continue
+            with timer("write"):
+                tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
+                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k)
+            yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
+    finally:
+        tracked.close()
+        model.train(was_training)
+
+
+def _track(
+    tracker: VideoTracker, frames: Iterable[FrameInput], timer: StageTimer | NoTimer, batch_size: int
+) -> Iterator[tuple[FrameInput, Tracks | None, dict[str, float]]]:
+    """(frame, its tracks or None if it could not be read, seconds by stage) for each of `frames`."""
+    video_id = None
+    frames = _timed(frames, timer)
+    while batch := list(islice(frames, batch_size)):
+        images = [frame.image for frame in batch if frame.error is None]
+        predictions = None
+        if images:
+            predictions = tracker.look(torch.stack(images).to(tracker.model.device, non_blocking=True))
+        shares = {stage: seconds / len(batch) for stage, seconds in timer.take().items()}
+        places = count()
+        for frame in batch:
+            timer.give(shares)
+            if video_id not in (None, frame.meta.video_id):
+                tracker.reset()
+            elif frame.meta.is_cut:
+                tracker.reset(keep_ids=True)
+            video_id = frame.meta.video_id
+            tracks = tracker.update(predictions, next(places)) if frame.error is None else None
+            yield frame, tracks, timer.take()
+
+
+def collect_tracks(
+    results: Iterable[FrameResult],
+    videos: Iterable[Video],
+    category_ids: Sequence[int | None],
+    timer: StageTimer | None = None,
+    skip_bad_frames: bool = False,
+    details: bool = False,
+    length_power: float = 0.0,
+) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
+    """(video, its tracks, a line for each frame of it that could not be read), for each of `videos` in turn.
+
+    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C;
+    `details` and `length_power` are as in `ytvis.results.track_result`.
+
+    Raises:
+        InputError: a frame could not be read, and `skip_bad_frames` is off.
+    """
+    timer = timer or NoTimer()
+    for video, (_, video_results) in zip(videos, groupby(results, lambda result: result.meta.video_id), strict=True):
+        size_hw = (video.height, video.width)
+        builder = VideoResultBuilder(video.video_id, len(video), size_hw, category_ids, details, length_power)
+        bad_frames = []
+        for result in video_results:
+            if result.error is None:
+                with timer("write"):
+                    builder.add(result.meta.frame_index, result.objects)
+            elif skip_bad_frames:
+                bad_frames.append(result.error)
+            else:
+                raise InputError(
+                    f"{result.error}; mend it and --resume, or leave it out with --resume --skip_bad_frames"
+                )
+        yield video, builder.finish(), bad_frames
+
+
+def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:
+    """`frames`, with the waiting for each counted as the stage "read"."""
+    iterator = iter(frames)
+    while True:
+        with timer("read"):
+            frame = next(iterator, None)
+        if frame is None:
+            return
+        yield frame

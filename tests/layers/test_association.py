@@ -1,0 +1,175 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from layers.association import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
+from utils.structures import Detections, Tracks
+
+PUBLISHED = Affinity((0.0, 1.0, 2.0, 0.0), new_object_similarity=0.5, new_object_iou=0.3)
+
+
+def make_detections(*firsts, label=1):
+    """Detections at boxes, masks and embeddings of their own, recognisable by their score `firsts`."""
+    num = len(firsts)
+    return Detections(
+        boxes=torch.tensor([[first, 0.0, first + 1, 1.0] for first in firsts]).view(num, 4),
+        scores=torch.tensor(firsts, dtype=torch.float32),
+        labels=torch.full((num,), label),
+        centerness=torch.tensor(firsts, dtype=torch.float32),
+        mask_coeffs=torch.tensor(firsts, dtype=torch.float32)[:, None].expand(num, 2),
+        embeddings=torch.eye(num, 4),
+        masks=torch.tensor(firsts, dtype=torch.float32)[:, None, None].expand(num, 2, 3),
+    )
+
+
+def make_tracks(*firsts, ages=None, first_id=0):
+    tracks = as_tracks(make_detections(*firsts), torch.arange(len(firsts)) + first_id)
+    ages = torch.zeros(len(firsts), dtype=torch.int64) if ages is None else torch.tensor(ages)
+    return Tracks(**{**vars(tracks), "ages": ages})
+
+
+# ---------------------------------------------------------------------------------------------------- affinity
+
+
+@pytest.mark.parametrize(
+    "case, match_coeff",
+    [("default", (0.0, 1.0, 2.0, 0.0)), ("all", (1.0, 2.0, 3.0, 4.0)), ("none", (0.0, 0.0, 0.0, 0.0))],
+)
+def test_affinity_is_the_recorded_one(reference, case, match_coeff):
+    arrays = np.load(reference / "unit" / "comp_scores.npz")
+    recorded = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for i in range(5):  # every row was recorded with a dummy similarity of its own
+        affinity = Affinity(match_coeff, float(recorded["match_ll"][i, 0]), 0.3)
+        row = {name: array[i : i + 1] for name, array in recorded.items()}
+        ours = affinity.combine(
+            row["match_ll"][:, 1:], row["score"][:, 0], row["mask_iou"], row["box_iou"], row["label_delta"]
+        )
+        torch.testing.assert_close(ours, row[f"comp_{case}"], atol=1e-5, rtol=1e-5)
+
+
+def test_affinity_by_hand():
+    detections, tracks = make_detections(0.5, 3.0), make_tracks(0.0, 3.0)
+    tracks = replace(tracks, embeddings=torch.eye(4)[[2, 1]], labels=torch.tensor([1, 2]))
+    mask_ious = torch.tensor([[0.25, 0.0], [0.0, 1.0]])
+    # Boxes of width 1 half a unit apart overlap by a third; embeddings are equal (1) or orthogonal (0.5).
+    expected = [[1.4, 0.5 + 0.25 + 2 / 3, 0.5], [1.4, 0.5, 1 + 1 + 2]]
+    torch.testing.assert_close(PUBLISHED(detections, tracks, mask_ious), torch.tensor(expected))
+    labelled = Affinity((1.0, 0.0, 0.0, 4.0), 0.5, 0.3)(detections, tracks, mask_ious)
+    expected = [[0.5 + 4 + 0.5, 0.5 + 4 + 0.5, 0.5 + 0.5], [0.5 + 4 + 3, 0.5 + 4 + 3, 1.0 + 3]]
+    torch.testing.assert_close(labelled, torch.tensor(expected))
+
+
+def test_opposite_embeddings_have_no_similarity():
+    detections, tracks = make_detections(0.0), make_tracks(5.0)
+    opposite = replace(tracks, embeddings=-detections.embeddings)
+    torch.testing.assert_close(PUBLISHED(detections, opposite, torch.zeros(1, 1)), torch.tensor([[1.4, 0.0]]))
+
+
+@pytest.mark.parametrize("n, m", [(0, 0), (0, 2), (2, 0)])
+def test_affinity_of_nothing(n, m):
+    detections, tracks = make_detections(*range(n)), make_tracks(*range(m))
+    mask_ious = binary_mask_iou(detections, tracks)
+    assert mask_ious.shape == (n, m)
+    assert PUBLISHED(detections, tracks, mask_ious).shape == (n, 1 + m)
+
+
+def test_masks_are_compared_binarised_over_a_half():
+    masks = torch.tensor([[[0.5, 0.6, 0.9]], [[0.51, 0.2, 0.0]]])
+    detections = replace(make_detections(1.0, 2.0), masks=masks)
+    tracks = replace(make_tracks(1.0), masks=torch.tensor([[[1.0, 1.0, 0.0]]]))
+    torch.testing.assert_close(binary_mask_iou(detections, tracks), torch.tensor([[1 / 3], [1 / 2]]))
+
+
+# ---------------------------------------------------------------------------------------------------- assignment
+
+
+@pytest.mark.parametrize(
+    "affinity, rows",
+    [
+        ([[1.4, 3.0, 2.0], [1.4, 1.0, 2.0]], [0, 1]),
+        ([[1.4, 1.0, 2.0], [1.4, 3.0, 2.0]], [1, 0]),
+        ([[1.4, 1.3, 1.2], [1.4, 3.0, 2.0]], [2, 0]),  # new
+        ([[1.4, 1.4, 1.4]], [2]),  # the dummy wins ties
+        ([[1.4, 2.0, 2.0]], [0]),  # and the older of two known objects
+        ([[1.4, 2.0, 0.0], [1.4, 3.0, 2.9]], [0, LOST]),  # claimed twice: no second choice, though it fits better
+        ([[1.4, 2.0, 0.0], [1.4, 3.0, 0.0], [1.4, 3.0, 0.0]], [0, LOST, LOST]),
+        ([[1.4, 0.0, 0.0], [1.4, 3.0, 0.0], [1.4, 1.0, 1.0]], [2, 0, 3]),  # two new ones: consecutive rows
+        ([[1.4, 2.0], [1.4, 2.0], [1.4, 0.0], [1.4, 0.0]], [0, LOST, 1, 2]),  # a lost one uses up no row
+        ([[1.4], [1.4]], [0, 1]),  # nothing is known yet
+    ],
+)
+def test_assignment_by_hand(affinity, rows):
+    found = assign(torch.tensor(affinity))
+    assert found.tolist() == rows
+    assert found.dtype == torch.int64
+
+
+@pytest.mark.parametrize("num_known", [0, 3])
+def test_no_detections_are_assigned_to_nothing(num_known):
+    rows = assign(torch.zeros(0, 1 + num_known))
+    assert rows.shape == (0,)
+    assert rows.dtype == torch.int64
+
+
+# ---------------------------------------------------------------------------------------------------- state
+
+
+def test_detections_become_objects_just_seen():
+    detections = make_detections(0.9, 0.8)
+    tracks = as_tracks(detections, torch.tensor([7, 3]))
+    assert tracks.track_ids.tolist() == [7, 3]
+    assert tracks.ages.tolist() == [0, 0]
+    assert tracks.ages.dtype == torch.int64
+    assert all(getattr(tracks, name) is value for name, value in vars(detections).items())
+    assert len(as_tracks(make_detections(), torch.zeros(0, dtype=torch.int64))) == 0
+
+
+def absorbed(rows, updates=None, known=(1.0, 2.0), seen=(10.0, 20.0, 30.0)):
+    """What `absorb` makes of known objects of ages 4, 5, … and objects just seen."""
+    tracks = make_tracks(*known, ages=list(range(4, 4 + len(known))))
+    updates = torch.ones(len(seen), dtype=torch.bool) if updates is None else torch.tensor(updates)
+    result = absorb(tracks, make_tracks(*seen, first_id=100), torch.tensor(rows, dtype=torch.int64), updates)
+    # Every field tells the same story.
+    assert torch.equal(result.boxes[:, 0], result.scores)
+    assert torch.equal(result.masks[:, 0, 0], result.scores)
+    assert torch.equal(result.mask_coeffs[:, 0], result.scores)
+    return result
+
+
+def test_matched_objects_take_their_new_state_and_new_ones_are_appended():
+    result = absorbed([1, 2, 3])
+    assert result.scores.tolist() == [1, 10, 20, 30]
+    assert result.ages.tolist() == [4, 0, 0, 0]
+    assert result.track_ids.tolist() == [0, 100, 101, 102]
+    assert torch.equal(result.embeddings, torch.eye(4)[[0, 0, 1, 2]])
+
+
+def test_a_lost_detection_leaves_no_trace():
+    result = absorbed([0, LOST, 2])
+    assert result.scores.tolist() == [10, 2, 30]
+    assert result.ages.tolist() == [0, 5, 0]
+
+
+def test_without_update_a_matched_object_keeps_its_old_state():
+    result = absorbed([0, 1, 2], updates=[False, True, True])
+    assert result.scores.tolist() == [1, 20, 30]
+    assert result.ages.tolist() == [4, 0, 0]
+
+
+def test_a_new_object_is_appended_whatever_the_updates_say():
+    assert absorbed([2, LOST, 3], updates=[False, False, False]).scores.tolist() == [1, 2, 10, 30]
+
+
+@pytest.mark.parametrize(
+    "rows, known, seen, scores",
+    [
+        ([], (1.0, 2.0), (), [1, 2]),
+        ([0, 1], (), (10.0, 20.0), [10, 20]),
+        ([], (), (), []),
+        ([LOST], (1.0,), (10.0,), [1]),
+    ],
+)
+def test_absorbing_nothing_or_into_nothing(rows, known, seen, scores):
+    assert absorbed(rows, known=known, seen=seen).scores.tolist() == scores

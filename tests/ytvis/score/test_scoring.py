@@ -1,0 +1,311 @@
+"""eval.py's scoring modes as their user runs them: --only_calc_metrics, --compare, --report, --check."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eval as command
+from tests.ytvis.report.conftest import write_set
+from ytvis.score.tracking import evaluate_tracking
+
+ROOT = Path(__file__).parents[3]
+SMALL = ROOT / "tests" / "fixtures" / "evaluator" / "open" / "small"
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    """Annotations of two videos, and results with six tracks that are right or wrong."""
+    return write_set(tmp_path)
+
+
+@pytest.fixture
+def many(tmp_path) -> tuple[Path, Path]:
+    """The same ten times over, as the videos 101, 102, … 120."""
+    return repeat(*write_set(tmp_path), 10)
+
+
+def repeat(truth: Path, found: Path, times: int) -> tuple[Path, Path]:
+    annotations, results = (json.loads(path.read_text("utf-8")) for path in (truth, found))
+    videos, objects, tracks = [], [], []
+    for copy in range(times):
+        shift = 100 + 2 * copy
+        videos += [{**video, "id": video["id"] + shift} for video in annotations["videos"]]
+        for track in annotations["annotations"]:
+            objects.append({**track, "id": len(objects) + 1, "video_id": track["video_id"] + shift})
+        tracks += [{**track, "video_id": track["video_id"] + shift} for track in results]
+    truth.write_text(json.dumps({**annotations, "videos": videos, "annotations": objects}), "utf-8")
+    found.write_text(json.dumps(tracks), "utf-8")
+    return truth, found
+
+
+def arguments(mode: str, truth: Path, found: Path, *more: str) -> list[str]:
+    return [mode, f"--ann_file={truth}", f"--mask_det_file={found}", *more]
+
+
+def table_of(text: str) -> dict[str, list[str]]:
+    """The first numbers of the lines of a table of scores, by the line's name."""
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if re.match(r"\w+ +[\d-]", line)}
+
+
+def one_error(capsys) -> str:
+    """What was printed as an error, which must be one line and nothing else."""
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.startswith("eval.py: error: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+# ---------------------------------------------------------------------------------------------------------- scores
+
+
+def test_the_command_alone_prints_the_recorded_numbers():
+    line = arguments("--only_calc_metrics", SMALL / "gt.json", SMALL / "pred.json")
+    done = subprocess.run([sys.executable, "eval.py", *line], cwd=ROOT, capture_output=True, text=True, check=True)
+    stats = json.loads((SMALL / "golden.json").read_text("utf-8"))["runs"][0]["stats"]
+    assert table_of(done.stdout)["all"] == ["-" if value < 0 else f"{100 * value:.1f}" for value in stats.values()]
+    assert "\ntracks with a score of at least 0.3 (--track_score_threshold): HOTA " in done.stdout
+
+
+@pytest.mark.parametrize(("option", "threshold"), [([], 0.3), (["--track_score_threshold=0"], 0)])
+def test_which_tracks_count_can_be_chosen_and_is_said(files, tmp_path, capsys, option, threshold):
+    line = arguments("--only_calc_metrics", *files, f"--report={tmp_path / 'out'}", *option)
+    assert command.main(line) == 0
+    expected = evaluate_tracking(*map(str, files), threshold).overall()
+    hota = f"HOTA {100 * expected['HOTA']:.1f}, "
+    assert f"at least {threshold:g} (--track_score_threshold): {hota}" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert metrics["tracking_threshold"] == threshold
+    assert metrics["scores"]["HOTA"]["value"] == pytest.approx(expected["HOTA"], abs=1e-12)
+    assert f"tracks with a score of at least {threshold:.3g}," in (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert f"score of at least {threshold:.3g}" in (tmp_path / "out" / "metrics.md").read_text("utf-8")
+
+
+def test_the_threshold_decides(files):
+    assert evaluate_tracking(*map(str, files), 0).overall() != evaluate_tracking(*map(str, files), 0.3).overall()
+
+
+def test_the_report_is_written_with_the_frames(files, tmp_path, capsys):
+    out = tmp_path / "out"
+    line = arguments("--only_calc_metrics", *files, f"--report={out}", f"--image_root={tmp_path / 'frames'}")
+    assert command.main(line) == 0
+    assert capsys.readouterr().out.endswith(f"report: {out / 'report.html'}\n")
+    assert sorted(path.name for path in out.iterdir()) == ["metrics.json", "metrics.md", "report.html"]
+    assert command.main([*line[:-1], f"--image_root={tmp_path / 'nowhere'}"]) == 2
+    assert "nowhere: no such folder of frames" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------ comparison
+
+
+def test_a_file_is_no_better_than_itself(many, capsys):
+    assert command.main(arguments("--only_calc_metrics", *many, f"--compare={many[1]}")) == 0
+    lines = capsys.readouterr().out.split(f"{many[1]} against {many[1]}:\n")[1].splitlines()
+    names = [line.split()[0] for line in lines]
+    assert names == list(command.COMPARED)
+    assert all("+0.0 (95 % interval +0.0 to +0.0): noise, on these 20 videos" in line for line in lines)
+
+
+def test_a_better_file_is_better(many, tmp_path, capsys):
+    worse = tmp_path / "worse.json"
+    tracks = json.loads(many[1].read_text("utf-8"))
+    worse.write_text(json.dumps([track for track in tracks if track["video_id"] % 2]), "utf-8")  # half of the videos
+    assert command.main(arguments("--only_calc_metrics", *many, f"--compare={worse}")) == 0
+    better = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("AR10 +"))
+    assert "more than the choice of videos explains" in better
+
+
+# ----------------------------------------------------------------------------------------------------- which videos
+
+
+def test_the_last_tenth_is_scored_alone(many, tmp_path, capsys):
+    truth, found = many
+    written = tmp_path / "ids.txt"
+    line = arguments("--only_calc_metrics", truth, found)
+    assert command.main([*line, "--split=valid_sub", f"--write_video_ids={written}"]) == 0
+    tenth = capsys.readouterr().out
+    assert written.read_text().split() == ["119", "120"]
+    assert command.main([*line, f"--video_ids={written}"]) == 0
+    assert capsys.readouterr().out == tenth
+    # The results of the other videos may be left out as well.
+    tracks = [track for track in json.loads(found.read_text("utf-8")) if track["video_id"] > 118]
+    found.write_text(json.dumps(tracks), "utf-8")
+    assert command.main([*line, "--split=valid_sub"]) == 0
+    assert capsys.readouterr().out == tenth
+    assert command.main([*line, "--split=train_sub", "--track_score_threshold=0"]) == 0
+    assert table_of(capsys.readouterr().out)["all"][0] == "0.0"
+
+
+def test_the_first_videos_are_scored_alone(many, capsys):
+    assert command.main(arguments("--only_calc_metrics", *many)) == 0
+    whole = capsys.readouterr().out
+    assert command.main(arguments("--only_calc_metrics", *many, "--max_videos=1")) == 0
+    assert capsys.readouterr().out != whole
+
+
+def test_only_the_chosen_videos_are_examined(many, tmp_path, capsys):
+    truth, found = many
+    tracks = [track for track in json.loads(found.read_text("utf-8")) if track["video_id"] > 118]
+    found.write_text(json.dumps(tracks), "utf-8")
+    assert command.main(arguments("--check", truth, found)) == 0
+    assert "video 101: a video has no track (18 times, first here)" in capsys.readouterr().out
+    assert command.main(arguments("--check", truth, found, "--split=valid_sub")) == 0
+    assert "a video has no track" not in capsys.readouterr().out
+    assert command.main(arguments("--check", truth, found, "--split=train_sub")) == 1  # of videos it should not be of
+    assert "there is no such video" in capsys.readouterr().out
+
+
+def test_ids_that_are_not_there_are_refused(files, tmp_path, capsys):
+    (tmp_path / "ids.txt").write_text("1\n77\n")
+    assert command.main(arguments("--only_calc_metrics", *files, f"--video_ids={tmp_path / 'ids.txt'}")) == 2
+    assert f"{tmp_path / 'ids.txt'}, line 2: there is no video 77" in one_error(capsys)
+
+
+# ------------------------------------------------------------------------------------------------------ examination
+
+
+def test_the_scores_and_shifts_of_frames_are_passed_over(files, capsys):
+    def printed():
+        for mode in ("--only_calc_metrics", "--check"):
+            assert command.main(arguments(mode, *files)) == 0
+        return capsys.readouterr().out
+
+    before = printed()
+    tracks = json.loads(files[1].read_text("utf-8"))
+    for track in tracks:
+        length = len(track["segmentations"])
+        track |= {"scores": [None, *[0.01] * (length - 1)], "shifted": [True] * length}
+    files[1].write_text(json.dumps(tracks), "utf-8")
+    assert printed() == before
+
+
+def test_good_results_are_accepted(files, capsys):
+    assert command.main(arguments("--check", *files)) == 0
+    assert capsys.readouterr().out == "nothing is wrong\n"
+
+
+def test_bad_results_are_refused_a_line_each(files, capsys):
+    truth, found = files
+    tracks = json.loads(found.read_text("utf-8"))
+    tracks[0]["video_id"], tracks[1]["segmentations"] = 9, tracks[1]["segmentations"][:-1]
+    found.write_text(json.dumps(tracks), "utf-8")
+    assert command.main(arguments("--check", truth, found)) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("refused: entry 0: there is no such video: 9; ")
+    assert lines[1].startswith("refused: entry 1 (video 1): 'segmentations' is not as long as the video: ")
+    assert lines[2:] == ["2 refused"]
+
+
+# -------------------------------------------------------------------------------------------------------- bad input
+
+GOOD_MASK = {"size": [40, 60], "counts": [2400]}
+ENTRY = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [GOOD_MASK]}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{broken", "must be a list"),
+        ('[{"video_id": 1, "score', "not a JSON file"),
+        ('{"results": []}', "must be a list"),
+        ("[[]]", "number 0 has no 'video_id'"),
+        ("[3]", "number 0 has no 'video_id'"),
+        (json.dumps([{**ENTRY, "video_id": 5}]), "number 0 is on video 5"),
+        (json.dumps([ENTRY, {**ENTRY, "video_id": [1]}]), "number 1: 'video_id' must be a number"),
+        (json.dumps([{**ENTRY, "category_id": None}]), "number 0: 'category_id' must be a number"),
+        (json.dumps([{**ENTRY, "score": "high"}]), "not a finite number"),
+        (json.dumps([{**ENTRY, "segmentations": "mask"}]), "one entry a frame"),
+        (json.dumps([{**ENTRY, "segmentations": [{"size": [40, 60], "counts": "1"}]}]), "fills its size"),
+        (json.dumps([{**ENTRY, "segmentations": [5]}]), "number 0, frame 0"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\ufffe", "must be a list"),
+        (None, "cannot be read"),
+    ],
+)
+def test_results_that_cannot_be_used_are_one_line(files, capsys, text, words):
+    truth, found = files
+    other = found.with_name("other.json")
+    if text is not None:
+        other.write_text(text, "utf-8")
+    assert command.main(arguments("--only_calc_metrics", truth, other)) == 2
+    error = one_error(capsys)
+    assert str(other) in error and words in error
+    assert command.main(arguments("--only_calc_metrics", truth, found, f"--compare={other}")) == 2
+    assert str(other) in capsys.readouterr().err
+    if text is None:
+        assert command.main(arguments("--check", truth, other)) == 2
+        assert str(other) in one_error(capsys)
+    else:
+        assert command.main(arguments("--check", truth, other)) == 1
+        assert capsys.readouterr().out.startswith("refused: ")
+
+
+def changed(content: dict, part: str, **values) -> dict:
+    """`content` with other values in the first entry of one of its lists."""
+    return {**content, part: [{**content[part][0], **values}, *content[part][1:]]}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: None, "cannot be read"),
+        (lambda content: "{broken", "not a JSON file"),
+        (lambda content: [content], "must hold an object"),
+        (lambda content: {**content, "videos": 3}, "videos"),
+        (lambda content: {**content, "categories": [3]}, "categor"),
+        (lambda content: changed(content, "videos", id=[1]), "video"),
+        (lambda content: "[" * 100_000, "not a JSON file"),
+        (lambda content: changed(content, "categories", name=None), "name"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["--only_calc_metrics", "--check"])
+def test_annotations_that_cannot_be_used_are_one_line(files, capsys, mode, change, words):
+    truth, found = files
+    content = change(json.loads(truth.read_text("utf-8")))
+    truth.unlink()
+    if content is not None:
+        truth.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    assert command.main(arguments(mode, truth, found)) == 2
+    error = one_error(capsys)
+    assert str(truth) in error and words in error
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda content: {k: v for k, v in content.items() if k != "annotations"}, "no annotations to compare with"),
+        (lambda content: changed(content, "annotations", areas=3), "annotation 1: areas must be a list"),
+        (lambda content: changed(content, "annotations", areas=["x"] * 6), "annotation 1: areas must be a list"),
+        (lambda content: changed(content, "annotations", segmentations=[5]), "annotation 1, frame 0"),
+        (lambda content: changed(content, "annotations", category_id={}), "'category_id' must be a number"),
+    ],
+)
+def test_truth_that_cannot_be_used_is_one_line(files, capsys, change, words):
+    truth, found = files
+    truth.write_text(json.dumps(change(json.loads(truth.read_text("utf-8")))), "utf-8")
+    assert command.main(arguments("--only_calc_metrics", truth, found)) == 2
+    error = one_error(capsys)
+    assert str(truth) in error and words in error
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--only_calc_metrics"], "--ann_file"),
+        (["--check"], "--ann_file"),
+        (["--compare=other.json"], "--only_calc_metrics"),
+        (["--check", "--ann_file=x.json", "--report=out"], "--report and --compare need --only_calc_metrics"),
+    ],
+)
+def test_options_that_need_others_say_so(capsys, line, words):
+    assert command.main(line) == 2
+    assert words in one_error(capsys)
+
+
+def test_modes_exclude_each_other(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--check", "--only_calc_metrics"])
+    assert stopped.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err

@@ -1,0 +1,254 @@
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from utils.structures import FrameObjects
+from ytvis.drawing import FrameRate, Overlay, Trails, draw_objects, track_colour, truth_beside_prediction
+
+CLASS_NAMES = ("circle", "giant_panda")
+
+
+def make_objects(size_hw, boxes_px, track_ids=None, label=1):
+    """Objects whose masks fill their boxes."""
+    masks = torch.zeros(len(boxes_px), *size_hw, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes_px, strict=True):
+        mask[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] = True
+    count = len(boxes_px)
+    return FrameObjects(
+        boxes_px=torch.tensor(boxes_px, dtype=torch.int64).reshape(-1, 4),
+        scores=torch.full((count,), 0.87),
+        labels=torch.full((count,), label),
+        track_ids=torch.tensor(range(count) if track_ids is None else track_ids, dtype=torch.int64),
+        masks=masks,
+        shifted=torch.zeros(count, dtype=torch.bool),
+    )
+
+
+def grey(height, width):
+    return np.full((height, width, 3), 100, np.uint8)
+
+
+def changed(before, after):
+    """[h,w] bool: where two pictures differ."""
+    return (before != after).any(axis=2)
+
+
+def test_first_twenty_colours_are_far_apart():
+    colours = [track_colour(track_id) for track_id in range(20)]
+    lab = cv2.cvtColor(np.float32([colours]) / 255, cv2.COLOR_RGB2Lab)[0]
+    distances = [np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)]
+    assert min(distances) > 18  # 2.3 is just noticeable
+    assert min(np.linalg.norm(lab[i] - lab[i + 1]) for i in range(19)) > 60
+
+
+def test_colour_of_a_large_id_is_a_colour():
+    assert all(0 <= value <= 255 for track_id in (999, 10**6) for value in track_colour(track_id))
+
+
+def test_no_objects_give_an_equal_copy():
+    frame = grey(180, 320)
+    picture = draw_objects(frame, make_objects((180, 320), []), CLASS_NAMES)
+    assert np.array_equal(picture, frame)
+    assert not np.shares_memory(picture, frame)
+
+
+def test_frame_is_left_alone_and_drawing_is_deterministic():
+    frame = np.random.default_rng(0).integers(0, 256, (180, 320, 3), dtype=np.uint8)
+    original = frame.copy()
+    objects = make_objects((180, 320), [[40, 60, 120, 140], [100, 100, 200, 170]])
+    first = draw_objects(frame, objects, CLASS_NAMES)
+    assert np.array_equal(frame, original)
+    assert np.array_equal(first, draw_objects(frame, objects, CLASS_NAMES))
+
+
+def test_mask_is_tinted_with_the_tracks_colour_and_the_rest_is_unchanged():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]], track_ids=[4])
+    picture = draw_objects(frame, objects, CLASS_NAMES)
+    expected = 0.55 * 100 + 0.45 * np.array(track_colour(4))
+    assert np.abs(picture[100, 140] - expected).max() <= 1
+    touched = changed(frame, picture)
+    assert touched[70:130, 110:170].all()
+    assert (
+        not touched[150:].any() and not touched[:, :90].any() and not touched[:, 260:].any() and not touched[:30].any()
+    )
+
+
+def test_hole_of_a_mask_is_not_tinted():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]])
+    objects.masks[0, 80:120, 120:160] = False
+    assert not changed(frame, draw_objects(frame, objects, CLASS_NAMES))[85:115, 125:155].any()
+
+
+def test_small_object_lies_over_a_large_one_in_any_order():
+    frame = grey(180, 320)
+    boxes = [[100, 60, 180, 140], [60, 40, 260, 170]]
+    one = draw_objects(frame, make_objects((180, 320), boxes, [0, 1]), CLASS_NAMES)
+    other = draw_objects(frame, make_objects((180, 320), boxes[::-1], [1, 0]), CLASS_NAMES)
+    assert np.array_equal(one, other)
+    large_only = draw_objects(frame, make_objects((180, 320), boxes[1:], [1]), CLASS_NAMES)
+    expected = 0.55 * large_only[120, 140].astype(float) + 0.45 * np.array(track_colour(0))
+    assert np.abs(one[120, 140] - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size_hw", [(180, 320), (720, 1280), (1280, 720), (40, 30), (8, 8)])
+@pytest.mark.parametrize(
+    "box", [[0, 0, 8, 8], [-60, -50, 20, 20], [2000, 2000, 2100, 2100], [5, 5, 5, 5], [2, 3, 1, 1]]
+)
+def test_boxes_anywhere_on_frames_of_any_size(size_hw, box):
+    frame = grey(*size_hw)
+    picture = draw_objects(frame, make_objects(size_hw, [box], label=2), CLASS_NAMES)
+    assert picture.shape == frame.shape and picture.dtype == np.uint8
+    assert changed(frame, picture).any()  # the label at least is kept inside
+
+
+@pytest.mark.parametrize("box", [[100, 60, 180, 140], [300, 60, 319, 140], [100, 0, 180, 70], [0, 150, 40, 180]])
+def test_label_is_whole_inside_the_frame(box):
+    """The filled tag has the same area wherever the object is."""
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [box], label=2)
+    objects.masks[:] = False
+    picture = draw_objects(frame, objects, CLASS_NAMES)
+    rows = changed(frame, picture).sum(axis=1)
+    columns = changed(frame, picture).sum(axis=0)
+    assert (rows >= 60).sum() >= 14  # a tag is 16 pixels high; its letters may equal the grey by chance
+    assert (columns >= 14).sum() >= 60
+
+
+def test_labels_of_equal_boxes_do_not_hide_each_other():
+    frame = grey(180, 320)
+    two = draw_objects(frame, make_objects((180, 320), [[100, 60, 180, 140]] * 2, [0, 1]), CLASS_NAMES)
+    for track_id in (0, 1):
+        assert (two == track_colour(track_id)).all(axis=2).sum() > 300
+
+
+def test_letters_contrast_with_their_tag():
+    frame = grey(180, 320)
+    for track_id in range(12):
+        picture = draw_objects(frame, make_objects((180, 320), [[20, 60, 120, 140]], [track_id]), CLASS_NAMES)
+        tag = picture[45:59, 22:80].reshape(-1, 3).astype(float) @ (0.299, 0.587, 0.114)
+        assert tag.max() - tag.min() > 80, track_id
+
+
+# ------------------------------------------------------------------------------------------------ switches and trails
+
+
+def test_each_part_can_be_left_out():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]], [4])
+    nothing = {"masks": False, "boxes": False, "text": False}
+    assert np.array_equal(draw_objects(frame, objects, CLASS_NAMES, **nothing), frame)
+    mask, box, label = (
+        changed(frame, draw_objects(frame, objects, CLASS_NAMES, **{**nothing, part: True}))
+        for part in ("masks", "boxes", "text")
+    )
+    assert mask[62:138, 102:178].all() and not mask[:55].any()
+    assert box[60, 100:180].all() and not box[70:130, 110:170].any()
+    assert label[45:58, 101:150].mean() > 0.5 and not label[65:].any()
+    every = changed(frame, draw_objects(frame, objects, CLASS_NAMES))
+    assert np.array_equal(every, mask | box | label)
+
+
+def test_a_label_without_the_score_is_shorter():
+    frame = grey(180, 320)
+    objects = make_objects((180, 320), [[100, 60, 180, 140]])
+    parts = {"masks": False, "boxes": False}
+    widths = [
+        changed(frame, draw_objects(frame, objects, CLASS_NAMES, **parts, scores=scores)).any(axis=0).sum()
+        for scores in (True, False)
+    ]
+    assert widths[0] > widths[1] + 15 > 30
+
+
+def test_trails_show_where_a_track_came_from():
+    trails = Trails(length=3)
+    for x in (0, 20, 40, 60):
+        objects = make_objects((180, 320), [[x, 60, x + 20, 80], [200, 20, 220, 40]], [7, 2])
+        trails.add(objects)
+    assert trails.of(7) == [(30, 70), (50, 70), (70, 70)]
+    assert trails.of(1) == []
+    parts = {"masks": False, "boxes": False, "text": False}
+    frame = grey(180, 320)
+    drawn = draw_objects(frame, objects, CLASS_NAMES, **parts, trails=trails)
+    assert (drawn[70, 31:66] == track_colour(7)).all() and (drawn[70, 70] == track_colour(7)).all()
+    assert changed(frame, drawn)[:, 60].sum() > changed(frame, drawn)[:, 40].sum() > 2  # it grows wider, rimmed
+    touched = changed(frame, drawn)
+    assert not touched[:, :25].any() and not touched[:60, :100].any() and not touched[90:].any()
+
+
+def test_a_trail_skips_frames_without_its_track_and_is_forgotten():
+    trails = Trails(length=2)
+    here, empty = make_objects((180, 320), [[0, 0, 10, 20]], [3]), make_objects((180, 320), [])
+    for objects in (here, empty):
+        trails.add(objects)
+    assert trails.of(3) == [(5, 10)]
+    trails.add(empty)
+    assert trails.of(3) == []
+
+
+@pytest.mark.parametrize("size_hw", [(180, 320), (8, 8)])
+def test_a_caption_stands_in_the_corner(size_hw):
+    picture = draw_objects(grey(*size_hw), make_objects(size_hw, []), CLASS_NAMES, caption="12.3 fps")
+    rows = np.flatnonzero(changed(picture, grey(*size_hw)).any(axis=1))
+    assert rows[-1] == size_hw[0] - 1 and len(rows) < 30
+
+
+def test_the_frame_rate_is_that_of_the_last_ten_frames():
+    times = iter([0.0, 0.5, *(1.0 + 0.1 * step for step in range(20))])
+    rate = FrameRate(clock=lambda: next(times))
+    assert rate.update() is None
+    assert rate.update() == 2.0
+    assert [rate.update() for _ in range(20)][-1] == pytest.approx(10)
+
+
+def test_an_overlay_draws_trails_and_the_rate_from_frame_to_frame():
+    clock = iter([0.0, 0.25])
+    overlay = Overlay(boxes=False, trails=Trails(), frame_rate=FrameRate(clock=lambda: next(clock)))
+    frame, trails = grey(180, 320), Trails()
+    for x, caption in ((0, ""), (40, "4.0 FPS")):
+        objects = make_objects((180, 320), [[x, 60, x + 20, 80]], [7])
+        trails.add(objects)
+        expected = draw_objects(frame, objects, CLASS_NAMES, boxes=False, trails=trails, caption=caption)
+        assert np.array_equal(overlay.draw(frame, objects, CLASS_NAMES), expected)
+
+
+# ------------------------------------------------------------------------------------------------ truth and prediction
+
+
+def test_truth_is_left_and_prediction_right_of_a_white_gap():
+    frame = grey(180, 320)
+    truth = make_objects((180, 320), [[100, 60, 180, 140]], [7])
+    found = make_objects((180, 320), [[40, 30, 90, 90], [200, 60, 300, 140]])
+    picture = truth_beside_prediction(frame, truth, found, CLASS_NAMES)
+    assert picture.shape == (180, 648, 3) and picture.dtype == np.uint8
+    left, gap, right = np.split(picture, [320, 328], axis=1)
+    assert (gap == 255).all()
+    for half, objects in ((left, truth), (right, found)):
+        drawn = draw_objects(frame, objects, CLASS_NAMES, scores=objects is found)  # truth has none
+        caption = changed(half, drawn)
+        assert np.array_equal(half[:160], drawn[:160]) and np.array_equal(half[:, 160:], drawn[:, 160:])
+        assert caption[165:, :40].all(axis=0).any()
+    assert np.array_equal(frame, grey(180, 320))
+
+
+def test_captions_differ_and_are_read_white_on_black():
+    picture = truth_beside_prediction(grey(180, 320), *[make_objects((180, 320), [])] * 2, CLASS_NAMES)
+    left, _, right = np.split(picture, [320, 328], axis=1)
+    tags = [changed(half, grey(180, 320)) for half in (left, right)]
+    assert tags[0].sum() < tags[1].sum()  # "prediction" is longer
+    for half, tag in zip((left, right), tags, strict=True):
+        rows, columns = np.flatnonzero(tag.any(axis=1)), np.flatnonzero(tag.any(axis=0))
+        assert rows[-1] == 179 and columns[0] == 0 and len(rows) < 30 and len(columns) < 160
+        assert half[tag].min() == 0 and half[tag].max() > 200
+
+
+@pytest.mark.parametrize("size_hw", [(720, 1280), (40, 30), (8, 8)])
+def test_truth_beside_prediction_of_frames_of_any_size(size_hw):
+    empty, one = make_objects(size_hw, []), make_objects(size_hw, [[0, 0, 8, 8]])
+    for truth, found in ((empty, one), (one, empty)):
+        picture = truth_beside_prediction(grey(*size_hw), truth, found, CLASS_NAMES)
+        assert picture.shape == (size_hw[0], 2 * size_hw[1] + 8, 3)

@@ -1,0 +1,86 @@
+import json
+import re
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from tests.ytvis.viewer.small_set import LENGTH
+from ytvis.viewer.__main__ import main
+from ytvis.viewer.server import PAGE_TYPES
+
+ROOT = Path(__file__).parents[3]
+
+
+def command(small_set, *more):
+    images, ann_file = f"--images={small_set.images}", f"--ann_file={small_set.ann_file}"
+    return [str(small_set.results), images, ann_file, *map(str, more)]
+
+
+def read_script(path):
+    """Name and data of a script in data/."""
+    name, data = re.fullmatch(r'receiveData\("([^"]+)", (.*)\);\n', path.read_text("ascii"), re.DOTALL).groups()
+    return name, json.loads(data)
+
+
+def test_export_writes_everything_the_page_needs(small_set, content, tmp_path, capsys):
+    out = tmp_path / "new" / "page"
+    assert main(command(small_set, "--compare", small_set.compare, "--export", out)) == 0
+    assert capsys.readouterr().out == f"{out / 'index.html'}\n"
+    pages = {out / name for name in PAGE_TYPES}
+    data = {out / "data" / name for name in ("index.js", "video-0.js", "video-1.js")}
+    frames = {out / "frames" / "0" / f"{frame}.png" for frame in range(LENGTH)}
+    assert {path for path in out.rglob("*") if path.is_file()} == pages | data | frames
+    assert list(out.parent.iterdir()) == [out]
+    assert read_script(out / "data" / "index.js") == ("index", content.index())
+    assert read_script(out / "data" / "video-0.js") == ("video-0", json.loads(json.dumps(content.video(0))))
+    assert (out / "frames" / "0" / "4.png").read_bytes() == (small_set.images / "walk" / "00004.png").read_bytes()
+    assert '<html lang="en" data-static>' in (out / "index.html").read_text("utf-8")
+
+
+def test_export_does_not_touch_what_is_there(small_set, tmp_path, capsys):
+    (tmp_path / "page").mkdir()
+    assert main(command(small_set, "--export", tmp_path / "page")) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert list((tmp_path / "page").iterdir()) == []
+
+
+def test_export_that_fails_leaves_nothing(small_set, tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", fail)
+    assert main(command(small_set, "--export", tmp_path / "out" / "page")) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("missing", ["results", "images", "ann_file"])
+def test_what_is_not_there_is_one_line_and_exit_code_2(small_set, tmp_path, capsys, missing):
+    paths = {"results": small_set.results, "images": small_set.images, "ann_file": small_set.ann_file}
+    paths[missing] = tmp_path / "none"
+    results, *options = [str(paths["results"]), f"--images={paths['images']}", f"--ann_file={paths['ann_file']}"]
+    assert main([results, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("viewer: error: ") and str(tmp_path / "none") in error and error.count("\n") == 1
+
+
+def test_the_command_serves_until_it_is_interrupted(small_set):
+    arguments = [sys.executable, "-m", "ytvis.viewer", *command(small_set, "--no_browser", "--port=0")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # Where the tests run in a shell's background, Ctrl+C is ignored, and what they start would ignore it too.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(arguments, cwd=ROOT, text=True, preexec_fn=heed, **pipes) as process:
+        try:
+            url = process.stdout.readline().split()[0]
+            with urlopen(f"{url}data/index.json", timeout=60) as answer:
+                assert json.load(answer)["videos"][0]["name"] == "walk"
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and errors == ""

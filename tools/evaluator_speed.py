@@ -1,0 +1,227 @@
+"""How fast the evaluator is beside the official one, and how much memory large results files take.
+
+    python -m tools.evaluator_speed                        # times on the large generated case, with and without kernels
+    python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of eval.py on results files of these sizes
+
+The official times were recorded on another machine (tests/fixtures/evaluator/README.md, section 11), so the same work
+is timed on both: reading the two JSON files, and comparing all pairs of tracks by pycocotools' merging, as the official
+evaluator does. Their ratio scales the official times to this machine. All times are CPU seconds, the minimum of several
+fresh processes that take turns, so that other work on the machine matters little.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+from pycocotools import mask as mask_ops
+
+from ytvis.files import atomic_write
+
+FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures" / "evaluator"
+RECORDED = {"json": 0.81 + 0.37, "tubes": 2.69, "scoring": 3.40 + 0.19, "everything": 5.7}  # seconds, section 11
+ASKED = {"scoring": 1 / 4, "everything": 1 / 2}  # of the official time
+TITLES = {"scoring": "evaluate + accumulate", "everything": "all, reading included"}
+BACKENDS = {"native": "native kernels", "python": "pycocotools and numpy"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=5, help="fresh processes for each time (default: %(default)s)")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[], help="sizes of results files; measures memory")
+    parser.add_argument("--folder", type=Path, help="keep the generated files there (default: a temporary folder)")
+    parser.add_argument("--child", choices=("calibration", *BACKENDS, "eval"), help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    if options.child == "eval":
+        return run_eval(rest)
+    if options.child:
+        print(json.dumps(calibrate(options.folder) if options.child == "calibration" else score(options)))
+        return 0
+    with contextlib.ExitStack() as stack:
+        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        draw_case(folder)
+        print(memory_table(folder, options.megabytes) if options.megabytes else time_table(folder, options.runs))
+    return 0
+
+
+def draw_case(folder: Path) -> None:
+    """Writes gt.json and pred.json of the large case, unless they are there; raises unless they are as recorded."""
+    if not (folder / "pred.json").exists():
+        maker = [sys.executable, str(FIXTURES / "make_cases.py"), "large", str(folder)]
+        subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
+    for name, expected in golden_case()["sha256"].items():
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+            raise SystemExit(f"{folder / name} is not the file that the official times belong to")
+
+
+def golden_case() -> dict:
+    """What was recorded of the large case."""
+    return json.loads((FIXTURES / "large_golden.json").read_text("utf-8"))["cases"]["large"]
+
+
+def child(name: str, folder: Path, *arguments: str) -> dict:
+    """What a fresh process says that does the work of `name`."""
+    line = [sys.executable, "-m", "tools.evaluator_speed", "--child", name, "--folder", str(folder), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ------------------------------------------------------------------------------------------------------------- time
+
+
+def timed(work: Callable) -> tuple[object, float]:
+    """What `work` gives and the CPU seconds it took."""
+    begin = time.process_time()
+    return work(), time.process_time() - begin
+
+
+def calibrate(folder: Path) -> dict[str, float]:
+    """CPU seconds for what the official evaluator spends most of its time with, done as it does."""
+    texts = [folder / "gt.json", folder / "pred.json"]
+    (truth, predictions), json_time = timed(lambda: [json.loads(path.read_text("utf-8")) for path in texts])
+    truths = defaultdict(list)
+    for track in truth["annotations"]:
+        masks = [None if m is None else mask_ops.frPyObjects(m, *m["size"]) for m in track["segmentations"]]
+        truths[track["video_id"], track["category_id"]].append(masks)
+
+    def compare_all() -> None:
+        for track in predictions:
+            for masks in truths[track["video_id"], track["category_id"]]:
+                tube_iou_by_merging(track["segmentations"], masks)
+
+    return {"json": json_time, "tubes": timed(compare_all)[1]}
+
+
+def tube_iou_by_merging(firsts: list[dict | None], seconds: list[dict | None]) -> float:
+    """IoU of two tracks, both the intersection and the union of every frame drawn and counted."""
+    intersection = union = 0.0
+    for first, second in zip(firsts, seconds, strict=True):
+        if first and second:
+            intersection += float(mask_ops.area(mask_ops.merge([first, second], intersect=True)))
+            union += float(mask_ops.area(mask_ops.merge([first, second], intersect=False)))
+        elif first or second:
+            union += float(mask_ops.area(first or second))
+    return intersection / union if union else 0.0
+
+
+def score(options: argparse.Namespace) -> dict:
+    """CPU seconds and results of the evaluator on the large case."""
+    if options.child == "python":
+        sys.modules["ytvis._mask_kernels"] = None  # as if it had not been compiled
+    from ytvis.score import ap as ytvis_eval
+
+    if (ytvis_eval._mask_kernels is not None) != (options.child == "native"):
+        raise SystemExit("the native kernels are not built: python setup.py build_ext --inplace")
+    truth, reading = timed(lambda: ytvis_eval.YTVOS(options.folder / "gt.json"))
+    predictions, loading = timed(lambda: truth.loadRes(options.folder / "pred.json", boxes=False))
+    evaluation = ytvis_eval.YTVOSeval(truth, predictions)
+    scoring = timed(evaluation.evaluate)[1] + timed(evaluation.accumulate)[1]
+    with contextlib.redirect_stdout(io.StringIO()):
+        summing = timed(evaluation.summarize)[1]
+    arrays = b"".join(evaluation.eval[name].tobytes() for name in ("precision", "recall", "scores"))
+    return {
+        "scoring": scoring,
+        "everything": reading + loading + scoring + summing,
+        "stats": evaluation.stats.tolist(),
+        "bits": hashlib.sha256(arrays).hexdigest(),
+    }
+
+
+def time_table(folder: Path, runs: int) -> str:
+    """The Markdown table of times; raises AssertionError if a score is not the recorded one."""
+    names = ("calibration", *BACKENDS)
+    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # in turns
+
+    def fastest(name: str, key: str) -> float:
+        return min(measured[name][key] for measured in rounds)
+
+    scores = [measured[name] for measured in rounds for name in BACKENDS]
+    assert len({s["bits"] for s in scores}) == 1, "the two ways give different bits"
+    difference = max(abs(a - b) for a, b in zip(scores[0]["stats"], golden_case()["stats"].values(), strict=True))
+    assert difference <= 1e-12, f"the scores are not the recorded ones: {difference}"
+
+    work = {name: fastest("calibration", name) for name in ("json", "tubes")}
+    scales = {
+        "scoring": work["tubes"] / RECORDED["tubes"],
+        "everything": sum(work.values()) / (RECORDED["json"] + RECORDED["tubes"]),
+    }
+    lines = [
+        f"calibration: JSON {work['json']:.2f} s (recorded {RECORDED['json']:.2f}), merging {work['tubes']:.2f} s "
+        f"(recorded {RECORDED['tubes']:.2f}); largest difference to the recorded scores {difference:.1e}",
+        "",
+        "| | official, scaled | asked | " + " | ".join(BACKENDS.values()) + " |",
+        "|---|---|---|" + "---|" * len(BACKENDS),
+    ]
+    for key, title in TITLES.items():
+        official = RECORDED[key] * scales[key]
+        ours = [fastest(name, key) for name in BACKENDS]
+        cells = [f"{official:.2f} s", f"{official * ASKED[key]:.2f} s"]
+        cells += [f"{seconds:.3f} s (1/{official / seconds:.1f})" for seconds in ours]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- memory
+
+
+def write_large_results(source: Path, path: Path, size: int) -> None:
+    """A results file of about `size` bytes: every object again and again, each time as another class and less sure.
+
+    Methods that report the best classes of every query write such files.
+    """
+    predictions = json.loads(source.read_text("utf-8"))
+    text_size = source.stat().st_size
+    with atomic_write(path) as file:
+        for copy in range(max(1, round(size / text_size))):
+            for number, track in enumerate(predictions):
+                category = 1 + (track["category_id"] - 1 + copy) % 40
+                entry = {**track, "category_id": category, "score": track["score"] / (1 + copy)}
+                file.write(("," if copy or number else "[") + json.dumps(entry, separators=(",", ":")))
+        file.write("]")
+
+
+def run_eval(line: list[str]) -> int:
+    """eval.py with this command line; says its exit code, peak memory and CPU time."""
+    import eval as command
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        code, seconds = timed(lambda: command.main(line))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"code": code, "seconds": seconds, "base": base * 1024, "peak": peak * 1024}))
+    return 0
+
+
+def memory_table(folder: Path, sizes: list[int]) -> str:
+    """The Markdown table of peak memory; the large files are removed again."""
+    lines = ["| file | command | exit code | peak memory | beyond the start | CPU time |", "|---|---|---|---|---|---|"]
+    for megabytes in sizes:
+        path = folder / f"results_{megabytes}.json"
+        try:
+            write_large_results(folder / "pred.json", path, megabytes * 10**6)
+            size = path.stat().st_size
+            for mode in ("--only_calc_metrics", "--check"):
+                done = child("eval", folder, mode, f"--ann_file={folder / 'gt.json'}", f"--mask_det_file={path}")
+                grown = done["peak"] - done["base"]
+                lines.append(
+                    f"| {size / 1e6:.0f} MB | `{mode}` | {done['code']} | {done['peak'] / 1e6:.0f} MB "
+                    f"| {grown / 1e6:.0f} MB ({grown / size:.2f}x the file) | {done['seconds']:.0f} s |"
+                )
+        finally:
+            path.unlink(missing_ok=True)
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

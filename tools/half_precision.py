@@ -1,0 +1,49 @@
+"""How many objects of the recorded clips come out otherwise in bfloat16 than in float32.
+
+python -m tools.half_precision
+
+The weights of the recordings are random, so scores lie close together and close to the thresholds, where rounding
+decides: a hard case. An object of a frame is found again if a mask of the other precision overlaps its own by more
+than half.
+"""
+
+from inference.network import Network
+from inference.tracker import VideoTracker
+from layers.association import binary_mask_iou
+from stmask import STMask
+from tools.parity import RECORDED, clip, load_model
+from utils.structures import Tracks
+
+VIDEOS = (1, 2)
+
+
+def main() -> None:
+    for name in RECORDED:
+        model = load_model(name)
+        found, same_id, total = compare(track(model, "fp32"), track(model, "bf16"))
+        print(f"{name}: of {total} objects in frames, {found} are found in bfloat16 too, {same_id} under the same id")
+
+
+def track(model: STMask, precision: str) -> list[Tracks]:
+    """What is visible in each frame of the recorded videos."""
+    frames = []
+    for video in VIDEOS:
+        tracker = VideoTracker(model, network=Network(model, precision))
+        frames += [tracker.step(image) for image in clip(video)]
+    return frames
+
+
+def compare(ours: list[Tracks], others: list[Tracks]) -> tuple[int, int, int]:
+    """(objects of `ours` that `others` have in the same frame, those of them with the same id, objects of `ours`)."""
+    found = same_id = 0
+    for tracks, other in zip(ours, others, strict=True):
+        if len(tracks) and len(other):
+            overlap, which = binary_mask_iou(tracks, other).max(dim=1)
+            there = overlap > 0.5
+            found += int(there.sum())
+            same_id += int((there & (tracks.track_ids == other.track_ids[which])).sum())
+    return found, same_id, sum(map(len, ours))
+
+
+if __name__ == "__main__":
+    main()

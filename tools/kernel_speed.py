@@ -1,0 +1,114 @@
+"""How fast the native deformable convolution is beside torchvision's: the layer on P3, taking turns in one process.
+
+    python -m tools.kernel_speed --output=results/kernel.json --picture=docs/images/kernel_speed.png
+
+1×256×48×80, 3×3, 256→256, modulated. "bf16" is the native kernel's with columns and weights in bfloat16, forward only:
+a processor without instructions for it takes many times as long. Times are the fastest of several rounds, of the clock
+and of the CPU, all threads together; the ratio is of the latter, which other work on the machine changes little.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from matplotlib import style
+from matplotlib.figure import Figure
+
+from inference.measurement import describe_machine
+from layers.deform_conv import available_backends, deform_backend, deformable_conv2d
+from tools.plot import STYLE, save_figure
+from ytvis.files import atomic_write
+
+P3 = (256, 48, 80)  # channels, height, width
+BASELINE = "torchvision"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="calls of each (default: %(default)s)")
+    parser.add_argument("--bf16", action="store_true", help="also time bfloat16 columns")
+    parser.add_argument("--output", type=Path, default=Path("kernel.json"), help="default: %(default)s")
+    parser.add_argument("--picture", type=Path, help="PNG or SVG file of the bars")
+    options = parser.parse_args()
+    measured = measure(options.rounds, options.bf16)
+    with atomic_write(options.output, "w") as file:
+        json.dump(measured, file, indent=1)
+    if options.picture:
+        with style.context(STYLE):
+            save_figure(draw(measured), options.picture)
+    for task, times in measured["cpu_ms"].items():
+        for name, cpu in times.items():
+            wall = measured["wall_ms"][task][name]
+            print(f"{task:>18} {name:>12} {wall:9.2f} ms, of the CPU {cpu:9.2f} ms {times[BASELINE] / cpu:6.2f} times")
+
+
+def measure(rounds: int, bf16: bool = False, layer: tuple[int, int, int] = P3) -> dict:
+    """{"machine", "layer", "wall_ms", "cpu_ms"}, the last two {task: {backend: milliseconds}}.
+
+    `layer` is (channels, height, width) of the features.
+    """
+    tasks = {"forward": forward, "forward+backward": forward_and_backward}
+    names = [name for name in available_backends() if name != "mmcv"]
+    clocks = {"wall_ms": time.perf_counter, "cpu_ms": time.process_time}
+    fastest: dict[str, dict] = {clock: {} for clock in clocks}
+    for task, work in tasks.items():
+        calls = {name: call_of(work, name, layer) for name in names}
+        if bf16 and task == "forward" and "native" in names:
+            calls["native bf16"] = call_of(work, "native", layer, autocast=True)
+        seconds = {name: {clock: [] for clock in clocks} for name in calls}
+        for _ in range(rounds + 1):
+            for name, call in calls.items():
+                begins = {clock: now() for clock, now in clocks.items()}
+                call()
+                for clock, now in clocks.items():
+                    seconds[name][clock].append(now() - begins[clock])
+        for clock in clocks:  # the first one warms up
+            fastest[clock][task] = {name: 1000 * min(rows[clock][1:]) for name, rows in seconds.items()}
+    return {"machine": describe_machine(torch.device("cpu")), "layer": list(layer), **fastest}
+
+
+def call_of(work: Callable, backend: str, layer: tuple[int, int, int], autocast: bool = False) -> Callable[[], None]:
+    """`work` on that layer, on that backend."""
+    channels, height, width = layer
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, channels, height, width, generator=generator)
+    features = features.contiguous(memory_format=torch.channels_last)
+    offsets = torch.randn(1, 18, height, width, generator=generator)
+    modulation = torch.rand(1, 9, height, width, generator=generator)
+    weight = torch.randn(channels, channels, 3, 3, generator=generator) / channels
+    inputs = [x.requires_grad_(work is forward_and_backward) for x in (features, offsets, modulation, weight)]
+
+    def call() -> None:
+        with deform_backend(backend), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            work(*inputs)
+
+    return call
+
+
+@torch.inference_mode()
+def forward(features, offsets, modulation, weight) -> None:
+    deformable_conv2d(features, offsets, weight, None, modulation, padding=(1, 1))
+
+
+def forward_and_backward(features, offsets, modulation, weight) -> None:
+    out = deformable_conv2d(features, offsets, weight, None, modulation, padding=(1, 1))
+    torch.autograd.grad(out.sum(), (features, offsets, modulation, weight))
+
+
+def draw(measured: dict) -> Figure:
+    """The CPU times of each backend, a panel a task."""
+    figure = Figure((10, 2.4), dpi=100, layout="constrained")
+    for place, (task, times) in enumerate(measured["cpu_ms"].items(), start=1):
+        axes = figure.add_subplot(1, len(measured["cpu_ms"]), place, title=task, xlabel="CPU time, ms")
+        bars = axes.barh(list(times), list(times.values()), color="C0")
+        axes.bar_label(bars, [f"{ms:.1f} ({times[BASELINE] / ms:.1f}×)" for ms in times.values()], padding=3)
+        axes.set_xlim(0, 1.45 * max(times.values()))
+        axes.invert_yaxis()
+    return figure
+
+
+if __name__ == "__main__":
+    main()

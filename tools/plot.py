@@ -1,0 +1,196 @@
+"""Draw the curves of trainings from the logs that train.py writes.
+
+    python -m tools.plot weights/STMask_demo_log.jsonl --output=curves.png
+    python -m tools.plot fp32/STMask_demo_log.jsonl bf16/STMask_demo_log.jsonl --labels=fp32,bf16 --output=both.svg
+
+A panel each for the total loss, every loss, the learning rate, and AP and AP50 of the validations, if there are any;
+several logs are drawn over each other. Each point of a loss is the mean of ten iterations.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from utils.training_log import MEASURES, read_log
+from ytvis.files import InputError, atomic_write
+
+COLUMNS = 3
+PANEL_INCHES = (16 / COLUMNS, 3.2)
+DOTS_PER_INCH = 100  # 1600 pixels wide
+LINE_STYLES = ("-", "--", "-.", ":")  # the next one where the ten colours begin anew
+WIDEST, NARROWEST = 3.6, 1.2  # points; each run narrower than the one before, so that equal curves all show
+MAX_MARKED = 30  # curves of so many points have them marked: a single one would not show otherwise
+# Whatever a person's own settings, the same logs give the same file (ids in SVG are random without the salt); and a
+# dollar sign in a path is one.
+STYLE = ["default", {"svg.hashsalt": "tools.plot", "text.parse_math": False}]
+
+Record = Mapping[str, Any]
+Curve = tuple[list[int], list[float]]  # iterations, ascending; values, NaN where they are not finite
+
+MEANINGS = {
+    **{"total": "sum of the losses", "BIoU": "boxes, 1 − DIoU", "B": "boxes, smooth L1", "center": "centerness"},
+    **{"C": "classes", "M": "masks", "T": "tracking embeddings", "S": "semantic segmentation"},
+    **{"B_shift": "boxes moved to the next frame", "M_shift": "masks moved to the next frame"},
+    **{f"C{level}": f"classes of crops from C{level}" for level in (3, 4, 5)},
+}
+
+
+class Panel(NamedTuple):
+    """A quantity to draw: what it is of a line of the log (None where the line lacks it), and whether it is noisy."""
+
+    title: str
+    value: Callable[[Record], float | None]
+    is_noisy: bool = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a training's <config>_log.jsonl")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="picture to write, .png or .svg")
+    parser.add_argument("--title", help="line over the panels")
+    parser.add_argument("--labels", metavar="A,B,…", help="names of the logs in the legend (default: from the files')")
+    parser.add_argument(
+        "--smooth",
+        type=int,
+        default=1,
+        metavar="N",
+        help="draw losses as means over N lines of the log, and the lines themselves pale behind (default: 1)",
+    )
+    options = parser.parse_args(arguments)
+    labels = options.labels.split(",") if options.labels else default_labels(options.logs)
+    if len(labels) != len(options.logs):
+        parser.error(f"--labels has {len(labels)} names for {len(options.logs)} logs")
+    if options.smooth < 1:
+        parser.error("--smooth must be at least 1")
+    try:
+        with style.context(STYLE):
+            figure = draw_curves([read_log(path) for path in options.logs], labels, options.title, options.smooth)
+            save_figure(figure, options.output)
+    except InputError as error:
+        print(f"tools.plot: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def default_labels(paths: Sequence[Path]) -> list[str]:
+    """The files' names without `_log.jsonl`, or the paths as they are where names do not tell all files apart."""
+    names = [path.stem.removesuffix("_log") for path in paths]
+    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+
+
+def draw_curves(
+    runs: Sequence[Sequence[Record]], labels: Sequence[str], title: str | None = None, smooth: int = 1
+) -> Figure:
+    """The curves of `runs`, each the lines of a log (see `read_log`), over each other in one panel a quantity.
+
+    A run has no curve in the panels of what it lacks. At each line, losses are means over the last `smooth` lines.
+
+    Raises:
+        InputError: a run has nothing to draw.
+    """
+    drawn = []
+    for panel in _panels(runs):
+        curves = [_curve(run, panel.value) for run in runs]
+        if any(iterations for iterations, _ in curves):
+            drawn.append((panel, curves))
+    for index, label in enumerate(labels):
+        if not any(curves[index][0] for _, curves in drawn):
+            raise InputError(f"{label}: the log has nothing to draw yet; train.py writes a line every ten iterations")
+
+    width, height = PANEL_INCHES
+    num_rows = math.ceil(len(drawn) / COLUMNS)
+    figure = Figure((COLUMNS * width, num_rows * height + 0.8), dpi=DOTS_PER_INCH, layout="constrained")
+    looks = [_looks(index, len(runs)) for index in range(len(runs))]
+    axes = None
+    for place, (panel, curves) in enumerate(drawn):
+        axes = figure.add_subplot(num_rows, COLUMNS, place + 1, title=panel.title, sharex=axes)
+        axes.set_ylabel(MEANINGS.get(panel.title))
+        axes.grid(alpha=0.3)
+        if place >= len(drawn) - COLUMNS:  # nothing is below
+            axes.set_xlabel("iteration")
+        for curve, look in zip(curves, looks, strict=True):
+            _draw_curve(axes, curve, smooth if panel.is_noisy else 1, look)
+    handles = [Line2D([], [], label=label, **look) for label, look in zip(labels, looks, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(runs), 5), frameon=False)
+    if title is not None:
+        figure.suptitle(title)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes `figure` as PNG or SVG, by the name; the same figure gives the same bytes.
+
+    Raises:
+        InputError: the name ends otherwise, or the file cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("png", "svg"):
+        raise InputError(f"{path}: cannot be written: the name of the picture must end in .png or .svg")
+    try:
+        with atomic_write(path, "wb") as file:
+            figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _panels(runs: Sequence[Sequence[Record]]) -> list[Panel]:
+    """What may be drawn, losses in the order in which they first appear."""
+    others = ("iteration", "total", "validation", *MEASURES)
+    losses = dict.fromkeys(name for run in runs for record in run for name in record if name not in others)
+    return [
+        *(Panel(name, lambda record, name=name: record.get(name), is_noisy=True) for name in ("total", *losses)),
+        Panel("learning rate", lambda record: record.get("lr")),
+        *(Panel(f"{name} (%)", lambda record, name=name: _percentage(record, name)) for name in ("AP", "AP50")),
+    ]
+
+
+def _percentage(record: Record, name: str) -> float | None:
+    """A validation's score; None too where it is -1, of a set without truth."""
+    score = record.get("validation", {}).get(name, -1)
+    return None if score < 0 else 100 * score
+
+
+def _curve(run: Sequence[Record], value: Callable[[Record], float | None]) -> Curve:
+    """The values over the iterations; of an iteration that the log has twice, the later line's."""
+    points = {record["iteration"]: number for record in run if (number := value(record)) is not None}
+    iterations = sorted(points)
+    return iterations, [points[x] if math.isfinite(points[x]) else math.nan for x in iterations]
+
+
+def _looks(index: int, count: int) -> dict[str, Any]:
+    """How matplotlib shall draw run `index` of `count`."""
+    return {
+        "color": f"C{index % 10}",
+        "linestyle": LINE_STYLES[index // 10 % len(LINE_STYLES)],
+        "linewidth": NARROWEST + (WIDEST - NARROWEST) * (count - 1 - index) / max(count - 1, 1),
+    }
+
+
+def _draw_curve(axes: Axes, curve: Curve, smooth: int, look: Mapping[str, Any]) -> None:
+    iterations, values = curve
+    if smooth > 1:
+        axes.plot(iterations, values, **{**look, "linewidth": 0.8}, alpha=0.3)
+        values = _trailing_means(values, smooth)
+    axes.plot(iterations, values, **look, marker="." if len(values) <= MAX_MARKED else None)
+
+
+def _trailing_means(values: Sequence[float], count: int) -> list[float]:
+    """At each place the mean of the last `count` values up to there, or of as many as there are; NaNs are left out."""
+    windows = ([v for v in values[max(0, end - count) : end] if not math.isnan(v)] for end in range(1, len(values) + 1))
+    return [fmean(window) if window else math.nan for window in windows]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""How long a training step takes with each deformable convolution, and where the time goes.
+
+    python -m tools.step_speed --config=STMask_plus_resnet50_ada_config --batch_size=1 --set=train.pretrained=
+
+Forward, losses, backward and optimiser, as train.py does them, on the first clips of its data set; the backends take
+turns in one process. All options but ours are train.py's. Seconds of the clock and of the CPU; the latter matter where
+other work is done beside it.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+import train
+from data.clips import ClipDataset, SampleKey, collate_clips
+from data.dataset import YTVISDataset
+from inference.measurement import describe_machine
+from layers.deform_conv import available_backends, deform_backend
+from stmask import STMask
+from utils.device import pick_device
+from utils.distributed import World
+from ytvis.files import atomic_write
+
+SHOWN_OPERATORS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3, help="steps on each backend (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("step.json"), help="default: %(default)s")
+    ours, rest = parser.parse_known_args()
+    measured = measure(ours.rounds, train.parse_arguments(rest))
+    with atomic_write(ours.output, "w") as file:
+        json.dump(measured, file, indent=1)
+    for name, times in measured["seconds"].items():
+        ratio = measured["seconds"]["torchvision"]["cpu"] / times["cpu"]
+        print(f"{name:>12}: {times['wall']:8.2f} s, of the CPU {times['cpu']:8.2f} s, {ratio:.2f} times")
+    for name, operators in measured["operators"].items():
+        print(f"{name}: " + ", ".join(f"{key} {part:.1%}" for key, part in operators.items()))
+
+
+def measure(rounds: int, options: argparse.Namespace) -> dict:
+    """{"machine", "config", "size_hw", "seconds": {backend: {"wall", "cpu"}}, "operators": {backend: {name: part}}}.
+
+    Times are those of the fastest step after one that warms up, operators the dearest of one more step.
+    """
+    config, _ = train.find_config(options)
+    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root)
+    clips = ClipDataset.from_config(config, dataset)
+    batch = collate_clips([clips[SampleKey(number, options.seed)] for number in range(options.batch_size)])
+    torch.manual_seed(options.seed)
+    trainer = train.Trainer(STMask.from_config(config), options, len(clips), World(pick_device(options.device)))
+
+    def step(backend: str) -> None:
+        with deform_backend(backend):
+            trainer.step(batch)
+
+    names = [name for name in available_backends() if name != "mmcv"]
+    times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(rounds + 1):
+        for name in names:
+            wall, cpu = time.perf_counter(), time.process_time()
+            step(name)
+            times[name].append({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu})
+    operators = {}
+    for name in names:
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            step(name)
+        rows = sorted(profiler.key_averages(), key=lambda row: -row.self_cpu_time_total)
+        total = sum(row.self_cpu_time_total for row in rows)
+        operators[name] = {row.key: row.self_cpu_time_total / total for row in rows[:SHOWN_OPERATORS]}
+    return {
+        "machine": describe_machine(trainer.model.device),
+        "config": config.name,
+        "size_hw": list(config.input.size_hw),
+        "seconds": {
+            name: {clock: min(row[clock] for row in rows[1:]) for clock in ("wall", "cpu")}
+            for name, rows in times.items()
+        },
+        "operators": operators,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""COCO with tracks: `images` whose file_name begins with the folder of their video, and `annotations` with a track id.
+
+The id is the annotation's `track_id` or `instance_id`, its own or among its `attributes`, where several tools put it;
+it is the same in all frames of an object and, within a video, no other's. Frames are ordered by name, numbers by value.
+"""
+
+import json
+import os
+from pathlib import PurePosixPath
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from ytvis.annotations import segmentation_to_rle
+from ytvis.convert.tracks import Annotations, TrackCollector, field, video_name
+from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.results import read_json
+
+TRACK_KEYS = ("track_id", "instance_id")
+
+
+def read(source: str | os.PathLike) -> Annotations:
+    """The tracks of a COCO file; all its categories and images are kept, with or without annotations.
+
+    Raises:
+        InputError: the file is not COCO's, or an annotation has no track id.
+    """
+    content = read_json(source)
+    images = _by_id(content, "images", {"file_name": str, "width": int, "height": int}, source)
+    categories = {key: entry["name"] for key, entry in _by_id(content, "categories", {"name": str}, source).items()}
+    if len(set(categories.values())) < len(categories):
+        raise InputError(f"{source}: two categories have the same name; give each its own")
+    folders: dict[str, list[dict]] = {}
+    for image in images.values():
+        folders.setdefault(str(PurePosixPath(image["file_name"]).parent), []).append(image)
+    places: dict[int, tuple[TrackCollector, int]] = {}
+    collectors: list[tuple[TrackCollector, list[str]]] = []
+    in_order = sorted(folders.items(), key=lambda item: natural_key(item[0]))
+    for number, (folder, frames) in enumerate(in_order, start=1):
+        frames.sort(key=lambda image: natural_key(image["file_name"]))
+        collector = TrackCollector(video_name(folder, f"video_{number}"), frames[0]["height"], frames[0]["width"])
+        for frame_index, image in enumerate(frames):
+            if (image["height"], image["width"]) != (collector.height, collector.width):
+                raise InputError(f"{source}: image {image['id']} is not of the size of {frames[0]['file_name']}")
+            places[image["id"]] = collector, frame_index
+        collectors.append((collector, [image["file_name"] for image in frames]))
+    for entry in _entries(content, "annotations", source):
+        _add(entry, places, categories, f"{source}: annotation {entry.get('id')}")
+    videos = tuple(collector.finish(file_names) for collector, file_names in collectors)
+    return Annotations(dict(sorted(categories.items())), videos)
+
+
+def _add(entry: dict, places: dict[int, tuple[TrackCollector, int]], categories: dict[int, str], where: str) -> None:
+    """Adds an annotation to the video of its image."""
+    image_id, category_id = (field(entry, key, int, where) for key in ("image_id", "category_id"))
+    if image_id not in places:
+        raise InputError(f"{where}: there is no image {image_id}")
+    if category_id not in categories:
+        raise InputError(f"{where}: there is no category {category_id}")
+    if not entry.get("segmentation"):
+        raise InputError(f"{where}: 'segmentation' is missing; boxes alone cannot be used")
+    collector, frame_index = places[image_id]
+    is_crowd = bool(entry.get("iscrowd"))
+    key, category = _track_id(entry, where), categories[entry["category_id"]]
+    collector.add(key, category, frame_index, entry["segmentation"], where, is_crowd)
+
+
+def _track_id(entry: dict, where: str) -> int | str:
+    attributes = entry.get("attributes")
+    for holder in (entry, attributes if isinstance(attributes, dict) else {}):
+        for key in TRACK_KEYS:
+            if isinstance(holder.get(key), int | str):
+                return holder[key]
+    raise InputError(f"{where}: 'track_id' is missing: give all annotations of an object, frame by frame, the same one")
+
+
+def _entries(content: Any, key: str, source: str | os.PathLike) -> list[dict]:
+    entries = field(content, key, list, str(source))
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise InputError(f"{source}: {key}, entry {position + 1} must be an object")
+    return entries
+
+
+def _by_id(content: Any, key: str, fields: dict[str, type], source: str | os.PathLike) -> dict[int, dict]:
+    """{id: entry} of a list whose entries have an id and `fields`."""
+    result = {}
+    for position, entry in enumerate(_entries(content, key, source)):
+        where = f"{source}: {key}, entry {position + 1}"
+        entry_id = field(entry, "id", int, where)
+        if entry_id in result:
+            raise InputError(f"{where}: the id {entry_id} is there twice")
+        for name, kind in fields.items():
+            field(entry, name, kind, where)
+        result[entry_id] = entry
+    if not result:
+        raise InputError(f"{source}: {key!r} is empty")
+    return result
+
+
+def write(annotations: Annotations, target: str | os.PathLike) -> None:
+    """Writes a COCO file with `video_id` and `frame_index` for images and `track_id` for annotations, all from 1."""
+    category_ids = {name: category_id for category_id, name in annotations.categories.items()}
+    images, entries, num_tracks = [], [], 0
+    for video_id, video in enumerate(annotations.videos, start=1):
+        first_image = len(images) + 1
+        for frame_index, file_name in enumerate(video.file_names):
+            entry = {"id": len(images) + 1, "file_name": file_name, "width": video.width, "height": video.height}
+            images.append({**entry, "video_id": video_id, "frame_index": frame_index})
+        for track in video.tracks:
+            num_tracks += 1
+            for frame_index, segmentation in enumerate(track.segmentations):
+                rle = segmentation_to_rle(segmentation, video.height, video.width)
+                if rle is None or not coco_mask.area(rle):
+                    continue
+                ids = {"id": len(entries) + 1, "image_id": first_image + frame_index, "track_id": num_tracks}
+                entries.append(
+                    {
+                        **ids,
+                        "category_id": category_ids[track.category],
+                        "iscrowd": int(track.is_crowd),
+                        "segmentation": segmentation,
+                        "bbox": coco_mask.toBbox(rle).tolist(),
+                        "area": int(coco_mask.area(rle)),
+                    }
+                )
+    categories = [{"id": category_id, "name": name} for category_id, name in annotations.categories.items()]
+    with atomic_write(target) as file:
+        json.dump({"images": images, "categories": categories, "annotations": entries}, file, separators=(",", ":"))
+        file.write("\n")

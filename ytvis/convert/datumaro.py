@@ -1,0 +1,158 @@
+"""Whatever Datumaro imports and whose shapes name a track: its own format, CVAT, COCO, MOTS PNGs, and others.
+
+An object is the shapes of one class with the same `track_id` or `instance_id` among their attributes, or Datumaro's own
+`object_id`, in a video: the folder of the item's id or, if it has none, its subset. A box or an ellipse counts as an
+area where the object has neither polygon nor mask. Datumaro is an extra: `pip install 'stmask[datumaro]'`.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from ytvis.convert.coco import TRACK_KEYS
+from ytvis.convert.tracks import (
+    Annotations,
+    TrackCollector,
+    TrackedVideo,
+    frame_folder,
+    list_images,
+    mask_to_rle,
+    video_name,
+)
+from ytvis.files import InputError, natural_key
+from ytvis.optional import import_extra
+
+logger = logging.getLogger(__name__)
+
+# Formats that hold only text or numbers tell truth with these, in whatever case.
+_TRUTH = dict.fromkeys(("true", "1", "1.0", "yes"), True) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "none", ""), False
+)
+
+
+def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kind: str | None = None) -> Annotations:
+    """The tracks of a data set in Datumaro's format `kind`, or the one it recognises; all its labels are kept.
+
+    The pictures of <images>/<video>/ are the frames; an item is that of its name or, as in CVAT's, of its number.
+
+    Raises:
+        InputError: Datumaro is not installed or cannot read it, `images` is missing, an item has no picture, or a shape
+            no class or no track, or attributes that cannot be used.
+    """
+    if images is None:
+        raise InputError("datumaro: say --images, the folder of the frames; what it reads need not list all of them")
+    dataset = _import(source, kind)
+    labels = [label.name for kind, known in dataset.categories().items() if kind.name == "label" for label in known]
+    videos: dict[str, list[Any]] = {}
+    for item in dataset:
+        folder = PurePosixPath(item.id).parent.as_posix()
+        videos.setdefault(video_name("" if folder == "." else folder, item.subset), []).append(item)
+    in_order = sorted(videos.items(), key=lambda video: natural_key(video[0]))
+    tracked = tuple(
+        _read_video(name, items, labels, Path(images), f"{source}: video {name}", is_only=len(videos) == 1)
+        for name, items in in_order
+    )
+    return Annotations(dict(enumerate(labels, start=1)), tracked)
+
+
+def _import(source: str | os.PathLike, kind: str | None) -> Any:
+    """Datumaro's data set."""
+    datumaro = import_extra("datumaro")
+    if not Path(source).exists():
+        raise InputError(f"{source}: no such file or folder")
+    try:
+        return datumaro.Dataset.import_from(str(source), kind)
+    except datumaro.components.errors.NoMatchingFormatsError:
+        reason = "it is in no format that Datumaro recognises; --kind names one"
+    except datumaro.components.errors.MultipleFormatsMatchError as error:
+        reason = f"it may be {', '.join(sorted(error.formats))}; --kind says which"
+    except Exception as error:  # its importers raise whatever their parsers do
+        reason = " ".join(str(error.__cause__ or error).split())
+    raise InputError(f"{source}: Datumaro cannot read it: {reason}")
+
+
+def _read_video(
+    name: str, items: list[Any], labels: list[str], images: Path, where: str, is_only: bool
+) -> TrackedVideo:
+    prefix = frame_folder(images, name, is_only)
+    pictures = list_images(images / prefix)
+    if not pictures:
+        raise InputError(f"{images / prefix}: holds no pictures of {where}")
+    try:
+        with PIL.Image.open(images / prefix / pictures[0]) as picture:
+            width, height = picture.size
+    except OSError:
+        raise InputError(f"{images / prefix / pictures[0]}: cannot be decoded as a picture") from None
+    stems = {Path(picture).stem: index for index, picture in enumerate(pictures)}
+    collector = TrackCollector(name, height, width)
+    skipped: Counter[str] = Counter()
+    for item in items:
+        frame_index = stems.get(PurePosixPath(item.id).name, item.attributes.get("frame"))
+        if not isinstance(frame_index, int) or not 0 <= frame_index < len(pictures):
+            raise InputError(f"{where}: there is no picture of {item.id!r} in {images / prefix}")
+        _add(item.annotations, frame_index, labels, collector, f"{where}, {item.id}", skipped)
+    for kind, count in skipped.items():
+        logger.warning("%s: %d annotations that are no areas are left out: %s", where, count, kind)
+    return collector.finish([prefix + picture for picture in pictures])
+
+
+def _add(
+    shapes: Iterable[Any],
+    frame_index: int,
+    labels: list[str],
+    collector: TrackCollector,
+    where: str,
+    skipped: Counter[str],
+) -> None:
+    """Adds what is seen in one frame, and counts in `skipped` what is no area."""
+    exact: dict[tuple[str, int | str], list[Any]] = {}
+    coarse: dict[tuple[str, int | str], list[Any]] = {}
+    for shape in shapes:
+        kind = shape.type.name
+        if kind not in ("mask", "polygon", "bbox", "rotated_bbox", "ellipse"):
+            skipped[kind] += 1
+        elif not _is_set(shape, "outside", f"{where}: a {kind}"):
+            if shape.label is None:
+                raise InputError(f"{where}: a {kind} has no label")
+            if not 0 <= shape.label < len(labels):
+                raise InputError(f"{where}: a {kind} has the label {shape.label}, of {len(labels)} counted from 0")
+            key = labels[shape.label], _track_id(shape, f"{where}: a {kind}")
+            (exact if kind in ("mask", "polygon") else coarse).setdefault(key, []).append(shape)
+    for key, parts in (coarse | exact).items():
+        for shape in parts:
+            if shape.type.name == "mask":
+                segmentation = mask_to_rle(shape.image)
+            else:  # x y x y …, but of a rotated box (x, y), …
+                segmentation = [np.asarray(shape.as_polygon(), float).ravel().tolist()]
+            is_crowd = _is_set(shape, "is_crowd", f"{where}: a {shape.type.name}")
+            collector.add(key, key[0], frame_index, segmentation, where, is_crowd)
+
+
+def _is_set(shape: Any, name: str, where: str) -> bool:
+    """Whether an attribute is there and true, be it in words."""
+    value = shape.attributes.get(name)
+    truth = _TRUTH.get(str(value).strip().lower())
+    if truth is None:
+        raise InputError(f"{where}: {name} must be true or false, not {str(value)[:80]!r}")
+    return truth
+
+
+def _track_id(shape: Any, where: str) -> int | str:
+    for key in TRACK_KEYS:
+        value = shape.attributes.get(key)
+        if isinstance(value, str):
+            return value
+        is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
+        if is_whole and not isinstance(value, bool):
+            return int(value)
+        if value is not None:
+            raise InputError(f"{where}: {key} must be a whole number or text, not {str(value)[:80]!r}")
+    if getattr(shape, "object_id", -1) >= 0:
+        return shape.object_id
+    raise InputError(f"{where}: has no track_id among its attributes: give all shapes of an object the same one")

@@ -1,0 +1,213 @@
+"""LabelMe: a folder a video, and in it a JSON file a frame, as the LabelMe program writes them.
+
+An object is told from the others of its video by its label and its `group_id`: give the shapes of one object the same
+group_id in every frame. Shapes without one are, label by label, one object of the video.
+
+Frames without a JSON file are left out: not labelled is not the same as empty.
+"""
+
+import base64
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ytvis.convert.tracks import (
+    Annotations,
+    ObjectTrack,
+    TrackCollector,
+    TrackedVideo,
+    field,
+    frame_folder,
+    list_images,
+    mask_to_rle,
+    new_folder,
+    video_folders,
+)
+from ytvis.files import InputError, atomic_write
+from ytvis.results import decode_mask, read_json
+
+logger = logging.getLogger(__name__)
+
+CIRCLE_SIDES = 64
+
+
+def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> Annotations:
+    """The annotations of every folder in or below `source` that holds JSON files.
+
+    File names are relative to `images`, or without it to `source`, where LabelMe found the pictures. Categories are
+    the labels, in natural order.
+
+    Raises:
+        InputError: a file is not LabelMe's, or is at odds with the others of its video.
+    """
+    folders = video_folders(source, "*.json")
+    root = Path(source if images is None else images)
+    return Annotations.with_seen_categories(
+        _read_video(name, paths, root, images is not None, is_only=len(folders) == 1) for name, paths in folders
+    )
+
+
+def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_only: bool) -> TrackedVideo:
+    collector, file_names, sharing = None, [], []
+    prefix = frame_folder(root, name, is_only)
+    for frame_index, path in enumerate(paths):
+        content = read_json(path)
+        height, width = (field(content, key, int, str(path)) for key in ("imageHeight", "imageWidth"))
+        if collector is None:
+            collector = TrackCollector(name, height, width)
+        if (height, width) != (collector.height, collector.width):
+            raise InputError(f"{path}: is {width}×{height}, frames before it {collector.width}×{collector.height}")
+        file_names.append(_file_name(path, field(content, "imagePath", str, str(path)), root, prefix, has_images))
+        labels = _add_shapes(collector, frame_index, field(content, "shapes", list, str(path)), path)
+        sharing += [(path, label) for label in set(labels) if labels.count(label) > 1]
+    if sharing:
+        logger.warning(
+            "%s: several shapes %r without a group_id are taken for parts of one object, as in %d other places of the "
+            "video; if they are several objects, give each its group_id",
+            *sharing[0],
+            len(sharing) - 1,
+        )
+    unlabelled = len(list_images(root / prefix)) - len(file_names)
+    if unlabelled > 0:
+        logger.warning("%s: %d pictures without a JSON file are left out", root / prefix, unlabelled)
+    return collector.finish(file_names)
+
+
+def _file_name(path: Path, image_path: str, root: Path, prefix: str, has_images: bool) -> str:
+    """The name of a frame relative to `root`."""
+    image_path = image_path.replace("\\", "/")  # LabelMe on Windows
+    picture = Path(os.path.abspath(path.parent / image_path))
+    if picture.is_relative_to(os.path.abspath(root)):
+        return picture.relative_to(os.path.abspath(root)).as_posix()
+    if not has_images:
+        raise InputError(f"{path}: its picture {image_path} is outside {root}; say the folder of pictures: --images")
+    return prefix + picture.name
+
+
+def _add_shapes(collector: TrackCollector, frame_index: int, shapes: list, path: Path) -> list[str]:
+    """Adds the shapes of a frame; returns the labels of those without a group_id."""
+    labels = []
+    for position, shape in enumerate(shapes):
+        where = f"{path}: shape {position + 1}"
+        label = field(shape, "label", str, where).strip()
+        if not label:
+            raise InputError(f"{where} has an empty label")
+        group_id = shape.get("group_id")
+        if group_id is None:
+            labels.append(label)
+        else:
+            group_id = field(shape, "group_id", int, where)
+        flags = shape.get("flags")
+        is_crowd = isinstance(flags, dict) and bool(flags.get("iscrowd"))
+        segmentation = _segmentation(shape, (collector.height, collector.width), where)
+        collector.add((label, group_id), label, frame_index, segmentation, where, is_crowd)
+    return labels
+
+
+def _segmentation(shape: dict, size_hw: tuple[int, int], where: str) -> list | dict:
+    """The polygon or the RLE of a shape."""
+    points = field(shape, "points", list, where)
+    for point in points:
+        if not isinstance(point, list) or len(point) != 2 or not all(map(_is_finite, point)):
+            raise InputError(f"{where}: a point must be x, y, not {str(point)[:80]}")
+    match shape.get("shape_type", "polygon"), len(points):
+        case "mask", 2:
+            return _mask(shape, points[0], size_hw, where)
+        case "rectangle", 2:
+            (left, top), (right, bottom) = points
+            points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        case "circle", 2:
+            (x, y), rim = points
+            angles = [2 * math.pi * side / CIRCLE_SIDES for side in range(CIRCLE_SIDES)]
+            radius = math.dist((x, y), rim)
+            points = [[x + radius * math.cos(angle), y + radius * math.sin(angle)] for angle in angles]
+        case (("polygon" | "rectangle"), count) if count >= 3:
+            pass
+        case kind, count:
+            raise InputError(f"{where}: a {kind} of {count} points is no area; draw a polygon or a mask")
+    return [[coordinate for point in points for coordinate in point]]
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> dict:
+    """The RLE of a shape whose mask is a PNG, to be placed with its first pixel at `corner` x y."""
+    try:
+        png = base64.b64decode(field(shape, "mask", str, where), validate=True)
+        part = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) if png else None
+    except (ValueError, cv2.error):
+        part = None
+    left, top = round(corner[0]), round(corner[1])
+    if part is None or min(left, top) < 0 or top + part.shape[0] > size_hw[0] or left + part.shape[1] > size_hw[1]:
+        raise InputError(f"{where}: its mask is no PNG that fits into the picture")
+    mask = np.zeros(size_hw, np.uint8)
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
+    return mask_to_rle(mask)
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def write(annotations: Annotations, target: str | os.PathLike, images: str | os.PathLike | None = None) -> None:
+    """Writes <target>/<video>/<frame>.json for every frame; a track's number in its video, from 1, is its group_id.
+
+    Polygons stay polygons, an RLE becomes a mask. LabelMe finds the pictures in `images`; without it they have to be
+    copied beside the JSON files.
+
+    Raises:
+        InputError: `target` is not new or empty.
+    """
+    target = new_folder(target)
+    for video in annotations.videos:
+        for frame_index, (stem, file_name) in enumerate(zip(video.stems(), video.file_names, strict=True)):
+            path = target / video.name / f"{stem}.json"
+            image_path = Path(file_name).name
+            if images is not None:
+                image_path = Path(os.path.relpath(Path(images) / file_name, path.parent)).as_posix()
+            content = {
+                "version": "5.4.1",  # a version of LabelMe that knows masks
+                "flags": {},
+                "shapes": [
+                    shape
+                    for group_id, track in enumerate(video.tracks, start=1)
+                    for shape in _shapes(track, group_id, frame_index)
+                ],
+                "imagePath": image_path,
+                "imageData": None,
+                "imageHeight": video.height,
+                "imageWidth": video.width,
+            }
+            with atomic_write(path) as file:
+                json.dump(content, file, indent=1, ensure_ascii=False)
+
+
+def _shapes(track: ObjectTrack, group_id: int, frame_index: int) -> list[dict[str, Any]]:
+    """What LabelMe writes for a track in one frame: a shape for each polygon, or one for the mask."""
+    segmentation = track.segmentations[frame_index]
+    if not segmentation:
+        return []
+    flags = {"iscrowd": True} if track.is_crowd else {}
+    common = {"label": track.category, "group_id": group_id, "description": "", "flags": flags}
+    if isinstance(segmentation, list):
+        pairs = [[list(pair) for pair in zip(polygon[::2], polygon[1::2], strict=True)] for polygon in segmentation]
+        return [{**common, "points": points, "shape_type": "polygon", "mask": None} for points in pairs]
+    mask = decode_mask(segmentation)
+    if not mask.any():
+        return []
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    _, png = cv2.imencode(".png", part.astype(np.uint8))
+    points = [[columns[0], rows[0]], [columns[-1], rows[-1]]]
+    text = base64.b64encode(png).decode("ascii")
+    return [{**common, "points": points, "shape_type": "mask", "mask": text}]

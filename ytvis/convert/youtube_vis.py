@@ -1,0 +1,105 @@
+"""The YouTube-VIS format, from and to which all others are converted."""
+
+import json
+import logging
+import os
+from array import array
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from pycocotools import mask as coco_mask
+
+from data.dataset import YTVISDataset
+from ytvis.annotations import TrackAnnotation, Video, segmentation_to_rle
+from ytvis.check import class_names, readable_rle
+from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, video_name
+from ytvis.files import InputError, atomic_write
+
+logger = logging.getLogger(__name__)
+
+
+def read(source: str | os.PathLike) -> Annotations:
+    """What an annotation file holds. A video's name is the folder of its frames, or video_<id> where that is no name.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    names = class_names(source)
+    dataset = YTVISDataset(source, Path(source).parent, names)
+    category_names = {category_id: names[label - 1] for category_id, label in dataset.labels.items()}
+    videos = [
+        TrackedVideo(
+            name,
+            video.height,
+            video.width,
+            video.file_names,
+            tuple(
+                _track(track, video, category_names[track.category_id], source)
+                for track in dataset.annotations(video.video_id)
+            ),
+        )
+        for name, video in zip(_video_names(dataset.videos), dataset.videos, strict=True)
+    ]
+    return Annotations(category_names, tuple(videos))
+
+
+def _video_names(videos: Sequence[Video]) -> list[str]:
+    """A name for each video, all different."""
+    folders = [{str(PurePosixPath(name).parent) for name in video.file_names} for video in videos]
+    ids = [f"video_{video.video_id}" for video in videos]
+    names = [
+        video_name(next(iter(found)), otherwise) if len(found) == 1 else otherwise
+        for found, otherwise in zip(folders, ids, strict=True)
+    ]
+    if len(set(names)) < len(names):
+        return ids
+    return names
+
+
+def _track(track: TrackAnnotation, video: Video, category: str, source: str | os.PathLike) -> ObjectTrack:
+    segmentations = []
+    for frame_index, segmentation in enumerate(track.segmentations):
+        try:
+            readable_rle(segmentation, video.height, video.width)
+        except InputError as error:
+            raise InputError(f"{source}: annotation {track.annotation_id}, frame {frame_index}: {error}") from None
+        if isinstance(segmentation, list):
+            segmentation = [polygon.tolist() if isinstance(polygon, array) else polygon for polygon in segmentation]
+        segmentations.append(segmentation)
+    return ObjectTrack(category, tuple(segmentations), track.iscrowd)
+
+
+def write(annotations: Annotations, target: str | os.PathLike) -> None:
+    """Writes an annotation file; videos and annotations are numbered from 1, boxes and areas taken from the masks.
+
+    A track that is never seen is left out, and said.
+    """
+    category_ids = {name: category_id for category_id, name in annotations.categories.items()}
+    videos, tracks = [], []
+    for video_id, video in enumerate(annotations.videos, start=1):
+        size = {"length": len(video.file_names), "width": video.width, "height": video.height}
+        videos.append({"id": video_id, **size, "file_names": list(video.file_names)})
+        for track in video.tracks:
+            seen = _per_frame(track, video)
+            if not any(seen["segmentations"]):
+                logger.warning("%s: a track %r is never seen and left out", video.name, track.category)
+                continue
+            category_id = category_ids[track.category]
+            entry = {"id": len(tracks) + 1, "video_id": video_id, "category_id": category_id}
+            tracks.append({**entry, "iscrowd": int(track.is_crowd), **size, **seen})
+    categories = [{"id": category_id, "name": name} for category_id, name in annotations.categories.items()]
+    with atomic_write(target) as file:
+        json.dump({"videos": videos, "categories": categories, "annotations": tracks}, file, separators=(",", ":"))
+        file.write("\n")
+
+
+def _per_frame(track: ObjectTrack, video: TrackedVideo) -> dict[str, list]:
+    """`segmentations`, `bboxes` (x y width height) and `areas`, each with None where nothing is seen."""
+    result = {"segmentations": [], "bboxes": [], "areas": []}
+    for segmentation in track.segmentations:
+        rle = segmentation_to_rle(segmentation, video.height, video.width)
+        area = int(coco_mask.area(rle)) if rle else 0
+        result["segmentations"].append(segmentation if area else None)
+        result["bboxes"].append(coco_mask.toBbox(rle).tolist() if area else None)
+        result["areas"].append(area or None)
+    return result

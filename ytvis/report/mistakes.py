@@ -1,0 +1,108 @@
+"""What is taken for what, and in which videos most goes wrong: all tracks of a video matched whatever their category.
+
+Letters used in shapes: N predictions and G true tracks of all videos, T IoU thresholds.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from ytvis.report.material import Material
+from ytvis.score.ap import POOLED, YTVOSeval
+
+CONFUSION_IOU = 0.5  # the first of the protocol's thresholds
+
+
+@dataclass(frozen=True)
+class PooledMatches:
+    """Tracks by falling score each take the free true object they overlap most, category aside; crowds as in AP.
+
+    `scores`, `categories`, `videos` [N] are those of the predictions, `true_categories` and `true_videos` [G] those of
+    the true objects, without crowds. `taken` [T,N] is the place of the object that a prediction took, -1 if none;
+    `counts` [T,N] is False for predictions that took a crowd.
+    """
+
+    scores: np.ndarray
+    categories: np.ndarray
+    videos: np.ndarray
+    true_categories: np.ndarray
+    true_videos: np.ndarray
+    taken: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def of(cls, material: Material) -> Self:
+        evaluation = YTVOSeval(material.truth, material.results)
+        evaluation.params.useCats = 0
+        evaluation.evaluate()
+        matches = evaluation.categories[POOLED]
+        video_ids = np.array(evaluation.params.vidIds)
+        is_object = ~matches.truth_ignored[0]
+        # Behind the last place is that of no object: a crowd's and -1 both lead there.
+        places = np.append(np.where(is_object, np.cumsum(is_object) - 1, -1), -1)
+        return cls(
+            scores=matches.scores,
+            categories=np.array([track["category_id"] for track in matches.predictions], np.int64),
+            videos=video_ids[matches.prediction_videos],
+            true_categories=np.array([track["category_id"] for track in matches.truths], np.int64)[is_object],
+            true_videos=video_ids[matches.truth_videos][is_object],
+            taken=places[matches.matched[0]],
+            counts=~matches.prediction_ignored[0],
+        )
+
+    @property
+    def is_right(self) -> np.ndarray:
+        """[T,N] bool: the prediction took an object, and has its category."""
+        return (self.taken >= 0) & (np.append(self.true_categories, -1)[self.taken] == self.categories)
+
+
+def best_cut(matches: PooledMatches) -> float:
+    """The score from which on tracks are taken for meant: where F1 at an IoU of 0.5 is the greatest, category right.
+
+    Without a right track all are meant, and it is the lowest score; 0 without tracks.
+    """
+    if not matches.scores.size:
+        return 0.0
+    order = np.argsort(-matches.scores, kind="stable")
+    scores, right, counts = (a[order] for a in (matches.scores, matches.is_right[0], matches.counts[0]))
+    if not right.any():
+        return float(scores[-1])
+    f1 = 2 * np.cumsum(right) / (np.cumsum(counts) + len(matches.true_categories))
+    is_last_of_equals = np.append(np.diff(scores) != 0, True)
+    return float(scores[np.where(is_last_of_equals, f1, -1).argmax()])
+
+
+def confusion(matches: PooledMatches, cut: float) -> Counter:
+    """{(true category id, predicted category id): number of tracks from `cut` on}, at a tube IoU of 0.5 or more.
+
+    None is no true object (a false track), or no track (a missed object).
+    """
+    cells: Counter = Counter()
+    missed = set(range(len(matches.true_categories)))
+    for prediction in np.flatnonzero((matches.scores >= cut) & matches.counts[0]):
+        truth = int(matches.taken[0, prediction])
+        missed.discard(truth)
+        true_category = int(matches.true_categories[truth]) if truth >= 0 else None
+        cells[true_category, int(matches.categories[prediction])] += 1
+    for truth in missed:
+        cells[int(matches.true_categories[truth]), None] += 1
+    return cells
+
+
+def video_qualities(matches: PooledMatches, cut: float) -> dict[int, float]:
+    """The quality 0…1 of each video that has objects or tracks, by id, worst first; by id where it is equal.
+
+    It is the F1 of the tracks from `cut` on: twice the right ones by all tracks and all true objects; right is who has
+    the object's category and enough IoU, and the mean over the protocol's IoU thresholds 0.5…0.95 is taken.
+    """
+    counted = matches.counts & (matches.scores >= cut)
+    qualities = {}
+    for video in np.union1d(matches.videos, matches.true_videos).tolist():
+        own = matches.videos == video
+        total = counted[:, own].sum(axis=1) + (matches.true_videos == video).sum()  # [T]
+        right = (counted & matches.is_right)[:, own].sum(axis=1)
+        if total.all():
+            qualities[video] = float((2 * right / total).mean())
+    return dict(sorted(qualities.items(), key=lambda item: (item[1], item[0])))

@@ -1,0 +1,106 @@
+"""Small pictures of frames, the truth beside what was found, as addresses that hold the picture itself."""
+
+import base64
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from pycocotools import mask as rle_tools
+
+from utils.structures import FrameObjects
+from ytvis.drawing import truth_beside_prediction
+from ytvis.report.material import Material
+from ytvis.report.videos import VideoDetail
+from ytvis.viewer.matching import Track
+
+logger = logging.getLogger(__name__)
+
+LONG_SIDE = 320  # pixels, of each half
+JPEG_QUALITY = 82
+GREY = 128
+
+
+def draw_pictures(material: Material, video: VideoDetail) -> list[str]:
+    """A `data:image/jpeg` address for each of the video's telling frames, LONG_SIDE pixels on the longer side of each
+    half. A frame that is not at hand is grey."""
+    category_ids = sorted(material.truth.cats)
+    names = [str(material.truth.cats[category_id]["name"]) for category_id in category_ids]
+    size_hw = _thumbnail_size(material, video)
+    addresses = []
+    for frame in video.frames:
+        truth, found = (
+            _objects(tracks, numbers, frame, category_ids, size_hw)
+            for tracks, numbers in ((video.truths, video.truth_numbers), (video.tracks, video.track_numbers))
+        )
+        picture = truth_beside_prediction(_read_frame(material, video.video_id, frame, size_hw), truth, found, names)
+        addresses.append(_as_address(picture))
+    return addresses
+
+
+def _thumbnail_size(material: Material, video: VideoDetail) -> tuple[int, int]:
+    """Height and width of a half, in the proportions of the video."""
+    content = material.truth.vids[video.video_id]
+    sizes = [mask["size"] for track in (*video.truths, *video.tracks) for mask in track.masks if mask]
+    is_told = content.get("height") and content.get("width")
+    height, width = (content["height"], content["width"]) if is_told else next(iter(sizes), (LONG_SIDE, LONG_SIDE))
+    scale = LONG_SIDE / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _objects(
+    tracks: Sequence[Track], numbers: Sequence[int], frame: int, category_ids: list[int], size_hw: tuple[int, int]
+) -> FrameObjects:
+    """What the `tracks` show in a frame, at the size of the thumbnail; a mask that is too small for it is left out."""
+    height, width = size_hw
+    rows = []
+    for track, number in zip(tracks, numbers, strict=True):
+        if track.masks[frame] is None:
+            continue
+        full = rle_tools.decode(track.masks[frame])
+        mask = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
+        if mask.any():
+            score = 1.0 if track.score is None else track.score
+            rows.append((mask, number, category_ids.index(track.category_id) + 1, score))
+    masks, track_ids, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
+    boxes = [_box(mask) for mask in masks]
+    return FrameObjects(
+        boxes_px=torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4),
+        scores=torch.tensor(scores, dtype=torch.float32),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        track_ids=torch.tensor(track_ids, dtype=torch.int64),
+        masks=torch.from_numpy(np.array(masks, bool).reshape(-1, height, width)),
+        shifted=torch.zeros(len(rows), dtype=torch.bool),
+    )
+
+
+def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return x, y, x + width, y + height
+
+
+def _read_frame(material: Material, video_id: int, frame: int, size_hw: tuple[int, int]) -> np.ndarray:
+    """The frame's pixels [h,w,3] uint8 RGB at `size_hw`, grey if they cannot be read.
+
+    A report is passed on, so a name that leads out of the folder of frames is not followed.
+    """
+    height, width = size_hw
+    grey = np.full((height, width, 3), GREY, np.uint8)
+    names = material.truth.vids[video_id].get("file_names") or []
+    if material.image_root is None or frame >= len(names):
+        return grey
+    path = Path(material.image_root, names[frame]).resolve()
+    picture = cv2.imread(str(path)) if path.is_relative_to(material.image_root) and path.is_file() else None
+    if picture is None:
+        logger.warning("%s: cannot be read; the report shows its masks on grey", names[frame])
+        return grey
+    return cv2.cvtColor(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
+
+
+def _as_address(picture: np.ndarray) -> str:
+    _, encoded = cv2.imencode(
+        ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    return "data:image/jpeg;base64," + base64.b64encode(encoded).decode("ascii")

@@ -1,0 +1,120 @@
+"""The worst videos: which track covers which object when, and which frames to look at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from pycocotools import mask as rle_tools
+
+from ytvis.report.material import Material
+from ytvis.viewer.matching import FrameMatches, Track, link_tracks, match_frames
+
+FRAMES_A_VIDEO = 3
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of frames `start`…`end`-1 in which an object is covered by the same `track`, or by None."""
+
+    start: int
+    end: int
+    track: int | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A true object's time line: `spans` in which it is seen, and the frames at which the track changes."""
+
+    number: int
+    category_id: int
+    spans: list[Span]
+    switches: list[int]
+
+
+@dataclass(frozen=True)
+class VideoDetail:
+    """What a report says of a video.
+
+    `tracks` and `truths` are numbered by `track_numbers` and `truth_numbers`: tracks by falling score from 1 on, a true
+    object like the track that covers it in the most frames, those without such a track after the last track.
+    """
+
+    video_id: int
+    name: str
+    quality: float
+    length: int
+    tracks: list[Track]
+    truths: list[Track]
+    track_numbers: list[int]
+    truth_numbers: list[int]
+    rows: list[Row]
+    frames: list[int]
+
+    @property
+    def switches(self) -> int:
+        return sum(len(row.switches) for row in self.rows)
+
+
+def describe_video(material: Material, video_id: int, quality: float, cut: float) -> VideoDetail:
+    """The video's tracks with a score of at least `cut`, compared with the truth frame by frame."""
+    found = [p for p in material.results.vidToAnns.get(video_id, ()) if p["score"] >= cut]
+    true = material.truth.vidToAnns.get(video_id, [])
+    length = max((len(entry["segmentations"]) for entry in (*true, *found)), default=0)
+    tracks = [_as_track(entry, length) for entry in sorted(found, key=lambda entry: -entry["score"])]
+    truths = [_as_track(entry, length) for entry in true]
+    track_numbers = list(range(1, len(tracks) + 1))
+    links = {truth: track for track, truth in link_tracks(tracks, truths, length).items()}
+    alone = [place for place in range(len(truths)) if place not in links]
+    truth_numbers = [
+        track_numbers[links[place]] if place in links else len(tracks) + 1 + alone.index(place)
+        for place in range(len(truths))
+    ]
+    matches = match_frames(tracks, truths, length)
+    rows = [
+        _row(place, truth, truth_numbers[place], matches) for place, truth in enumerate(truths) if not truth.is_crowd
+    ]
+    return VideoDetail(
+        video_id=video_id,
+        name=material.video_name(video_id),
+        quality=quality,
+        length=length,
+        tracks=tracks,
+        truths=truths,
+        track_numbers=track_numbers,
+        truth_numbers=truth_numbers,
+        rows=sorted(rows, key=lambda row: row.number),
+        frames=list(_telling_frames(matches)),
+    )
+
+
+def _as_track(entry: dict, length: int) -> Track:
+    """An entry as the matching takes it; one that ends before its video does is not seen from there on."""
+    masks = [mask if mask and rle_tools.area(mask) else None for mask in entry["segmentations"]]
+    masks += [None] * (length - len(masks))
+    return Track(entry["category_id"], entry.get("score"), tuple(masks), bool(entry.get("iscrowd")))
+
+
+def _row(place: int, truth: Track, number: int, matches: list[FrameMatches]) -> Row:
+    """The time line of the true object at `place`."""
+    covered = [{true: track for track, true in frame.matched}.get(place) for frame in matches]
+    switches = [
+        index for index, frame in enumerate(matches) if covered[index] in {track for track, _ in frame.switched}
+    ]
+    spans = []
+    seen = [(mask is not None, track) for mask, track in zip(truth.masks, covered, strict=True)]
+    for (is_seen, track), run in groupby(range(len(seen)), key=seen.__getitem__):
+        frames = list(run)
+        if is_seen:
+            spans.append(Span(frames[0], frames[-1] + 1, None if track is None else track + 1))
+    return Row(number, truth.category_id, spans, switches)
+
+
+def _telling_frames(matches: list[FrameMatches]) -> Iterator[int]:
+    """From each third of the video the frame with the most mistakes, the middle one of equals."""
+    for part in range(min(FRAMES_A_VIDEO, len(matches))):
+        start, end = (len(matches) * edge // min(FRAMES_A_VIDEO, len(matches)) for edge in (part, part + 1))
+        yield max(range(start, end), key=lambda frame: (_mistakes(matches[frame]), -abs(2 * frame + 1 - start - end)))
+
+
+def _mistakes(frame: FrameMatches) -> int:
+    return len(frame.missed) + len(frame.false) + len(frame.switched) + len(frame.wrong_class)

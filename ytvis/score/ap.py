@@ -1,0 +1,487 @@
+"""YouTube-VIS average precision and recall of tracks, without the evaluation server.
+
+Gives the numbers of the official evaluator (youtubevos/cocoapi). The way of the data: `YTVOS` reads a file → tracks
+are grouped by category and video → `tube_ious` → `match_tracks` → `precision_recall` → `summary_stats`. Use
+`evaluate_results` for all of it, or `YTVOS` and `YTVOSeval`, which keep the official names, to look inside.
+
+Letters used in shapes: D predictions of a video and category by falling score, G its true tracks, N predictions of a
+category over all videos, by video and then by falling score, T IoU thresholds, R recall thresholds, K categories,
+A area ranges, M limits on predictions.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ytvis.files import InputError
+from ytvis.masks import Tubes, frame_overlaps
+from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
+
+try:
+    from ytvis import _mask_kernels
+except ImportError:  # not compiled
+    _mask_kernels = None
+
+logger = logging.getLogger(__name__)
+
+POOLED = -1  # the one pseudo-category of an evaluation with useCats = 0
+CERTAIN_IOU = 1 - 1e-10  # the highest IoU that may be asked of a match, so that identical tracks match at 1.0
+EPS = np.spacing(1)  # part of the protocol: the precision of a single true positive is 1 / (1 + EPS)
+
+
+class Statistic(NamedTuple):
+    """One of the twelve numbers: of precision or recall, at one IoU or all (None), for one area range, and the limit
+    on predictions: its place among the three, or None for the limit of exactly 100."""
+
+    name: str
+    of: str
+    iou: float | None
+    area: str
+    limit: int | None
+
+
+STATISTICS = (
+    Statistic("AP", "precision", None, "all", None),
+    Statistic("AP50", "precision", 0.5, "all", 2),
+    Statistic("AP75", "precision", 0.75, "all", 2),
+    Statistic("APs", "precision", None, "small", 2),
+    Statistic("APm", "precision", None, "medium", 2),
+    Statistic("APl", "precision", None, "large", 2),
+    Statistic("AR1", "recall", None, "all", 0),
+    Statistic("AR10", "recall", None, "all", 1),
+    Statistic("AR100", "recall", None, "all", 2),
+    Statistic("ARs", "recall", None, "small", 2),
+    Statistic("ARm", "recall", None, "medium", 2),
+    Statistic("ARl", "recall", None, "large", 2),
+)
+STAT_NAMES = tuple(statistic.name for statistic in STATISTICS)
+
+
+@dataclass
+class Params:
+    """What is evaluated and how, under the official names; to be changed before `evaluate()`.
+
+    `areaRng` are ranges of a track's mean mask area in pixels, both ends included, named by `areaRngLbl`. `maxDets`
+    limit the predictions per video and category. `useCats` 0 pools all categories into one.
+    """
+
+    iouType: str = "segm"
+    vidIds: list[int] = field(default_factory=list)
+    catIds: list[int] = field(default_factory=list)
+    iouThrs: np.ndarray = field(default_factory=lambda: np.linspace(0.5, 0.95, 10))
+    recThrs: np.ndarray = field(default_factory=lambda: np.linspace(0.0, 1.0, 101))
+    maxDets: list[int] = field(default_factory=lambda: [1, 10, 100])
+    areaRng: list[list[float]] = field(
+        default_factory=lambda: [[0, 1e10], [0, 128**2], [128**2, 256**2], [256**2, 1e10]]
+    )
+    areaRngLbl: list[str] = field(default_factory=lambda: ["all", "small", "medium", "large"])
+    useCats: int = 1
+
+
+# --------------------------------------------------------------------------------------------------------- matching
+
+
+@dataclass(frozen=True)
+class CategoryMatches:
+    """All tracks of a category, compared and matched.
+
+    `predictions` [N] are ordered by video and then by falling score, `truths` by video and then as in the file.
+    `prediction_videos` [N] and `truth_videos` are the places of their videos in `Params.vidIds`, `places` [N] those of
+    the predictions in their video, and `scores` [N] are theirs. `ious` holds [D,G] for each place of a video that has
+    any of both. `matched` [A,T,N] is the index of the truth that a prediction took, -1 if none; `prediction_ignored`
+    [A,T,N] and `truth_ignored` [A,truths] bool say what counts neither for nor against. `mixed_videos` are the places
+    of the videos in which masks to be compared differ in size.
+    """
+
+    predictions: list[dict]
+    truths: list[dict]
+    prediction_videos: np.ndarray
+    truth_videos: np.ndarray
+    places: np.ndarray
+    scores: np.ndarray
+    ious: dict[int, np.ndarray]
+    matched: np.ndarray
+    prediction_ignored: np.ndarray
+    truth_ignored: np.ndarray
+    mixed_videos: list[int]
+
+
+def tube_ious(predictions: Tubes, truths: Tubes) -> np.ndarray:
+    """IoU of whole tracks, [D,G] float64: pixels in the intersection by pixels in the union, each over all frames."""
+    intersection, union = (pixels.sum(axis=-1) for pixels in frame_overlaps(predictions, truths))
+    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def match_tracks(ious: np.ndarray, is_crowd: np.ndarray, truth_ignored: np.ndarray, thresholds: np.ndarray):
+    """Index of the truth that each prediction takes, -1 if none: [A,T,D] int64.
+
+    For every area range and threshold alone, predictions choose in order (rows of `ious` [D,G]). A prediction takes
+    the truth of highest IoU that reaches the threshold and is free; any that is not ignored before one that is
+    (`truth_ignored` [A,G]), and the later of equals. A crowd (`is_crowd` [G]) is never used up.
+    """
+    ranges, (predictions, truths) = len(truth_ignored), ious.shape
+    matched = np.full((ranges, len(thresholds), predictions), -1)
+    least_ious = np.minimum(thresholds, CERTAIN_IOU)
+    if _mask_kernels is not None:
+        flags = (np.ascontiguousarray(values).view(np.uint8) for values in (is_crowd, truth_ignored))
+        _mask_kernels.match(ious, *flags, least_ious, matched)
+        return matched
+    reaches = ious >= least_ious[:, None, None]  # [T,D,G]
+    is_free = np.ones((ranges, len(thresholds), truths), bool)
+    # A stable sort ranks the later of equal IoUs higher, so that all ranks of a prediction differ.
+    ranks = ious.argsort(axis=1, kind="stable").argsort(axis=1)
+    preference = ranks + truths * ~truth_ignored[:, None]  # [A,D,G]
+    for d in np.flatnonzero(reaches.any(axis=(0, 2))):
+        can_take = is_free & reaches[:, d]  # [A,T,G]
+        choice = np.where(can_take, preference[:, None, d], -1).argmax(axis=-1)  # [A,T]
+        has_taken = can_take.any(axis=-1)
+        matched[..., d] = np.where(has_taken, choice, -1)
+        used = np.nonzero(has_taken & ~is_crowd[choice])
+        is_free[(*used, choice[used])] = False
+    return matched
+
+
+def _is_outside(tracks: list[dict], area_ranges: np.ndarray) -> np.ndarray:
+    """[A, tracks] bool: the track's mean area does not lie in the range."""
+    areas = np.array([track["avg_area"] for track in tracks], np.float64)
+    return (areas < area_ranges[:, :1]) | (areas > area_ranges[:, 1:])
+
+
+def compare_tracks(
+    predictions: dict[int, list[dict]], truths: dict[int, list[dict]], params: Params
+) -> CategoryMatches:
+    """The tracks of one category, given by the place of their video, compared and matched."""
+    videos = sorted(predictions.keys() | truths.keys())
+    all_predictions, all_truths = ([t for v in videos for t in tracks.get(v, ())] for tracks in (predictions, truths))
+    area_ranges, thresholds = np.asarray(params.areaRng, np.float64), np.asarray(params.iouThrs)
+    is_crowd = np.array([bool(truth.get("iscrowd", 0)) for truth in all_truths], bool)
+    truth_ignored = is_crowd | _is_outside(all_truths, area_ranges)
+    matched = np.full((len(area_ranges), len(thresholds), len(all_predictions)), -1)
+    ious, mixed_videos = {}, []
+    d = g = 0
+    for video in videos:
+        rows, columns = (tracks.get(video, []) for tracks in (predictions, truths))
+        ious[video] = np.zeros((len(rows), len(columns)))
+        if ious[video].size:
+            tubes = [Tubes.of([track["segmentations"] for track in tracks]) for tracks in (rows, columns)]
+            ious[video] = tube_ious(*tubes)
+            sizes = np.concatenate([part.sizes for part in tubes])
+            if (sizes[sizes > 0] != sizes.max(initial=0)).any():
+                mixed_videos.append(video)
+            own = slice(g, g + len(columns))
+            choices = match_tracks(ious[video], is_crowd[own], truth_ignored[:, own], thresholds)
+            matched[..., d : d + len(rows)] = np.where(choices >= 0, choices + g, -1)
+        d, g = d + len(rows), g + len(columns)
+    # Unmatched predictions look at a last column, which says whether they are outside the range themselves.
+    is_outside = np.broadcast_to(_is_outside(all_predictions, area_ranges)[:, None], matched.shape)
+    took_ignored = np.pad(truth_ignored, ((0, 0), (0, 1)))[np.arange(len(area_ranges))[:, None, None], matched]
+    return CategoryMatches(
+        predictions=all_predictions,
+        truths=all_truths,
+        prediction_videos=np.array([video for video in videos for _ in predictions.get(video, ())], np.int64),
+        truth_videos=np.array([video for video in videos for _ in truths.get(video, ())], np.int64),
+        places=np.array([place for video in videos for place in range(len(predictions.get(video, ())))], np.int64),
+        scores=np.array([prediction["score"] for prediction in all_predictions], np.float64),
+        ious=ious,
+        matched=matched,
+        prediction_ignored=np.where(matched >= 0, took_ignored, is_outside),
+        truth_ignored=truth_ignored,
+        mixed_videos=mixed_videos,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ precision, recall
+
+
+def precision_recall(category: CategoryMatches, params: Params) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision [T,R,A,M], recall [T,A,M] and score [T,R,A,M] at the recall thresholds, of one category.
+
+    -1 for an area range without true tracks, 0 at a recall that is not reached.
+    """
+    shape = (len(params.iouThrs), len(params.recThrs), len(params.areaRng), len(params.maxDets))
+    precision, scores, recall = -np.ones(shape), -np.ones(shape), -np.ones((shape[0], *shape[2:]))
+    truths = (~category.truth_ignored).sum(axis=-1)
+    areas = np.flatnonzero(truths)
+    if not areas.size:
+        return precision, recall, scores
+    order = np.argsort(-category.scores, kind="stable")
+    is_hit, counts = ((values[areas][..., order]) for values in (category.matched >= 0, ~category.prediction_ignored))
+    shown = -1
+    for limit, most in enumerate(params.maxDets):
+        kept = category.places[order] < most
+        if kept.sum() == shown:  # the limit before cut off nothing that this one lets through
+            for array in (precision, recall, scores):
+                array[..., limit] = array[..., limit - 1]
+            continue
+        shown = kept.sum()
+        hits, misses = (counts[..., kept] & sign[..., kept] for sign in (is_hit, ~is_hit))
+        curves = _curves(hits, misses, truths[areas], category.scores[order][kept], np.asarray(params.recThrs))
+        for array, curve in zip((precision, recall, scores), curves, strict=True):
+            array[..., areas, limit] = np.moveaxis(curve, 0, -1)
+    return precision, recall, scores
+
+
+def _curves(hits: np.ndarray, misses: np.ndarray, truths: np.ndarray, scores: np.ndarray, recalls: np.ndarray):
+    """Precision [A,T,R], last recall [A,T] and score [A,T,R] of a list of predictions by falling score.
+
+    `hits` and `misses` [A,T,n] bool (neither: ignored), `truths` [A] the number of tracks to find, `scores` [n].
+    """
+    true_positives, false_positives = np.cumsum(hits, axis=-1, dtype=float), np.cumsum(misses, axis=-1, dtype=float)
+    precision = true_positives / (false_positives + true_positives + EPS)
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
+    # `places[..., n]` is that of the hit number n, and the length of the list if there are fewer.
+    places = np.full((*hits.shape[:2], truths.max() + 2), len(scores))
+    places[..., 0] = 0
+    found = np.nonzero(hits)
+    places[(*found[:2], true_positives[found].astype(int))] = found[2]
+    needed = np.stack([np.searchsorted(np.arange(total + 1) / total, recalls, side="left") for total in truths])
+    places = np.take_along_axis(places, np.broadcast_to(needed[:, None], (*hits.shape[:2], len(recalls))), axis=-1)
+    # Behind the end both are 0: a recall that is not reached.
+    precision, scores = np.pad(precision, ((0, 0), (0, 0), (0, 1))), np.append(scores, 0)
+    last_recall = hits.sum(axis=-1) / truths[:, None]
+    return np.take_along_axis(precision, places, axis=-1), last_recall, scores[places]
+
+
+def _mean_of_valid(values: np.ndarray) -> float:
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else -1.0
+
+
+def summary_stats(precision: np.ndarray, recall: np.ndarray, params: Params) -> np.ndarray:
+    """The twelve numbers of `STAT_NAMES`, float64 [12], of precision [T,R,K,A,M] and recall [T,K,A,M].
+
+    Each is the mean over all that is not -1, and -1 if there is nothing. Raises InputError unless there are three
+    limits on predictions.
+    """
+    if len(params.maxDets) < 3:
+        raise InputError(f"a summary needs three maxDets, not {list(params.maxDets)}")
+    stats = []
+    for statistic in STATISTICS:
+        values = precision if statistic.of == "precision" else recall
+        if statistic.iou is not None:
+            values = values[np.asarray(params.iouThrs) == statistic.iou]
+        is_limit = np.asarray(params.maxDets) == 100
+        limits = is_limit if statistic.limit is None else [statistic.limit]
+        area = params.areaRngLbl.index(statistic.area)
+        stats.append(_mean_of_valid(values[..., area, :][..., limits]))
+    return np.array(stats)
+
+
+def summary_lines(stats: np.ndarray, params: Params) -> list[str]:
+    """The twelve lines that the official evaluator prints."""
+    titles = {"precision": "Average Precision  (AP)", "recall": "Average Recall     (AR)"}
+    lines = []
+    for statistic, value in zip(STATISTICS, stats, strict=True):
+        ious = [params.iouThrs[0], params.iouThrs[-1]] if statistic.iou is None else [statistic.iou]
+        iou = ":".join(f"{threshold:.2f}" for threshold in ious)
+        limit = 100 if statistic.limit is None else params.maxDets[statistic.limit]
+        where = f"IoU={iou:<9} | area={statistic.area:>6} | maxDets={limit:>3}"
+        lines.append(f" {titles[statistic.of]} @[ {where} ] = {value:.3f}")
+    return lines
+
+
+# -------------------------------------------------------------------------------------------------------- evaluation
+
+
+class YTVOSeval:
+    """Evaluates predictions against annotations, with the official steps and names.
+
+    Change `params` if need be, then call `evaluate()`, `accumulate()`, `summarize()`. `ious` maps (video, category) to
+    [D,G]. `eval` holds `precision` and `scores` [T,R,K,A,M], `recall` [T,K,A,M] and `counts`, [T,R,K,A,M] as numbers;
+    `stats` the twelve numbers of `STAT_NAMES`. Raises InputError for a kind of IoU other than "segm".
+    """
+
+    def __init__(self, cocoGt: YTVOS, cocoDt: YTVOS, iouType: str = "segm"):
+        self.cocoGt, self.cocoDt = cocoGt, cocoDt
+        self.params = Params(iouType, sorted(cocoGt.getVidIds()), sorted(cocoGt.getCatIds()))
+        self.eval: dict[str, Any] = {}
+        self.stats = np.zeros(0)
+        self.categories: dict[int, CategoryMatches] = {}
+        self._pooled_categories: list[int] = []
+
+    def evaluate(self) -> None:
+        """Compares and matches the tracks of every video and category."""
+        p = self.params
+        if p.iouType != "segm":
+            raise InputError(f"YouTube-VIS evaluation compares masks ('segm'); {p.iouType!r} is not supported")
+        if list(p.catIds) == [POOLED] and self._pooled_categories:
+            p.catIds = self._pooled_categories  # `accumulate` has put the pseudo-category in their place
+        p.vidIds, p.maxDets = sorted(set(p.vidIds)), sorted(p.maxDets)
+        p.catIds = sorted(set(p.catIds)) if p.useCats else list(dict.fromkeys(p.catIds))
+        truths, predictions = self._truths(), self._predictions()
+        self.categories = {
+            category: compare_tracks(predictions[category], truths[category], p)
+            for category in (p.catIds if p.useCats else [POOLED])
+        }
+        self._warn_of_sizes()
+
+    def accumulate(self) -> None:
+        """Fills `eval` with the precision and recall of every category."""
+        p = self.params
+        if not p.useCats and list(p.catIds) != [POOLED]:
+            self._pooled_categories, p.catIds = p.catIds, [POOLED]
+        curves = [precision_recall(self.categories[category], p) for category in p.catIds]
+        counts = [len(values) for values in (p.iouThrs, p.recThrs, p.catIds, p.areaRng, p.maxDets)]
+        shapes = (counts, [counts[0], *counts[2:]], counts)
+        arrays = [np.empty(shape) for shape in shapes]
+        for k, curve in enumerate(curves):
+            for array, values in zip(arrays, curve, strict=True):
+                array[..., k, :, :] = values
+        self.eval = dict(zip(("precision", "recall", "scores"), arrays, strict=True)) | {"counts": counts, "params": p}
+
+    def summarize(self) -> None:
+        """Fills `stats` and prints the twelve lines of the official evaluator."""
+        if not self.eval:
+            raise RuntimeError("call accumulate() before summarize()")
+        self.stats = summary_stats(self.eval["precision"], self.eval["recall"], self.params)
+        print("\n".join(summary_lines(self.stats, self.params)))
+
+    @property
+    def ious(self) -> dict[tuple[int, int], np.ndarray]:
+        """IoU of the tracks per (video, category), [D,G], predictions by falling score, truths in file order."""
+        return {
+            (self.params.vidIds[video], category): ious
+            for category, matches in self.categories.items()
+            for video, ious in matches.ious.items()
+        }
+
+    @property
+    def evalImgs(self) -> list[dict | None]:
+        """Matches per category, area range and video, in this order; None where there is no track.
+
+        Truths (`gtIds`) are those that count, then the ignored ones; matches are ids, 0 for none.
+        """
+        p = self.params
+        categories, videos = p.catIds if p.useCats else [POOLED], range(len(p.vidIds))
+        return [
+            _describe_matches(self.categories[category], video, area, p) | {"category_id": category}
+            if video in self.categories[category].ious
+            else None
+            for category, area, video in product(categories, range(len(p.areaRng)), videos)
+        ]
+
+    def _group_annotations(self, annotations: list[dict]) -> dict[int, dict[int, list[dict]]]:
+        """The tracks of the chosen videos and categories by category and place of the video, in file order.
+
+        Without categories: by video, in the order of the categories, then of the file.
+        """
+        p = self.params
+        places = {video: place for place, video in enumerate(p.vidIds)}
+        ranks = {category: rank for rank, category in enumerate(p.catIds)}
+        chosen = [a for a in annotations if a["video_id"] in places and a["category_id"] in ranks]
+        if not p.useCats:
+            chosen.sort(key=lambda annotation: ranks[annotation["category_id"]])
+        groups = defaultdict(lambda: defaultdict(list))
+        for annotation in chosen:
+            category = annotation["category_id"] if p.useCats else POOLED
+            groups[category][places[annotation["video_id"]]].append(annotation)
+        return groups
+
+    def _truths(self) -> dict[int, dict[int, list[dict]]]:
+        """The true tracks; gives each chosen annotation its `avg_area`, from its `areas` field and not its masks."""
+        groups = self._group_annotations(self.cocoGt.dataset.get("annotations", []))
+        for videos in groups.values():
+            for annotation in (annotation for group in videos.values() for annotation in group):
+                annotation["avg_area"] = mean_area(annotation["areas"])
+        return groups
+
+    def _predictions(self) -> dict[int, dict[int, list[dict]]]:
+        """The best predictions by falling score, file order on ties, as many as the largest limit."""
+        groups = self._group_annotations(self.cocoDt.dataset.get("annotations", []))
+        limit = self.params.maxDets[-1]
+        for videos in groups.values():
+            for video, group in videos.items():
+                videos[video] = sorted(group, key=lambda prediction: -prediction["score"])[:limit]
+        return groups
+
+    def _warn_of_sizes(self) -> None:
+        """Says so if masks differ in size, which is the usual reason for an AP of 0."""
+        for category, matches in self.categories.items():
+            for video in matches.mixed_videos:
+                text = "video %s, category %s: masks differ in size; frames where a pair of tracks does count nowhere"
+                logger.warning(text, self.params.vidIds[video], category)
+                return
+
+
+def _describe_matches(category: CategoryMatches, video: int, area: int, params: Params) -> dict[str, Any]:
+    """One entry of `YTVOSeval.evalImgs`, for the video at place `video`."""
+    truths, predictions = (np.flatnonzero(v == video) for v in (category.truth_videos, category.prediction_videos))
+    prediction_ids = np.array([category.predictions[d]["id"] for d in predictions], np.int64)
+    truth_ids = np.array([category.truths[g]["id"] for g in truths], np.int64)
+    order = np.argsort(category.truth_ignored[area, truths], kind="stable")
+    taken = category.matched[area][:, predictions]  # [T,D]
+    taken = np.where(taken >= 0, np.searchsorted(truths, taken), -1)
+    taken_by = np.zeros((len(taken), len(truths)), np.int64)
+    for d, prediction_id in enumerate(prediction_ids):  # in order: the last that took a crowd stays
+        thresholds = np.flatnonzero(taken[:, d] >= 0)
+        taken_by[thresholds, taken[thresholds, d]] = prediction_id
+    return {
+        "video_id": params.vidIds[video],
+        "aRng": params.areaRng[area],
+        "maxDet": params.maxDets[-1],
+        "dtIds": prediction_ids.tolist(),
+        "gtIds": truth_ids[order].tolist(),
+        "dtMatches": np.where(taken >= 0, np.append(truth_ids, 0)[taken], 0),
+        "gtMatches": taken_by[:, order],
+        "dtScores": category.scores[predictions].tolist(),
+        "gtIgnore": category.truth_ignored[area, truths][order],
+        "dtIgnore": category.prediction_ignored[area][:, predictions],
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What an evaluation says, all in 0...1, -1 where there is nothing to measure.
+
+    `stats` [12] in the order of `STAT_NAMES`; `per_category` the same twelve by name for each category's name;
+    `precision` [T,R,K,A,M] and `recall` [T,K,A,M] with the categories by ascending id.
+    """
+
+    stats: np.ndarray
+    per_category: dict[str, dict[str, float]]
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def evaluate_results(annotations: Truth, results: Results, iou_type: str = "segm") -> Metrics:
+    """The YouTube-VIS metrics of predictions, as the official evaluator would give them.
+
+    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. No predictions give
+    0. Raises InputError for files that are missing or malformed, and for annotations that hold no tracks to compare
+    with.
+    """
+    truth, predictions = load_pair(annotations, results)
+    evaluation = YTVOSeval(truth, predictions, iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision, recall, params = evaluation.eval["precision"], evaluation.eval["recall"], evaluation.params
+    per_category = {}
+    for k, name in enumerate(truth.category_names().values()):
+        stats = summary_stats(precision[:, :, k : k + 1], recall[:, k : k + 1], params)
+        per_category[name] = dict(zip(STAT_NAMES, stats.tolist(), strict=True))
+    return Metrics(summary_stats(precision, recall, params), per_category, precision, recall)
+
+
+def format_table(metrics: Metrics) -> str:
+    """The twelve numbers, then those of each category with true tracks, in percent, as lines of text."""
+    with_truth = {name: stats for name, stats in metrics.per_category.items() if stats["AP"] > -1}
+    width = max(map(len, ("category", *with_truth)))
+
+    def row(name: str, values: Iterable[float]) -> str:
+        return f"{name:<{width}}" + "".join("     -" if value < 0 else f"{100 * value:6.1f}" for value in values)
+
+    def rows() -> Iterator[str]:
+        yield f"{'category':<{width}}" + "".join(f"{name:>6}" for name in STAT_NAMES)
+        yield row("all", metrics.stats)
+        for name, stats in with_truth.items():
+            yield row(name, stats.values())
+
+    return "\n".join(rows())

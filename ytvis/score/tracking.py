@@ -1,0 +1,304 @@
+"""Tracking metrics of predicted tracks, on masks: HOTA and its parts, IDF1, and CLEAR's MOTA and ID switches.
+
+AP asks whether a whole track is right; these ask how well the objects of every frame are found and kept apart. HOTA
+(Luiten et al., IJCV 2020) is the geometric mean of detection (DetA) and association (AssA), as a mean over 19 IoU
+thresholds; LocA is the IoU of what is matched. IDF1 (Ristani et al., 2016) and CLEAR (Bernardin and Stiefelhagen, 2008)
+match at an IoU of 0.5. All numbers equal those of TrackEval, given the same tracks.
+
+Tracks are compared with those of their own category, video by video: such a pair of video and category is a sequence.
+Predictions may overlap, and each counts, so only those of a score worth showing are taken. A crowd counts as any object
+does, as in TrackEval; a mask without a pixel counts as none.
+
+Letters used in shapes: S sequences, G true tracks of a sequence, D its predicted ones, F frames, B resamples.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ytvis.masks import Tubes, frame_overlaps
+from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
+
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # as TrackEval has them: a linspace differs in the last bit
+MATCH_IOU = 0.5  # of IDF1 and CLEAR
+EPS = np.finfo(float).eps  # by how much an IoU may miss a threshold
+KEEPING = 1000  # CLEAR: what it is worth, in IoU, to keep the pair of the frame before
+METRICS = (
+    *("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr"),
+    *("IDF1", "IDR", "IDP", "MOTA", "IDSW", "Frag"),
+)
+RATES = tuple(name for name in METRICS if name not in ("IDSW", "Frag"))
+# A track's score is a mean over frames of a probability times a centerness, which seldom are both near 1.
+SCORE_THRESHOLD = 0.3
+
+
+class Switch(NamedTuple):
+    """A true object, by the id of its annotation, changes from one predicted track to another in a frame, from 0.
+
+    Tracks are places in the results list, from 0. Between the two, the object may have been lost for a while.
+    """
+
+    frame_index: int
+    annotation_id: int
+    old_track: int
+    new_track: int
+
+
+# --------------------------------------------------------------------------------------------------------- sequences
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The objects of one video and category, frame by frame.
+
+    `ious` has [g,d] for each of F frames, float64, of the true and predicted objects that have a mask there; `truths`
+    and `tracks` say which these are, [g] in 0…G-1 and [d] in 0…D-1. `num_truths` and `num_tracks` are G and D.
+    """
+
+    ious: list[np.ndarray]
+    truths: list[np.ndarray]
+    tracks: list[np.ndarray]
+    num_truths: int
+    num_tracks: int
+
+    @classmethod
+    def of(cls, truths: list[list[dict | None]], tracks: list[list[dict | None]]) -> Self:
+        """The sequence of these tracks of compressed masks; it has as many frames as the longest track."""
+        g_tubes, d_tubes = Tubes.of(truths), Tubes.of(tracks)
+        frames = max(map(len, truths + tracks), default=0)
+        intersection, union = frame_overlaps(g_tubes, d_tubes)
+        ious = np.zeros((len(truths), len(tracks), frames))
+        np.divide(intersection, union, out=ious[..., : union.shape[-1]], where=union > 0)
+        ious = np.ascontiguousarray(ious.transpose(2, 0, 1))
+        g_seen, d_seen = (
+            [np.flatnonzero(seen) for seen in (tubes.by_frame(tubes.areas, frames, 0) > 0).T]
+            for tubes in (g_tubes, d_tubes)
+        )
+        rows = [frame[np.ix_(g, d)] for frame, g, d in zip(ious, g_seen, d_seen, strict=True)]
+        return cls(rows, g_seen, d_seen, len(truths), len(tracks))
+
+    def frame_counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """In how many frames each true and each predicted track is seen, [G] and [D] float64."""
+        return tuple(
+            np.bincount(np.concatenate([[], *seen]).astype(np.int64), minlength=number).astype(float)
+            for seen, number in ((self.truths, self.num_truths), (self.tracks, self.num_tracks))
+        )
+
+
+# ---------------------------------------------------------------------------------------------------------- counting
+
+
+def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """`detection` [3,19] and `association` [4,19] of `TrackingCounts`, of one sequence."""
+    g_frames, d_frames = sequence.frame_counts()
+    # How well two tracks go together in the whole video decides which of a frame's objects are paired.
+    shared = np.zeros((len(g_frames), len(d_frames)))
+    for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
+        rivals = ious.sum(0)[None] + ious.sum(1)[:, None] - ious
+        shared[np.ix_(g, d)] += np.divide(ious, rivals, out=np.zeros_like(ious), where=rivals > EPS)
+    either = g_frames[:, None] + d_frames - shared
+    alignment = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+
+    matches = np.zeros((len(ALPHAS), *shared.shape))
+    localization = np.zeros(len(ALPHAS))
+    for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
+        rows, columns = linear_sum_assignment(alignment[np.ix_(g, d)] * ious, maximize=True)
+        found = ious[rows, columns]
+        is_match = found >= ALPHAS[:, None] - EPS
+        matches[:, g[rows], d[columns]] += is_match
+        localization += (found * is_match).sum(axis=1)
+    true_positives = matches.sum(axis=(1, 2))
+    detection = np.stack([true_positives, g_frames.sum() - true_positives, d_frames.sum() - true_positives])
+    # Each match counts for its pair of tracks: matched frames by frames of either, of the true, of the predicted track.
+    lengths = g_frames[:, None] + d_frames - matches, g_frames[:, None], d_frames
+    association = [(matches * matches / np.maximum(1, length)).sum(axis=(1, 2)) for length in lengths]
+    return detection, np.stack([*association, localization])
+
+
+def count_identity(sequence: Sequence) -> np.ndarray:
+    """`identity` [3] of `TrackingCounts`, of one sequence."""
+    g_frames, d_frames = sequence.frame_counts()
+    matches = np.zeros((len(g_frames), len(d_frames)))
+    for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
+        matches[np.ix_(g, d)] += ious >= MATCH_IOU
+    # Every true track belongs to at most one predicted track, so that as many frames as can be agree.
+    true_positives = matches[linear_sum_assignment(matches, maximize=True)].sum()
+    return np.array([true_positives, g_frames.sum() - true_positives, d_frames.sum() - true_positives])
+
+
+def count_clear(sequence: Sequence) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+    """`clear` [5] of `TrackingCounts`, and (frame, true track, old track, new track) of each ID switch."""
+    last, before, parts = (np.full(sequence.num_truths, fill) for fill in (-1, -1, 0))
+    true_positives, switches = 0, []
+    for frame, (ious, g, d) in enumerate(zip(sequence.ious, sequence.truths, sequence.tracks, strict=True)):
+        if not ious.size:
+            continue  # as in TrackEval, a frame without any true or without any predicted object interrupts nothing
+        worth = np.where(ious < MATCH_IOU - EPS, 0, ious + KEEPING * (before[g][:, None] == d))
+        rows, columns = linear_sum_assignment(worth, maximize=True)
+        is_match = worth[rows, columns] > EPS
+        found, tracks = g[rows[is_match]], d[columns[is_match]]
+        is_switch = (last[found] >= 0) & (last[found] != tracks)
+        switches += [
+            (frame, *pair) for pair in zip(found[is_switch], last[found[is_switch]], tracks[is_switch], strict=True)
+        ]
+        parts[found[before[found] < 0]] += 1
+        before[:] = -1
+        last[found] = before[found] = tracks
+        true_positives += len(found)
+    g_total, d_total = (frames.sum() for frames in sequence.frame_counts())
+    fragmentations = np.maximum(parts - 1, 0).sum()
+    counts = [true_positives, g_total - true_positives, d_total - true_positives, len(switches), fragmentations]
+    return np.array(counts, float), [tuple(map(int, switch)) for switch in switches]
+
+
+@dataclass(frozen=True)
+class TrackingCounts:
+    """What the metrics are made of, as sums: those of sequences added up are those of all together.
+
+    The leading axes are free, [...,3,19] and so on, float64; 19 are the IoU thresholds `ALPHAS`. `detection`: true
+    positives, false negatives, false positives. `association`: the sums over the true positives of AssA, AssRe, AssPr
+    and of the IoU. `identity`: as `detection`, of IDF1. `clear`: the same of CLEAR, then ID switches, fragmentations.
+    """
+
+    detection: np.ndarray
+    association: np.ndarray
+    identity: np.ndarray
+    clear: np.ndarray
+
+    def weighted(self, weights: np.ndarray) -> Self:
+        """The sums [B,...] of counts [S,...] with `weights` [B,S]."""
+        arrays = (self.detection, self.association, self.identity, self.clear)
+        return type(self)(*(np.tensordot(weights.astype(float), array, axes=1) for array in arrays))
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Each of `METRICS` by name, [...]; rates in 0…1 (MOTA below 0 too). nan where there is no object at all."""
+        found, missed, false = np.moveaxis(self.detection, -2, 0)
+        curves = {
+            "DetA": found / np.maximum(1, found + missed + false),
+            "DetRe": found / np.maximum(1, found + missed),
+            "DetPr": found / np.maximum(1, found + false),
+        }
+        *association, localization = np.moveaxis(self.association, -2, 0)
+        for name, values in zip(("AssA", "AssRe", "AssPr"), association, strict=True):
+            curves[name] = values / np.maximum(1, found)
+        curves["HOTA"] = np.sqrt(curves["DetA"] * curves["AssA"])
+        # TrackEval's convention: where nothing is matched, it is matched perfectly.
+        curves["LocA"] = np.maximum(1e-10, localization) / np.maximum(1e-10, found)
+        values = {name: curve.mean(axis=-1) for name, curve in curves.items()}
+
+        found, missed, false = np.moveaxis(self.identity, -1, 0)
+        values["IDR"] = found / np.maximum(1, found + missed)
+        values["IDP"] = found / np.maximum(1, found + false)
+        values["IDF1"] = found / np.maximum(1, found + (missed + false) / 2)
+        found, missed, false, switches, fragmentations = np.moveaxis(self.clear, -1, 0)
+        values["MOTA"] = (found - false - switches) / np.maximum(1, found + missed)
+        values["IDSW"], values["Frag"] = switches, fragmentations
+        is_empty = found + missed + false == 0
+        return {name: np.where(is_empty, np.nan, values[name]) for name in METRICS}
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True)
+class TrackingScores:
+    """Tracking metrics of a set of videos, with all that is needed to weigh the videos otherwise.
+
+    `counts` [S,...] are those of the sequences, which belong to the videos `video_ids[sequence_videos[s]]` and the
+    categories of `category_names` with the ids `sequence_categories` [S]; both are int64. A video or a category without
+    objects has no sequence.
+    """
+
+    score_threshold: float
+    video_ids: list[int]
+    category_names: dict[int, str]
+    counts: TrackingCounts
+    sequence_videos: np.ndarray
+    sequence_categories: np.ndarray
+    video_switches: dict[int, list[Switch]]
+
+    def overall(self) -> dict[str, float]:
+        """`METRICS` by name over all objects of all categories together, -1 without any: TrackEval's "detection
+        averaged"."""
+        everything = np.ones((1, len(self.sequence_videos)))
+        metrics = self.counts.weighted(everything).metrics()
+        return {name: -1.0 if np.isnan(value[0]) else float(value[0]) for name, value in metrics.items()}
+
+    def per_category(self) -> dict[str, dict[str, float]]:
+        """`METRICS` by name for each category with true or predicted objects, by its name, in the file's order."""
+        ids = [category for category in self.category_names if (self.sequence_categories == category).any()]
+        own = np.array(ids, np.int64)[:, None] == self.sequence_categories
+        metrics = self.counts.weighted(own).metrics()
+        names = [self.category_names[category] for category in ids]
+        return {name: {key: float(value[k]) for key, value in metrics.items()} for k, name in enumerate(names)}
+
+    def category_mean(self) -> dict[str, float]:
+        """The mean of `per_category`, switches and fragmentations summed up; -1 without any.
+
+        TrackEval's "class averaged", empty classes ignored.
+        """
+        rows = list(self.per_category().values())
+        means = {name: float(np.mean([row[name] for row in rows])) if rows else -1.0 for name in RATES}
+        return {name: means[name] if name in means else float(sum(row[name] for row in rows)) for name in METRICS}
+
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The rates of `overall`, [B] each, if video v were there `weights[b, v]` times; nan without any object."""
+        metrics = self.counts.weighted(weights[:, self.sequence_videos]).metrics()
+        return {name: metrics[name] for name in RATES}
+
+    def switches(self, video_id: int) -> list[Switch]:
+        """The ID switches of a video, by frame and then by annotation; KeyError for a video that is not there."""
+        return self.video_switches[video_id]
+
+
+def evaluate_tracking(annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
+    """The tracking metrics of the predictions that have at least this score.
+
+    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. The threshold decides
+    much: a track nobody would be shown is a false positive here, while AP hardly minds it. Raises InputError as
+    `ytvis_eval.evaluate_results` does.
+    """
+    return score_tracks(*load_pair(annotations, results), score_threshold)
+
+
+def score_tracks(truth: YTVOS, predictions: YTVOS, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
+    """`evaluate_tracking` of what `load_pair` has read."""
+    kept = [track for track in predictions.dataset["annotations"] if track["score"] >= score_threshold]
+    truths, tracks = (_group(annotations, truth) for annotations in (truth.dataset["annotations"], kept))
+    video_ids = sorted(truth.vids)
+    places = {video: place for place, video in enumerate(video_ids)}
+    keys, rows, switches = [], [], {video: [] for video in video_ids}
+    for video, category in sorted(truths.keys() | tracks.keys()):
+        g, d = truths[video, category], tracks[video, category]
+        sequence = Sequence.of(*([track["segmentations"] for track in group] for group in (g, d)))
+        detection, association = count_hota(sequence)
+        clear, sequence_switches = count_clear(sequence)
+        if detection.any():
+            keys.append((places[video], category))
+            rows.append((detection, association, count_identity(sequence), clear))
+        switches[video] += [
+            Switch(frame, g[i]["id"], d[old]["id"] - 1, d[new]["id"] - 1) for frame, i, old, new in sequence_switches
+        ]
+    shapes = ((3, len(ALPHAS)), (4, len(ALPHAS)), (3,), (5,))
+    sequence_videos, sequence_categories = np.array(keys, np.int64).reshape(-1, 2).T
+    return TrackingScores(
+        score_threshold=score_threshold,
+        video_ids=video_ids,
+        category_names=truth.category_names(),
+        counts=TrackingCounts(*(np.array([row[i] for row in rows]).reshape(-1, *s) for i, s in enumerate(shapes))),
+        sequence_videos=sequence_videos,
+        sequence_categories=sequence_categories,
+        video_switches={video: sorted(found) for video, found in switches.items()},
+    )
+
+
+def _group(tracks: list[dict], truth: YTVOS) -> dict[tuple[int, int], list[dict]]:
+    """The tracks by video and category, in file order; those of unknown ones are left out."""
+    groups = defaultdict(list)
+    for track in tracks:
+        if track["video_id"] in truth.vids and track["category_id"] in truth.cats:
+            groups[track["video_id"], track["category_id"]].append(track)
+    return groups

@@ -1,0 +1,81 @@
+"""Show results beside the video, in a web page on this machine or as files.
+
+    python -m ytvis.viewer weights/results.json --images data/ShapesVIS/valid/JPEGImages \\
+        --ann_file data/ShapesVIS/annotations/valid.json
+    python -m ytvis.viewer ours.json --compare theirs.json --images frames --ann_file valid.json --export page/
+
+results.json names no pictures: --ann_file does, a YouTube-VIS file of the same data set, with or without annotations;
+with them the truth is shown too, and where the results are wrong. Without --ann_file the results may be of one video
+only, and --images is the folder of its frames, taken in the natural order of their names (frame2 before frame10).
+
+Exit codes: 0 done, 2 bad input. The server listens on 127.0.0.1 only; Ctrl+C stops it. From another machine:
+ssh -L 8765:127.0.0.1:8765 HOST, then http://127.0.0.1:8765/ there.
+"""
+
+import argparse
+import sys
+import webbrowser
+from collections.abc import Sequence
+
+from utils.logging import setup_logging
+from ytvis.files import InputError
+from ytvis.viewer.content import Content
+from ytvis.viewer.export import export_page
+from ytvis.viewer.server import ViewerServer
+
+DEFAULT_PORT = 8765
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ytvis.viewer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("results", metavar="results.json", help="what eval.py wrote, or another tool, in that format")
+    parser.add_argument(
+        "--images", required=True, metavar="DIR", help="folder of frames, to which the names in --ann_file are relative"
+    )
+    parser.add_argument("--ann_file", metavar="FILE", help="YouTube-VIS annotation file of the videos")
+    parser.add_argument("--compare", metavar="FILE", help="a second results.json, shown beside the first")
+    parser.add_argument("--export", metavar="DIR", help="write the page as files into this new folder, and stop")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, metavar="N", help="port of the server, 0: any (default: %(default)s)"
+    )
+    parser.add_argument("--no_browser", action="store_true", help="do not open the page in a browser")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    options = parse_arguments(arguments)
+    setup_logging()
+    try:
+        run(options)
+    except InputError as error:
+        print(f"viewer: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """What the command line asks for.
+
+    Raises:
+        InputError: something given cannot be used.
+    """
+    content = Content(options.results, options.images, options.ann_file, options.compare)
+    if options.export is not None:
+        print(export_page(content, options.export))
+        return
+    with ViewerServer(content, options.port) as server:
+        print(f"{server.url} (Ctrl+C stops)", flush=True)
+        if not options.no_browser:
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+if __name__ == "__main__":
+    sys.exit(main())
