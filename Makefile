@@ -92,7 +92,7 @@ pictures: venv ## draw pictures of the docs again, with the demo's weights
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails \
 		--score_threshold=0.3
 	cp results/pictures/00011.png docs/images/overlay.png
-	$(PY) -m ytvis.browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
+	$(PY) -m ytvis browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
 		--videos 3,4,7 --columns 4 --output docs/images/browse.jpg
 
 test: venv ## run the tests

@@ -1,7 +1,7 @@
 r"""Draws a contact sheet of a data set: a row a video, with the masks, boxes and class names of its annotations.
 
-    python -m ytvis.browse annotations/train.json --images train/JPEGImages --output sheet.png
-    python -m ytvis.browse annotations/train.json --images train/JPEGImages --output sheet.png \
+    python -m ytvis browse annotations/train.json --images train/JPEGImages --output sheet.png
+    python -m ytvis browse annotations/train.json --images train/JPEGImages --output sheet.png \
         --videos 3,17 --columns 10
 
 Without --videos it shows the first eight. An object keeps its colour over the frames of its video.
@@ -10,7 +10,6 @@ Without --videos it shows the first eight. An object keeps its colour over the f
 import argparse
 import colorsys
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,23 +111,19 @@ def _colour(number: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m ytvis.browse`: writes the sheet; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ytvis.browse", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the command's arguments."""
     parser.add_argument("ann_file", help="annotation file, YouTube-VIS or COCO format")
     parser.add_argument("--images", metavar="DIR", required=True, help="folder that the file_names are relative to")
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .jpg")
     parser.add_argument("--videos", metavar="ID,ID,…", type=_ids, help="ids of the videos to show")
     parser.add_argument("--columns", metavar="N", type=_positive, default=6, help="frames a video (default: 6)")
-    options = parser.parse_args(arguments)
-    try:
-        sheet = draw_sheet(options.ann_file, options.images, options.videos, options.columns)
-        _write_picture(sheet, Path(options.output))
-    except InputError as error:
-        print(f"ytvis.browse: error: {error}", file=sys.stderr)
-        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the sheet; returns the exit code."""
+    sheet = draw_sheet(options.ann_file, options.images, options.videos, options.columns)
+    _write_picture(sheet, Path(options.output))
     print(f"{options.output}: {sheet.shape[1]}×{sheet.shape[0]} pixels")
     return 0
 
@@ -150,7 +145,3 @@ def _positive(text: str) -> int:
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return int(text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

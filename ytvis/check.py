@@ -1,7 +1,7 @@
 """Checks an annotation file in the YouTube-VIS or COCO format, and the frames it names, before training on it.
 
-    python -m ytvis.check data/mine/annotations/train.json --images data/mine/train/JPEGImages
-    python -m ytvis.check data/mine/annotations/train.json --no_images
+    python -m ytvis check data/mine/annotations/train.json --images data/mine/train/JPEGImages
+    python -m ytvis check data/mine/annotations/train.json --no_images
 
 Every fault is one line with its place; the same fault many times is one line with the first place. An image of a COCO
 file counts as a video of one frame. Exit codes: 0 no faults (perhaps warnings), 1 faults, 2 unusable.
@@ -9,7 +9,6 @@ file counts as a video of one frame. Exit codes: 0 no faults (perhaps warnings),
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -395,26 +394,23 @@ def _image_fault(path: Path, video: Video, decode: bool) -> tuple[Rule, str] | N
 # ---------------------------------------------------------------------------------------------------- the command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m ytvis.check`: prints the findings and what the file holds; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ytvis.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("ann_file", help="annotation file, YouTube-VIS or COCO format")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the command's arguments."""
+    parser.add_argument("file", help="annotation file, YouTube-VIS or COCO format; with --ann_file a results file")
+    parser.add_argument("--ann_file", metavar="FILE", help="the annotation file that the results are of")
     parser.add_argument("--images", metavar="DIR", help="folder that the file_names are relative to")
     parser.add_argument("--no_images", action="store_true", help="do not decode the images, only look for them")
-    options = parser.parse_args(arguments)
-    try:
-        findings, summary = examine_annotations(
-            options.ann_file, options.images, decode=not options.no_images, progress=True
-        )
-    except InputError as error:
-        print(f"ytvis.check: error: {error}", file=sys.stderr)
-        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what is wrong with the file, and what it holds; returns the exit code."""
+    if options.ann_file is not None:
+        from ytvis.check_results import examine_results
+
+        findings = examine_results(options.ann_file, options.file)
+        print(format_findings(findings))
+        return exit_code(findings)
+    findings, summary = examine_annotations(options.file, options.images, decode=not options.no_images, progress=True)
     print(format_findings(findings))
     print(summary)
     return exit_code(findings)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

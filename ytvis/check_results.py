@@ -93,7 +93,7 @@ def _read_tables(path: str | os.PathLike) -> tuple[dict[int, Video], set[int]]:
     for finding in faults:
         if finding.severity == "fault":
             raise InputError(
-                f"{path}: {finding.where}: {finding.what}; `python -m ytvis.check {path}` names all faults"
+                f"{path}: {finding.where}: {finding.what}; `python -m ytvis check {path}` names all faults"
             )
     return {video_id: video for video_id, video in videos.items() if video is not None}, set(categories)
 

@@ -16,7 +16,7 @@ from data import synthetic
 from data.config import get_config, overrides_from
 from tests.docs.pages import ROOT, commands, pages
 from train import CONFIG_OPTIONS as TRAIN_OPTIONS
-from ytvis.convert.__main__ import main as convert
+from ytvis.__main__ import main as ytvis_main
 from ytvis.results import read_json, write_results
 
 COMMANDS = {(page, shlex.join(command)): command for page in pages() for command in commands(page)}
@@ -27,8 +27,8 @@ HERE = {
     r"^python -m data.synthetic --root data/ShapesVIS": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
     r"^python eval.py --trained_model=weights/STMask_demo.pth --mask_det_file": (*TINY, "--num_workers=0"),
     r"^python eval.py --(only_calc_metrics|check)": (),
-    r"^python -m ytvis.viewer": ("--no_browser", "--export=page"),
-    r"^python -m ytvis.convert (labelme FOLDER|ytvis|coco)": (),
+    r"^python -m ytvis view": ("--no_browser", "--export=page"),
+    r"^python -m ytvis convert (labelme FOLDER|ytvis|coco)": (),
 }
 SLOW_HERE = {
     r"^python eval.py --trained_model=weights/STMask_demo.pth --benchmark": (*TINY, "--num_workers=0"),
@@ -38,8 +38,8 @@ SLOW_HERE = {
 ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|inference.frame_journal": "tests/docs/test_your_video.py",
     r"data/mine": "tests/docs/test_your_data.py",
-    r"^python -m ytvis.convert (davis|mots|cvat|labelme recordings)": "tests/ytvis/convert/test_convert.py",
-    r"^python -m ytvis.convert datumaro": "tests/ytvis/convert/test_datumaro.py",
+    r"^python -m ytvis convert (davis|mots|cvat|labelme recordings)": "tests/ytvis/convert/test_convert.py",
+    r"^python -m ytvis convert datumaro": "tests/ytvis/convert/test_datumaro.py",
     r"^python train.py --config=STMask_demo_config --set train.pretrained": "tests/test_train.py",
     r"^(srun )?torchrun .*train.py": "tests/utils/test_distributed.py",
 }
@@ -50,11 +50,16 @@ NOWHERE = {
     r"COCO2017|weights/coco": "needs COCO",
     r"^make train-demo|tools.ablation": "takes hours; tests/test_train.py trains",
     r"STMask_plus_resnet50_ada_config": "takes minutes; the same of the demo's network runs here",
-    r"^python -m tests.(report_picture|viewer_pictures)": "needs a browser, and replaces pictures of the repository",
+    r"^python -m tools.(report_picture|viewer_pictures)": "needs a browser, and replaces pictures of the repository",
     r"^python -m pytest|^make (test|lint)": "these are the tests",
     r"^make demo": "makes an environment; its commands are README's, which run here",
 }
 WAYS = {**HERE, **SLOW_HERE, **ELSEWHERE, **NOWHERE}
+
+
+def convert(arguments):
+    """The exit code of `ytvis convert` with these arguments."""
+    return ytvis_main(["convert", *arguments])
 
 
 class Parsed(Exception):
@@ -129,7 +134,7 @@ def test_no_pattern_is_left_over():
         "python eval.py --trained_model=x --split=trian",
         "python train.py --config=x --batch_sise=8",
         "python -m data.synthetic --rooot x",
-        "python -m ytvis.convert yolo a b",
+        "python -m ytvis convert yolo a b",
         "torchrun --nproc_per_nodes=4 train.py --config=x",
         "srun torchrun --nproc_per_node=4 train.py --confg=x",
     ],

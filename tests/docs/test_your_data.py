@@ -12,14 +12,13 @@ import eval as eval_command
 import train as train_command
 from data.dataset import YTVISDataset
 from tests.docs.pages import ROOT, blocks, lines
-from ytvis import browse, check
-from ytvis.convert import __main__ as convert
+from ytvis import browse
+from ytvis.__main__ import main as ytvis_main
+from ytvis.convert.command import FORMATS
 
 PAGE = "docs/your-data.md"
 COMMANDS = {
-    "-m ytvis.convert": convert.main,
-    "-m ytvis.check": check.main,
-    "-m ytvis.browse": browse.main,
+    "-m ytvis": ytvis_main,
     "train.py": train_command.main,
     "eval.py": eval_command.main,
 }
@@ -77,7 +76,7 @@ def run(wanted, *more):
 
 
 def test_the_page_runs_from_labels_to_a_checked_and_drawn_set(labelled, capsys):
-    run("-m data.")
+    run("-m ytvis")
     printed = capsys.readouterr().out
     assert printed.count("nothing is wrong") == 2
     assert "2 videos, 9 frames, 6 tracks, 25 masks\ntracks of 2 classes: ball 2, box 4\n" in printed
@@ -95,7 +94,7 @@ def test_the_page_runs_from_labels_to_a_checked_and_drawn_set(labelled, capsys):
 
 @pytest.mark.slow
 def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsys):
-    run("-m ytvis.convert")
+    run("-m ytvis convert")
     small = ("--device=cpu", "--num_workers=0", "--set", "input.size_hw=64,96")
     run("train.py", "--max_iter=2", *small)
     run("eval.py", *small)
@@ -107,4 +106,4 @@ def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsy
 
 def test_the_page_names_every_format():
     text = (ROOT / PAGE).read_text("utf-8")
-    assert all(f"| `{name}` |" in text for name in convert.FORMATS if name != "ytvis")
+    assert all(f"| `{name}` |" in text for name in FORMATS if name != "ytvis")

@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 from ytvis import browse
+from ytvis.__main__ import main as ytvis_main
 from ytvis.browse import draw_sheet
 from ytvis.files import InputError
 
 LINE = browse.LINE_HEIGHT
 TILE = (20 * 8 + LINE, 320)  # height and width of a tile with its caption
+
+
+def main(arguments):
+    """The exit code of `ytvis browse` with these arguments."""
+    return ytvis_main(["browse", *arguments])
 
 
 def square(left):
@@ -108,7 +114,7 @@ def test_boxes_out_of_the_frame_do_no_harm(files):
 def test_the_command_writes_the_sheet(files, tmp_path, capsys):
     output = tmp_path / "new" / "sheet.png"
     line = [str(files[0]), "--images", str(files[1]), "--output", str(output), "--videos", "7,3", "--columns", "2"]
-    assert browse.main(line) == 0
+    assert main(line) == 0
     written = cv2.cvtColor(cv2.imread(str(output)), cv2.COLOR_BGR2RGB)
     np.testing.assert_array_equal(written, draw_sheet(*files, [7, 3], 2))
     height, width = written.shape[:2]
@@ -125,12 +131,12 @@ def test_the_command_writes_the_sheet(files, tmp_path, capsys):
 )
 def test_bad_input_is_exit_code_2(files, tmp_path, capsys, changes, message):
     options = {"--images": str(files[1]), "--output": str(tmp_path / "sheet.png")} | changes
-    assert browse.main([str(files[0]), *(f"{key}={value}" for key, value in options.items())]) == 2
+    assert main([str(files[0]), *(f"{key}={value}" for key, value in options.items())]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("ytvis.browse: error: ") and message in error and error.count("\n") == 1
+    assert error.startswith("ytvis browse: error: ") and message in error and error.count("\n") == 1
 
 
 def test_a_frame_that_is_missing_is_named(files, tmp_path, capsys):
     (files[1] / "a" / "2.png").unlink()
-    assert browse.main([str(files[0]), "--images", str(files[1]), "--output", str(tmp_path / "sheet.png")]) == 2
+    assert main([str(files[0]), "--images", str(files[1]), "--output", str(tmp_path / "sheet.png")]) == 2
     assert "a/2.png: no such frame" in capsys.readouterr().err

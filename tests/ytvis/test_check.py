@@ -10,11 +10,17 @@ from pycocotools import mask as coco_mask
 
 from tests.docs.pages import blocks
 from ytvis import check
+from ytvis.__main__ import main as ytvis_main
 from ytvis.check import class_names, examine_annotations, natural_key
 from ytvis.diagnostics import Rule
 from ytvis.files import InputError
 
 IMAGE_RULES = {"NO_IMAGE", "UNREADABLE_IMAGE", "IMAGE_SIZE"}
+
+
+def main(arguments):
+    """The exit code of `ytvis check` with these arguments."""
+    return ytvis_main(["check", *arguments])
 
 
 def rle(top, left, height, width, hw=(4, 6)):
@@ -238,21 +244,21 @@ def test_a_coco_file_is_checked_as_videos_of_one_frame(tmp_path):
 )
 def test_what_cannot_be_checked_at_all_is_exit_code_2(tmp_path, capsys, value, message):
     path = write(tmp_path, value)
-    assert check.main([str(path)]) == 2
+    assert main([str(path)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"ytvis.check: error: {path}: ") and message in error and error.count("\n") == 1
+    assert error.startswith(f"ytvis check: error: {path}: ") and message in error and error.count("\n") == 1
 
 
 def test_the_command_prints_findings_and_sums_and_exits_with_1(tmp_path, capsys):
     root = write_images(tmp_path)
-    assert check.main([str(write(tmp_path, content())), "--images", str(root)]) == 0
+    assert main([str(write(tmp_path, content())), "--images", str(root)]) == 0
     assert capsys.readouterr().out.startswith("nothing is wrong\n2 videos, 4 frames")
     (root / "b/0.png").write_bytes(b"")
     path = write(tmp_path, content())
-    assert check.main([str(path), "--images", str(root), "--no_images"]) == 0
-    assert check.main([str(path), "--images", str(root)]) == 1
+    assert main([str(path), "--images", str(root), "--no_images"]) == 0
+    assert main([str(path), "--images", str(root)]) == 1
     assert "fault: video 2, b/0.png: an image cannot be decoded" in capsys.readouterr().out
-    assert check.main([str(path), "--images", str(tmp_path / "gone")]) == 2
+    assert main([str(path), "--images", str(tmp_path / "gone")]) == 2
 
 
 def test_the_format_as_its_page_shows_it_is_faultless(tmp_path):

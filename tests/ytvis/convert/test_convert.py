@@ -10,15 +10,21 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from ytvis.__main__ import main as ytvis_main
 from ytvis.annotations import segmentation_to_rle
 from ytvis.check import examine_annotations
-from ytvis.convert.__main__ import FORMATS, convert, main
+from ytvis.convert.command import FORMATS, convert
 from ytvis.convert.davis import palette
 from ytvis.convert.mots import frame_numbers
 
 HW = (6, 8)
 FRAMES = ("b/9.jpg", "b/10.jpg", "b/11.png", "deep/c/0.jpg")
 TRIANGLE = [[0.0, 0.0, 4.0, 0.0, 4.0, 4.0]]
+
+
+def main(arguments):
+    """The exit code of `ytvis convert` with these arguments."""
+    return ytvis_main(["convert", *arguments])
 
 
 def mask_of(top, left, height, width, hw=HW):
@@ -343,7 +349,7 @@ def assert_refused(tmp_path, capsys, line, path, message):
     line = [*map(str, line)]
     assert main([*line[:2], str(tmp_path / "out.json"), *line[2:]]) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"ytvis.convert: error: {path}") and message in error and error.count("\n") == 1
+    assert error.startswith(f"ytvis convert: error: {path}") and message in error and error.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
 
 
@@ -664,7 +670,7 @@ def test_a_target_that_cannot_be_written_is_bad_input(tmp_path, capsys, target):
     (tmp_path / "file.txt").touch()
     assert main(["ytvis", str(ann_file(tmp_path, content())), str(tmp_path / target)]) == 2
     (error,) = capsys.readouterr().err.splitlines()
-    assert error.startswith(f"ytvis.convert: error: {tmp_path / target.split('/')[0]}: cannot be")
+    assert error.startswith(f"ytvis convert: error: {tmp_path / target.split('/')[0]}: cannot be")
 
 
 @pytest.mark.parametrize("format", ["labelme", "davis", "mots"])

@@ -20,8 +20,9 @@ from tests.ytvis.convert.test_convert import (
     write_image,
     write_json,
 )
+from ytvis.__main__ import main as ytvis_main
 from ytvis.annotations import segmentation_to_rle
-from ytvis.convert.__main__ import convert, main
+from ytvis.convert.command import convert
 from ytvis.results import decode_mask
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -30,6 +31,11 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 </labels><original_size><width>8</width><height>6</height></original_size></task></meta>
 {}
 </annotations>"""
+
+
+def main(arguments):
+    """The exit code of `ytvis convert` with these arguments."""
+    return ytvis_main(["convert", *arguments])
 
 
 @pytest.fixture

@@ -10,10 +10,15 @@ from urllib.request import urlopen
 import pytest
 
 from tests.ytvis.viewer.small_set import LENGTH
-from ytvis.viewer.__main__ import main
+from ytvis.__main__ import main as ytvis_main
 from ytvis.viewer.server import PAGE_TYPES
 
 ROOT = Path(__file__).parents[3]
+
+
+def main(arguments):
+    """The exit code of `ytvis view` with these arguments."""
+    return ytvis_main(["view", *arguments])
 
 
 def command(small_set, *more):
@@ -66,11 +71,11 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(small_set, tmp_path, caps
     results, *options = [str(paths["results"]), f"--images={paths['images']}", f"--ann_file={paths['ann_file']}"]
     assert main([results, *options]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("viewer: error: ") and str(tmp_path / "none") in error and error.count("\n") == 1
+    assert error.startswith("ytvis view: error: ") and str(tmp_path / "none") in error and error.count("\n") == 1
 
 
 def test_the_command_serves_until_it_is_interrupted(small_set):
-    arguments = [sys.executable, "-m", "ytvis.viewer", *command(small_set, "--no_browser", "--port=0")]
+    arguments = [sys.executable, "-m", "ytvis", "view", *command(small_set, "--no_browser", "--port=0")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     # Where the tests run in a shell's background, Ctrl+C is ignored, and what they start would ignore it too.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)

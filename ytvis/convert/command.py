@@ -1,22 +1,20 @@
 """Converts annotations of other tools to the YouTube-VIS format, and back.
 
-    python -m ytvis.convert labelme recordings ann.json               # a folder a video, a JSON file a frame
-    python -m ytvis.convert coco tracked.json ann.json                # images and annotations with a track_id
-    python -m ytvis.convert davis Annotations/480p ann.json --images JPEGImages/480p
-    python -m ytvis.convert mots instances_txt ann.json --images training/image_02
-    python -m ytvis.convert cvat task.xml ann.json --images frames    # "CVAT for video 1.1"
-    python -m ytvis.convert datumaro folder ann.json --images frames      # what Datumaro reads (an extra)
-    python -m ytvis.convert ytvis ann.json labelled --to labelme --images frames
+    python -m ytvis convert labelme recordings ann.json               # a folder a video, a JSON file a frame
+    python -m ytvis convert coco tracked.json ann.json                # images and annotations with a track_id
+    python -m ytvis convert davis Annotations/480p ann.json --images JPEGImages/480p
+    python -m ytvis convert mots instances_txt ann.json --images training/image_02
+    python -m ytvis convert cvat task.xml ann.json --images frames    # "CVAT for video 1.1"
+    python -m ytvis convert datumaro folder ann.json --images frames      # what Datumaro reads (an extra)
+    python -m ytvis convert ytvis ann.json labelled --to labelme --images frames
 
 The first word says what the source is, --to what is written; file names are relative to --images. docs/your-data.md
 tells what the formats hold. Exit codes: 0 done, 2 bad input, in one line that names the file.
 """
 
 import argparse
-import logging
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots
@@ -79,11 +77,8 @@ def summary(annotations: Annotations) -> str:
     return f"{len(annotations.videos)} videos, {frames} frames, {tracks} tracks; classes: {names}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ytvis.convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the command's arguments."""
     parser.add_argument("format", choices=FORMATS, help="what the source is")
     parser.add_argument("source", help="file or folder to read")
     parser.add_argument("target", help="file to write (ytvis, coco), or new folder (labelme, davis, mots)")
@@ -96,24 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="davis: JSON with the category of each object; mots: text with the name of a class a line",
     )
     parser.add_argument("--kind", help="datumaro: which of its formats it is, e.g. mots (default: as it recognises)")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        annotations = convert(
-            options.format,
-            options.source,
-            options.target,
-            options.to,
-            images=options.images,
-            categories=options.categories,
-            kind=options.kind,
-        )
-    except InputError as error:
-        print(f"ytvis.convert: error: {error}", file=sys.stderr)
-        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """Converts what the options say; returns the exit code."""
+    annotations = convert(
+        options.format,
+        options.source,
+        options.target,
+        options.to,
+        images=options.images,
+        categories=options.categories,
+        kind=options.kind,
+    )
     print(f"{options.target}: {summary(annotations)}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

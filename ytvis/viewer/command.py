@@ -1,8 +1,8 @@
 """Show results beside the video, in a web page on this machine or as files.
 
-    python -m ytvis.viewer weights/results.json --images data/ShapesVIS/valid/JPEGImages \\
+    python -m ytvis view weights/results.json --images data/ShapesVIS/valid/JPEGImages \\
         --ann_file data/ShapesVIS/annotations/valid.json
-    python -m ytvis.viewer ours.json --compare theirs.json --images frames --ann_file valid.json --export page/
+    python -m ytvis view ours.json --compare theirs.json --images frames --ann_file valid.json --export page/
 
 results.json names no pictures: --ann_file does, a YouTube-VIS file of the same data set, with or without annotations;
 with them the truth is shown too, and where the results are wrong. Without --ann_file the results may be of one video
@@ -13,12 +13,8 @@ ssh -L 8765:127.0.0.1:8765 HOST, then http://127.0.0.1:8765/ there.
 """
 
 import argparse
-import sys
 import webbrowser
-from collections.abc import Sequence
 
-from utils.logging import setup_logging
-from ytvis.files import InputError
 from ytvis.viewer.content import Content
 from ytvis.viewer.export import export_page
 from ytvis.viewer.server import ViewerServer
@@ -26,11 +22,8 @@ from ytvis.viewer.server import ViewerServer
 DEFAULT_PORT = 8765
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ytvis.viewer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the command's arguments."""
     parser.add_argument("results", metavar="results.json", help="what eval.py wrote, or another tool, in that format")
     parser.add_argument(
         "--images", required=True, metavar="DIR", help="folder of frames, to which the names in --ann_file are relative"
@@ -42,31 +35,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "--port", type=int, default=DEFAULT_PORT, metavar="N", help="port of the server, 0: any (default: %(default)s)"
     )
     parser.add_argument("--no_browser", action="store_true", help="do not open the page in a browser")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    options = parse_arguments(arguments)
-    setup_logging()
-    try:
-        run(options)
-    except InputError as error:
-        print(f"viewer: error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def run(options: argparse.Namespace) -> None:
-    """What the command line asks for.
-
-    Raises:
-        InputError: something given cannot be used.
-    """
+def run(options: argparse.Namespace) -> int:
+    """Serves or writes the page; returns the exit code."""
     content = Content(options.results, options.images, options.ann_file, options.compare)
     if options.export is not None:
         print(export_page(content, options.export))
-        return
+        return 0
     with ViewerServer(content, options.port) as server:
         print(f"{server.url} (Ctrl+C stops)", flush=True)
         if not options.no_browser:
@@ -74,8 +50,5 @@ def run(options: argparse.Namespace) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            return
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            return 0
+    return 0

@@ -1,0 +1,73 @@
+"""Check, convert, score, compare and look at files in the YouTube-VIS format.
+
+    python -m ytvis check annotations.json --images frames
+    python -m ytvis check results.json --ann_file annotations.json
+    python -m ytvis COMMAND --help
+
+Exit codes: 0 done, 1 `check` found faults, 2 bad input, in one line that names the file, 130 interrupted.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from ytvis.files import InputError
+
+# {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
+# module of the command that is given is imported.
+COMMANDS = {
+    "check": ("ytvis.check", "check an annotation file or a results file"),
+    "convert": ("ytvis.convert.command", "convert annotations of other tools to the YouTube-VIS format, and back"),
+    "browse": ("ytvis.browse", "draw a contact sheet of a data set"),
+    "view": ("ytvis.viewer.command", "show results beside the video, in a web page"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line, `arguments` by default those of the process; returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] not in COMMANDS:
+        # The one word is parsed alone, so that no command's module is imported for --help or for a typing error.
+        _top_parser().parse_args(arguments[:1])
+        _top_parser().error("say what to do")
+    name, rest = arguments[0], arguments[1:]
+    module = importlib.import_module(COMMANDS[name][0])
+    parser = argparse.ArgumentParser(
+        prog=f"ytvis {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    module.add_arguments(parser)
+    options = parser.parse_args(rest)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        code = module.run(options)
+        sys.stdout.flush()
+    except InputError as error:
+        print(f"ytvis {name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"ytvis {name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    """The parser of the first word."""
+    commands = "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="ytvis",
+        description=f"{__doc__}\nCommands:\n{commands}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="ytvis COMMAND …",
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
