@@ -433,7 +433,7 @@ def attributes_read():
     A method that is called is none of them: `tensor.mean()` does not read the key `mean`.
     """
     paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
-    paths += [path for folder in ("layers", "data", "utils") for path in (ROOT / folder).rglob("*.py")]
+    paths += [path for folder in ("layers", "data", "utils", "inference") for path in (ROOT / folder).rglob("*.py")]
     names = set()
     for path in paths:
         if path == ROOT / "data" / "config.py":

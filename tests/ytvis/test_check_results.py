@@ -234,5 +234,5 @@ def test_files_that_are_not_there_or_are_faulty_themselves_raise(tmp_path):
     with pytest.raises(InputError, match=r"gone\.json"):
         examine_results(tmp_path / "gone.json", tmp_path / "results.json")
     (tmp_path / "bad.json").write_text(json.dumps({**ANNOTATIONS, "videos": [{"id": 1}]}))
-    with pytest.raises(InputError, match=r"bad\.json: video 1: .*data\.check"):
+    with pytest.raises(InputError, match=r"bad\.json: video 1: .*ytvis check"):
         examine_results(tmp_path / "bad.json", tmp_path / "results.json")
