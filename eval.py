@@ -57,24 +57,21 @@ from utils.distributed import World, launch
 from utils.logging import EvalProgress, setup_logging
 from utils.precision import PRECISIONS
 from utils.structures import FrameResult
-from ytvis.annotations import Video, read_annotations
+from ytvis.annotations import Video
 from ytvis.check_results import examine_results
 from ytvis.diagnostics import exit_code, format_findings
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError, make_folder
-from ytvis.report import write_report
 from ytvis.results import ResultsJournal, VideoResult
-from ytvis.score.ap import evaluate_results, format_table
-from ytvis.score.bootstrap import compare_results, describe_difference
-from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
-from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
-from ytvis.splits import SPLITS, read_video_ids, subset_annotations, videos_of_split, write_video_ids
+from ytvis.score.command import ReportPlace, Scoring, print_scores, score_files
+from ytvis.score.tracking import SCORE_THRESHOLD
+from ytvis.score.ytvos import YTVOS, load_pair
+from ytvis.splits import SPLITS, VideoChoice, write_video_ids
 
 logger = logging.getLogger("eval")
 
 RANDOM_WEIGHTS = "random"
 DISPLAY_FRAME_RATE = 6  # YouTube-VIS annotates every fifth frame of videos at 30 frames per second
-COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of two results
 DATA_SET_OPTIONS = (  # that say nothing about a person's own video
     *("split", "video_ids", "write_video_ids", "ann_file", "image_root", "max_videos", "skip_bad_frames"),
     *("mask_det_file", "resume", "display", "display_png", "only_calc_metrics", "report", "compare", "check"),
@@ -315,65 +312,29 @@ def refuse_unread(options: argparse.Namespace) -> None:
         raise InputError("--show_frame needs --show")
 
 
-def choose_videos(options: argparse.Namespace, video_ids: Sequence[int]) -> Sequence[int]:
-    """Those of `video_ids`, all of --ann_file, that --split, --video_ids and --max_videos leave; written if asked."""
-    chosen = videos_of_split(options.split, video_ids)
-    if options.video_ids:
-        chosen = read_video_ids(options.video_ids, chosen)
-    chosen = chosen[: options.max_videos]
-    if options.write_video_ids:
-        write_video_ids(options.write_video_ids, chosen)
-    return chosen
+def video_choice(options: argparse.Namespace) -> VideoChoice:
+    """Which videos of --ann_file are scored or examined."""
+    return VideoChoice(options.split, options.video_ids, options.max_videos, options.write_video_ids)
 
 
-def restrict(tracks: YTVOS, video_ids: Sequence[int]) -> YTVOS:
-    """The same of these videos alone."""
-    if len(video_ids) == len(tracks.vids):
-        return tracks
-    return YTVOS(subset_annotations(tracks.dataset, video_ids), tracks.source)
+def report_place(options: argparse.Namespace, image_root: str | os.PathLike | None) -> ReportPlace | None:
+    """Where the report goes, if one is asked for."""
+    return ReportPlace(options.report, image_root) if options.report else None
 
 
 def score(options: argparse.Namespace) -> int:
     """Prints the scores of the results file, and by how much they differ from those of another."""
-    # Results may be of all videos of the annotation file where only some of them are scored.
-    whole = YTVOS(read_annotations(options.ann_file, compact_masks()), options.ann_file)
-    video_ids = choose_videos(options, list(whole.vids))
-    truth, results = (restrict(tracks, video_ids) for tracks in load_pair(whole, options.mask_det_file))
-    print_scores(truth, results, options, options.image_root)
-    if options.compare:
-        print(f"\n{options.mask_det_file} against {options.compare}:")
-        others = restrict(load_pair(whole, options.compare)[1], video_ids)
-        differences = compare_results(truth, others, results, options.track_score_threshold)
-        for name in COMPARED:
-            print(describe_difference(name, differences[name], len(truth.vids)))
+    report = report_place(options, options.image_root)
+    scoring = Scoring(options.track_score_threshold)
+    score_files(options.ann_file, options.mask_det_file, scoring, video_choice(options), report, options.compare)
     return 0
 
 
 def examine(options: argparse.Namespace) -> int:
     """Prints what is wrong with the results file; 1 if a server would refuse it."""
-    findings = examine_results(options.ann_file, options.mask_det_file, partial(choose_videos, options))
+    findings = examine_results(options.ann_file, options.mask_det_file, video_choice(options).of)
     print(format_findings(findings))
     return exit_code(findings)
-
-
-def print_scores(
-    truth: YTVOS, results: YTVOS, options: argparse.Namespace, image_root: str | os.PathLike | None
-) -> None:
-    """Prints the tables of YouTube-VIS scores and of tracking, and writes the report that is asked for."""
-    threshold = options.track_score_threshold
-    print(format_table(evaluate_results(truth, results)))
-    tracking = evaluate_tracking(truth, results, threshold)
-    print(
-        f"tracks with a score of at least {threshold:g} (--track_score_threshold): "
-        + ", ".join(f"{name} {format_tracking(name, value)}" for name, value in tracking.overall().items())
-    )
-    if options.report:
-        print(f"report: {write_report(truth, results, options.report, image_root, score_threshold=threshold)}")
-
-
-def format_tracking(name: str, value: float) -> str:
-    """A rate in percent, a count as it is."""
-    return f"{value:.0f}" if name not in RATES else "-" if value == -1 else f"{100 * value:.1f}"
 
 
 def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
@@ -435,7 +396,8 @@ def evaluate(
     print(f"{num_frames} frames in {seconds:.1f} s on {describe_device(model.device)}{processes}")
     if any(dataset.annotations(video.video_id) for video in dataset.videos):
         truth = YTVOS(dataset.truth(), dataset.ann_file)
-        print_scores(*load_pair(truth, results_path), options, dataset.image_root)
+        report = report_place(options, dataset.image_root)
+        print_scores(*load_pair(truth, results_path), Scoring(options.track_score_threshold), report)
     if options.display:
         print(f"overlays: {display_folder(results_path)}/")
     if options.benchmark:

@@ -1,5 +1,6 @@
 """Check, convert, score, compare and look at files in the YouTube-VIS format.
 
+    python -m ytvis score annotations.json results.json
     python -m ytvis check annotations.json --images frames
     python -m ytvis check results.json --ann_file annotations.json
     python -m ytvis COMMAND --help
@@ -19,6 +20,8 @@ from ytvis.files import InputError
 # {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
 # module of the command that is given is imported.
 COMMANDS = {
+    "score": ("ytvis.score.command", "score a results file: AP, HOTA, IDF1, ID switches"),
+    "compare": ("ytvis.score.compare", "say whether one results file is better than another, or only by chance"),
     "check": ("ytvis.check", "check an annotation file or a results file"),
     "convert": ("ytvis.convert.command", "convert annotations of other tools to the YouTube-VIS format, and back"),
     "browse": ("ytvis.browse", "draw a contact sheet of a data set"),

@@ -4,9 +4,11 @@ The public valid sets come without labels. What can be scored by everyone is `va
 of the train split's annotation file, with `train_sub`, all before it, to train on.
 """
 
+import argparse
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,51 @@ def videos_of_split(split: str, video_ids: Sequence[int]) -> Sequence[int]:
     if split == "valid_sub":
         return video_ids[first_valid:]
     return video_ids[:first_valid] if split == "train_sub" else video_ids
+
+
+@dataclass(frozen=True)
+class VideoChoice:
+    """Which videos of an annotation file take part: those of `split`, of them those that the file `ids_file` lists, and
+    of these the first `most`. Their ids are written to the file `write_to`, if that is given."""
+
+    split: str = "valid"
+    ids_file: str | os.PathLike | None = None
+    most: int | None = None
+    write_to: str | os.PathLike | None = None
+
+    def of(self, video_ids: Sequence[int]) -> Sequence[int]:
+        """The chosen ones of `video_ids`, those of the whole file.
+
+        Raises:
+            InputError: a list of ids cannot be read or written, or names a video that the file does not have.
+        """
+        chosen = videos_of_split(self.split, video_ids)
+        if self.ids_file:
+            chosen = read_video_ids(self.ids_file, chosen)
+        chosen = chosen[: self.most]
+        if self.write_to:
+            write_video_ids(self.write_to, chosen)
+        return chosen
+
+
+def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the options that make a `VideoChoice`."""
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="valid",
+        help="train_sub, valid_sub: only the first nine tenths, or the last tenth, of the file's videos; "
+        "anything else: all (default: valid)",
+    )
+    parser.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one a line")
+    parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos, to be cited")
+    parser.add_argument("--max_videos", type=_positive, metavar="N", help="only the first N videos")
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
 
 
 def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dict[str, Any]:

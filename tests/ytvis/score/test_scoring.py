@@ -10,6 +10,7 @@ import pytest
 
 import eval as command
 from tests.ytvis.report.conftest import write_set
+from ytvis.score.command import COMPARED
 from ytvis.score.tracking import evaluate_tracking
 
 ROOT = Path(__file__).parents[3]
@@ -104,7 +105,7 @@ def test_a_file_is_no_better_than_itself(many, capsys):
     assert command.main(arguments("--only_calc_metrics", *many, f"--compare={many[1]}")) == 0
     lines = capsys.readouterr().out.split(f"{many[1]} against {many[1]}:\n")[1].splitlines()
     names = [line.split()[0] for line in lines]
-    assert names == list(command.COMPARED)
+    assert names == list(COMPARED)
     assert all("+0.0 (95 % interval +0.0 to +0.0): noise, on these 20 videos" in line for line in lines)
 
 

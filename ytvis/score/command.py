@@ -1,0 +1,136 @@
+"""Scores a results file: YouTube-VIS AP and AR, and HOTA, IDF1 and ID switches on masks.
+
+    python -m ytvis score annotations/valid.json results.json
+    python -m ytvis score annotations/valid.json results.json --report OUT --images valid/JPEGImages
+    python -m ytvis score annotations/valid.json new.json --compare old.json
+
+docs/evaluate.md says what the numbers mean. The results may be of more videos than are scored.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ytvis.annotations import read_annotations
+from ytvis.files import InputError
+from ytvis.score.ap import evaluate_results, format_table
+from ytvis.score.bootstrap import compare_results, describe_difference
+from ytvis.score.selection import restrict
+from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
+from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
+from ytvis.splits import VideoChoice, add_choice_arguments
+
+COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of two results files
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How results are scored: HOTA, IDF1 and switches are of the tracks with at least `track_score_threshold`."""
+
+    track_score_threshold: float = SCORE_THRESHOLD
+
+
+@dataclass(frozen=True)
+class ReportPlace:
+    """The folder that a report is written to, and that of the frames, for its pictures."""
+
+    folder: str | os.PathLike
+    images: str | os.PathLike | None = None
+
+
+def score_files(
+    ann_file: str | os.PathLike,
+    results_file: str | os.PathLike,
+    scoring: Scoring,
+    videos: VideoChoice,
+    report: ReportPlace | None = None,
+    compare: str | os.PathLike | None = None,
+) -> None:
+    """Prints the scores of a results file, and by how much it is better than another, `compare`, if that is given.
+
+    Raises:
+        InputError: a file is missing or malformed, or there is nothing to compare with.
+    """
+    truth, results, *others = read_files(ann_file, [results_file, *([compare] if compare else [])], videos)
+    print_scores(truth, results, scoring, report)
+    for other in others:
+        print()
+        print_differences(truth, results, other, scoring)
+
+
+def read_files(
+    ann_file: str | os.PathLike, results_files: Sequence[str | os.PathLike], videos: VideoChoice
+) -> list[YTVOS]:
+    """The truth and each of the results, of the chosen videos alone; the files may hold others."""
+    whole = YTVOS(read_annotations(ann_file, compact_masks()), ann_file)
+    video_ids = videos.of(list(whole.vids))
+    return [restrict(tracks, video_ids) for tracks in (whole, *(load_pair(whole, path)[1] for path in results_files))]
+
+
+def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportPlace | None = None) -> None:
+    """Prints the table of AP and AR and a line of tracking metrics; writes the report if a place is given."""
+    threshold = scoring.track_score_threshold
+    print(format_table(evaluate_results(truth, results)))
+    tracking = evaluate_tracking(truth, results, threshold).overall()
+    numbers = ", ".join(f"{name} {_tracking_text(name, value)}" for name, value in tracking.items())
+    print(f"tracks with a score of at least {threshold:g} (--track_score_threshold): {numbers}")
+    if report:
+        from ytvis.report import write_report  # it needs matplotlib and OpenCV, which take a second to import
+
+        print(f"report: {write_report(truth, results, report.folder, report.images, score_threshold=threshold)}")
+
+
+def print_differences(truth: YTVOS, results: YTVOS, others: YTVOS, scoring: Scoring) -> None:
+    """Prints by how much `results` are better than `others`, a line for each of `COMPARED`."""
+    differences = compare_results(truth, others, results, scoring.track_score_threshold)
+    print(f"{results.source} against {others.source}:")
+    for name in COMPARED:
+        print(describe_difference(name, differences[name], len(truth.vids)))
+
+
+def _tracking_text(name: str, value: float) -> str:
+    """A rate in percent, "-" without any object; a count as it is."""
+    return f"{value:.0f}" if name not in RATES else "-" if value == -1 else f"{100 * value:.1f}"
+
+
+def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the options of `Scoring` and `VideoChoice`."""
+    parser.add_argument(
+        "--track_score_threshold",
+        type=float,
+        default=SCORE_THRESHOLD,
+        metavar="SCORE",
+        help="HOTA, IDF1, switches are of the tracks with at least this score; 0: of all (default: %(default)s)",
+    )
+    add_choice_arguments(parser)
+
+
+def scoring_of(options: argparse.Namespace) -> tuple[Scoring, VideoChoice]:
+    """What the options of `add_scoring_arguments` ask for."""
+    videos = VideoChoice(options.split, options.video_ids, options.max_videos, options.write_video_ids)
+    return Scoring(options.track_score_threshold), videos
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the command's arguments."""
+    parser.add_argument("ann_file", metavar="GT.json", help="annotation file with the true tracks")
+    parser.add_argument("results", metavar="RESULTS.json", help="results file to score")
+    parser.add_argument(
+        "--report", metavar="DIR", help="write report.html, metrics.json and metrics.md there, with 95 %% intervals"
+    )
+    parser.add_argument("--images", metavar="DIR", help="with --report: folder of the frames, for its pictures")
+    parser.add_argument(
+        "--compare", metavar="OTHER.json", help="by how much RESULTS.json is better than this, with 95 %% intervals"
+    )
+    add_scoring_arguments(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prints what the options ask for; returns the exit code."""
+    if options.images and not options.report:
+        raise InputError("--images is for the pictures of a report: add --report=DIR, or leave --images out")
+    scoring, videos = scoring_of(options)
+    report = ReportPlace(options.report, options.images) if options.report else None
+    score_files(options.ann_file, options.results, scoring, videos, report, options.compare)
+    return 0
