@@ -48,9 +48,9 @@ from utils.logging import setup_logging
 from utils.precision import PRECISIONS, autocast, check_precision
 from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
-from utils.structures import ClipBatch, CropBatch, FrameObjects, FrameResult
+from utils.structures import ClipBatch, CropBatch, FrameResult
 from utils.training_log import TrainingLog
-from ytvis.drawing import truth_beside_prediction
+from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.splits import write_video_ids
@@ -471,13 +471,11 @@ class Trainer:
             meta = result.meta
             if result.error is None and middles.get(meta.video_id) == meta.frame_index:
                 shown = self.validation.frame_annotations(meta.video_id, meta.frame_index, skip_unusable=True)
-                truth = FrameObjects(
-                    boxes_px=shown.boxes_px.round().long(),
-                    scores=torch.ones(len(shown)),
-                    labels=shown.labels,
-                    track_ids=shown.instance_ids,
-                    masks=shown.masks,
-                    shifted=torch.zeros(len(shown), dtype=torch.bool),
+                truth = PixelObjects(
+                    boxes_px=shown.boxes_px.round().long().numpy(),
+                    labels=shown.labels.numpy(),
+                    track_ids=shown.instance_ids.numpy(),
+                    masks=shown.masks.numpy(),
                 )
                 names = self.model.config.dataset.class_names
                 picture = truth_beside_prediction(result.frame, truth, result.objects, names)

@@ -1,4 +1,4 @@
-"""Drawing what was found in a frame, or is true of it: tinted masks, outlines, boxes and labels, a colour per track."""
+"""Draws the objects of a frame, found or true: tinted masks, outlines, boxes and labels, one colour per track."""
 
 import math
 import time
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
-from utils.structures import FrameObjects
 
 Colour = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
@@ -24,8 +22,27 @@ _FIRST_HUE = 0.65
 _MASK_OPACITY = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_CAP_HEIGHT = 21  # pixels of a capital letter at scale 1
-_SMALLEST_CAP_HEIGHT = 8  # pixels; under it digits run together
+_SMALLEST_CAP_HEIGHT = 8  # pixels; digits of smaller letters run together
 _GAP = 8  # pixels between two pictures
+
+
+@dataclass(frozen=True)
+class PixelObjects:
+    """N objects of one frame in its pixels, as drawing takes them.
+
+    `boxes_px` [N,4] integers x1 y1 x2 y2, `labels` [N] 1…C, `track_ids` [N], `masks` [N,h,w] bool; `scores` [N] in
+    0…1, or None where there are none, as for the truth. Anything with these attributes, as arrays or as tensors on
+    the CPU, can be drawn in its place, such as `utils.structures.FrameObjects`.
+    """
+
+    boxes_px: np.ndarray
+    labels: np.ndarray
+    track_ids: np.ndarray
+    masks: np.ndarray
+    scores: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.boxes_px)
 
 
 def track_colour(track_id: int) -> Colour:
@@ -38,14 +55,15 @@ def track_colour(track_id: int) -> Colour:
 
 
 class Trails:
-    """Where the box centres of tracks were in the last `length` frames given to `add`."""
+    """The box centres of tracks in the last `length` frames given to `add`."""
 
     def __init__(self, length: int = 30):
         self._frames: deque[dict[int, tuple[int, int]]] = deque(maxlen=length)
 
-    def add(self, objects: FrameObjects) -> None:
-        """Takes the objects of the next frame."""
-        centres = (objects.boxes_px[:, :2] + objects.boxes_px[:, 2:]) // 2
+    def add(self, objects: PixelObjects) -> None:
+        """Adds the objects of the next frame."""
+        corners = np.asarray(objects.boxes_px)
+        centres = (corners[:, :2] + corners[:, 2:]) // 2
         self._frames.append(dict(zip(objects.track_ids.tolist(), map(tuple, centres.tolist()), strict=True)))
 
     def of(self, track_id: int) -> list[tuple[int, int]]:
@@ -69,9 +87,9 @@ class FrameRate:
 
 @dataclass(frozen=True)
 class Overlay:
-    """How the frames of a stream are drawn: the switches of `draw_objects`, and what goes from frame to frame.
+    """How the frames of a stream are drawn: the switches of `draw_objects`, and the state kept between frames.
 
-    With `trails` the way of each object is drawn, with `frame_rate` the frames per second stand in the corner.
+    `trails` adds the path of each object, `frame_rate` the frames per second in the corner.
     """
 
     masks: bool = True
@@ -81,7 +99,7 @@ class Overlay:
     trails: Trails | None = None
     frame_rate: FrameRate | None = None
 
-    def draw(self, frame: np.ndarray, objects: FrameObjects, class_names: Sequence[str]) -> np.ndarray:
+    def draw(self, frame: np.ndarray, objects: PixelObjects, class_names: Sequence[str]) -> np.ndarray:
         """A copy of the next `frame`, drawn as `draw_objects` does."""
         if self.trails is not None:
             self.trails.add(objects)
@@ -101,7 +119,7 @@ class Overlay:
 
 def draw_objects(
     frame: np.ndarray,
-    objects: FrameObjects,
+    objects: PixelObjects,
     class_names: Sequence[str],
     *,
     masks: bool = True,
@@ -110,23 +128,27 @@ def draw_objects(
     scores: bool = True,
     trails: Trails | None = None,
     caption: str = "",
+    letter_height: float | None = None,
 ) -> np.ndarray:
     """A copy of `frame` with every object's mask, outline, box and label "name #id score" on it.
 
     `frame` is uint8 RGB [h,w,3]; `objects` has masks of that size, boxes may reach beyond it; `class_names[0]` is the
     name of label 1. Small objects are drawn over large ones, labels over everything. Lines and letters grow with the
-    frame; where the frame is too narrow for a label, the score and then the name are left out. Without objects it is
-    a plain copy. Masks with their outlines, boxes, labels (`text`) and the `scores` in them can be left out; `trails`
-    adds the way each object came, `caption` a text in the lower left corner.
+    frame; where the frame is too narrow for a label, the score and then the name are left out. Without objects the
+    result is a plain copy. Masks with their outlines, boxes, labels (`text`) and the `scores` in them can be switched
+    off; `trails` adds the path of each object, `caption` a text in the lower left corner. `letter_height` is that of
+    a capital letter in pixels (default: a fiftieth of the shorter side, at least 8).
     """
     picture = np.array(frame, order="C")
-    mask_pixels = objects.masks.cpu().numpy()
-    corners = objects.boxes_px.cpu().tolist()
+    mask_pixels = np.asarray(objects.masks)
+    corners = objects.boxes_px.tolist()
     track_ids = objects.track_ids.tolist()
+    scores_shown = objects.scores.tolist() if scores and objects.scores is not None else [None] * len(objects)
     colours = [track_colour(track_id) for track_id in track_ids]
     large_first = sorted(range(len(objects)), key=lambda index: _area(corners[index]), reverse=True)
     short_side = min(frame.shape[:2])
     outline, thin = max(1, round(short_side / 360)), max(1, round(short_side / 720))
+    letter_height = letter_height or max(_SMALLEST_CAP_HEIGHT, short_side / 50)
 
     for index in large_first if masks else ():
         _draw_mask(picture, mask_pixels[index], colours[index], outline)
@@ -138,31 +160,36 @@ def draw_objects(
     taken: list[Rect] = []
     for index in large_first if text else ():
         name = class_names[int(objects.labels[index]) - 1]
-        texts = _label_texts(name, track_ids[index], float(objects.scores[index]) if scores else None)
-        taken.append(_draw_label(picture, texts, corners[index], colours[index], taken))
+        texts = _label_texts(name, track_ids[index], scores_shown[index])
+        taken.append(_draw_label(picture, texts, corners[index], colours[index], taken, letter_height))
     if caption:
         bottom = len(picture)
-        _draw_label(picture, [caption], [0, bottom, 0, bottom], (0, 0, 0), [])
+        _draw_label(picture, [caption], [0, bottom, 0, bottom], (0, 0, 0), [], letter_height)
     return picture
 
 
 def truth_beside_prediction(
-    frame: np.ndarray, truth: FrameObjects, found: FrameObjects, class_names: Sequence[str]
+    frame: np.ndarray,
+    truth: PixelObjects,
+    found: PixelObjects,
+    class_names: Sequence[str],
+    letter_height: float | None = None,
 ) -> np.ndarray:
     """Two pictures of `frame`, `truth` left and `found` right of a white gap: uint8 RGB [h,2w+8,3].
 
-    Each is drawn as `draw_objects` does, with a caption in the lower left corner, the truth without scores. `truth` has
-    the annotations' ids for track ids, so that a colour on one side says nothing of the other.
+    Each is drawn by `draw_objects`, with a caption in the lower left corner. A colour stands for the same object on
+    both sides only if the caller gives it the same track id in both.
     """
-    halves = []
-    for caption, objects in (("truth", truth), ("prediction", found)):
-        halves.append(draw_objects(frame, objects, class_names, caption=caption, scores=objects is found))
+    halves = [
+        draw_objects(frame, objects, class_names, caption=caption, letter_height=letter_height)
+        for caption, objects in (("truth", truth), ("prediction", found))
+    ]
     gap = np.full((frame.shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate((halves[0], gap, halves[1]), axis=1)
 
 
 def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: int) -> None:
-    """Tints the pixels of `mask` [h,w] bool and draws the border of every piece and hole of it."""
+    """Tints the pixels of `mask` [h,w] bool and draws the outline of each of its pieces and holes."""
     mask = mask.view(np.uint8)
     left, top, width, height = cv2.boundingRect(mask)
     if not width:
@@ -174,13 +201,13 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: Colour, outline: i
 
 
 def _tint_table(colour: Colour) -> np.ndarray:
-    """What becomes of each level of each channel under a mask: [256,1,3] uint8."""
+    """The tinted value of each level of each channel: [256,1,3] uint8."""
     levels = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 1, 3)
     return cv2.addWeighted(levels, 1 - _MASK_OPACITY, np.full_like(levels, colour), _MASK_OPACITY, 0)
 
 
 def _draw_trail(picture: np.ndarray, way: list[tuple[int, int]], colour: Colour, outline: int) -> None:
-    """Draws the points `way`, oldest first, as a line that grows wider, rimmed so that it shows on its own mask too."""
+    """Draws the points `way`, oldest first, as a widening line with a rim, so that it also shows on its own mask."""
     rim = _text_colour(colour)
     widths = [round(outline * (1 + 2 * step / max(1, len(way) - 1))) for step in range(1, len(way))]
     for extra, paint in ((2 * outline, rim), (0, colour)):
@@ -192,25 +219,26 @@ def _draw_trail(picture: np.ndarray, way: list[tuple[int, int]], colour: Colour,
 
 
 def _label_texts(name: str, track_id: int, score: float | None) -> list[str]:
-    """What a label may say, longest first; nothing of the score if it is None."""
+    """The texts of a label, longest first, without a score if it is None."""
     texts = [f"{name} #{track_id}", f"#{track_id}"]
     return texts if score is None else [f"{name} #{track_id} {score:.2f}", *texts]
 
 
-def _draw_label(picture: np.ndarray, texts: list[str], box: list[int], colour: Colour, taken: list[Rect]) -> Rect:
+def _draw_label(
+    picture: np.ndarray, texts: list[str], box: list[int], colour: Colour, taken: list[Rect], cap_height: float
+) -> Rect:
     """Draws the first of `texts` that is at most half as wide as the picture; returns the label's x1 y1 x2 y2.
 
     It stands on the box, or else inside or under it: the first place inside the picture that is not `taken`.
     """
     height, width = picture.shape[:2]
-    cap_height = max(_SMALLEST_CAP_HEIGHT, min(height, width) / 50)
     scale = cap_height / _FONT_CAP_HEIGHT
     stroke = max(1, round(cap_height / 9))
     for text in texts:
         (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, stroke)
         if text_width <= width / 2:
             break
-    # The letters g, j, p, q, y reach 0.4 capitals under the line.
+    # The letters g, j, p, q, y reach 0.4 capital heights below the line.
     pad = math.ceil(0.4 * cap_height)
     tag_width, tag_height = text_width + pad, round(cap_height) + 2 * pad
 

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -6,24 +7,23 @@ import pytest
 import torch
 
 from utils.structures import FrameObjects
-from ytvis.drawing import FrameRate, Overlay, Trails, draw_objects, track_colour, truth_beside_prediction
+from ytvis.drawing import FrameRate, Overlay, PixelObjects, Trails, draw_objects, track_colour, truth_beside_prediction
 
 CLASS_NAMES = ("circle", "giant_panda")
 
 
 def make_objects(size_hw, boxes_px, track_ids=None, label=1):
     """Objects whose masks fill their boxes."""
-    masks = torch.zeros(len(boxes_px), *size_hw, dtype=torch.bool)
+    masks = np.zeros((len(boxes_px), *size_hw), bool)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes_px, strict=True):
         mask[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] = True
     count = len(boxes_px)
-    return FrameObjects(
-        boxes_px=torch.tensor(boxes_px, dtype=torch.int64).reshape(-1, 4),
-        scores=torch.full((count,), 0.87),
-        labels=torch.full((count,), label),
-        track_ids=torch.tensor(range(count) if track_ids is None else track_ids, dtype=torch.int64),
+    return PixelObjects(
+        boxes_px=np.array(boxes_px, np.int64).reshape(-1, 4),
+        labels=np.full(count, label),
+        track_ids=np.array(range(count) if track_ids is None else track_ids, np.int64),
         masks=masks,
-        shifted=torch.zeros(count, dtype=torch.bool),
+        scores=np.full(count, 0.87, np.float32),
     )
 
 
@@ -164,6 +164,26 @@ def test_a_label_without_the_score_is_shorter():
     assert widths[0] > widths[1] + 15 > 30
 
 
+def test_tensors_are_drawn_as_arrays_are():
+    objects = make_objects((180, 320), [[100, 60, 180, 140], [10, 20, 40, 50]], [4, 2])
+    tensors = FrameObjects(
+        **{name: torch.from_numpy(value) for name, value in vars(objects).items()},
+        shifted=torch.zeros(2, dtype=torch.bool),
+    )
+    pictures = [Overlay(trails=Trails()).draw(grey(180, 320), each, CLASS_NAMES) for each in (objects, tensors)]
+    assert np.array_equal(*pictures)
+
+
+def test_letters_are_as_high_as_asked_for():
+    frame, objects = grey(180, 320), make_objects((180, 320), [[100, 80, 180, 140]])
+    parts = {"masks": False, "boxes": False}
+    rows = [
+        changed(frame, draw_objects(frame, objects, CLASS_NAMES, **parts, letter_height=height)).any(axis=1).sum()
+        for height in (None, 8, 16)
+    ]
+    assert rows == [16, 16, 30]  # twice 0.4 of the height, rounded up, is free above and below
+
+
 def test_trails_show_where_a_track_came_from():
     trails = Trails(length=3)
     for x in (0, 20, 40, 60):
@@ -221,7 +241,7 @@ def test_an_overlay_draws_trails_and_the_rate_from_frame_to_frame():
 
 def test_truth_is_left_and_prediction_right_of_a_white_gap():
     frame = grey(180, 320)
-    truth = make_objects((180, 320), [[100, 60, 180, 140]], [7])
+    truth = replace(make_objects((180, 320), [[100, 60, 180, 140]], [7]), scores=None)
     found = make_objects((180, 320), [[40, 30, 90, 90], [200, 60, 300, 140]])
     picture = truth_beside_prediction(frame, truth, found, CLASS_NAMES)
     assert picture.shape == (180, 648, 3) and picture.dtype == np.uint8

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from pycocotools import mask as rle_tools
 
-from utils.structures import FrameObjects
-from ytvis.drawing import truth_beside_prediction
+from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.report.material import Material
 from ytvis.report.videos import VideoDetail
 from ytvis.viewer.matching import Track
@@ -19,6 +17,7 @@ from ytvis.viewer.matching import Track
 logger = logging.getLogger(__name__)
 
 LONG_SIDE = 320  # pixels, of each half
+LETTER_HEIGHT = 13  # pixels; the page shows a picture at about 0.6 of its size
 JPEG_QUALITY = 82
 GREY = 128
 
@@ -35,8 +34,8 @@ def draw_pictures(material: Material, video: VideoDetail) -> list[str]:
             _objects(tracks, numbers, frame, category_ids, size_hw)
             for tracks, numbers in ((video.truths, video.truth_numbers), (video.tracks, video.track_numbers))
         )
-        picture = truth_beside_prediction(_read_frame(material, video.video_id, frame, size_hw), truth, found, names)
-        addresses.append(_as_address(picture))
+        pixels = _read_frame(material, video.video_id, frame, size_hw)
+        addresses.append(_as_address(truth_beside_prediction(pixels, truth, found, names, LETTER_HEIGHT)))
     return addresses
 
 
@@ -52,8 +51,11 @@ def _thumbnail_size(material: Material, video: VideoDetail) -> tuple[int, int]:
 
 def _objects(
     tracks: Sequence[Track], numbers: Sequence[int], frame: int, category_ids: list[int], size_hw: tuple[int, int]
-) -> FrameObjects:
-    """What the `tracks` show in a frame, at the size of the thumbnail; a mask that is too small for it is left out."""
+) -> PixelObjects:
+    """The `tracks` as they are in a frame, at the size of the thumbnail; a mask that is too small for it is left out.
+
+    Their scores are None if any is, as those of the truth are.
+    """
     height, width = size_hw
     rows = []
     for track, number in zip(tracks, numbers, strict=True):
@@ -62,17 +64,14 @@ def _objects(
         full = rle_tools.decode(track.masks[frame])
         mask = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
         if mask.any():
-            score = 1.0 if track.score is None else track.score
-            rows.append((mask, number, category_ids.index(track.category_id) + 1, score))
+            rows.append((mask, number, category_ids.index(track.category_id) + 1, track.score))
     masks, track_ids, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
-    boxes = [_box(mask) for mask in masks]
-    return FrameObjects(
-        boxes_px=torch.tensor(boxes, dtype=torch.int64).reshape(-1, 4),
-        scores=torch.tensor(scores, dtype=torch.float32),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        track_ids=torch.tensor(track_ids, dtype=torch.int64),
-        masks=torch.from_numpy(np.array(masks, bool).reshape(-1, height, width)),
-        shifted=torch.zeros(len(rows), dtype=torch.bool),
+    return PixelObjects(
+        boxes_px=np.array([_box(mask) for mask in masks], np.int64).reshape(-1, 4),
+        labels=np.array(labels, np.int64),
+        track_ids=np.array(track_ids, np.int64),
+        masks=np.array(masks, bool).reshape(-1, height, width),
+        scores=None if None in scores else np.array(scores, np.float32),
     )
 
 
