@@ -3,7 +3,7 @@
     python -m tools.fuzz --count 2000 --seed 1
     python -m tools.fuzz --kinds annotations,checkpoints --count 200 --keep fuzz_failures
 
-Each input is a valid one with damage that depends on the seed and the input's number alone (`tools.mutations`), and runs
+Each input is a valid one with damage that depends on the seed and the number alone (`tools.mutations`), and runs
 in a process of its own. It fails where the process prints a traceback, dies of a signal, takes longer than --seconds or
 takes more than --megabytes beyond what it started with, or where the exit code is 2 and the last line is no error.
 --keep stores the files of what failed. It needs an operating system that can fork.
@@ -42,7 +42,7 @@ from tools.mutations import mutate_bytes, mutate_json
 from utils import checkpoint as checkpoint_command
 from ytvis.__main__ import main as ytvis_command
 from ytvis.files import InputError
-from ytvis.masks import encode_masks
+from ytvis.results import encode_masks
 
 HEIGHT, WIDTH, LENGTH = 32, 48, 3
 CONFIG = "STMask_demo_config"
@@ -100,7 +100,7 @@ def write_seeds(folder: Path) -> None:
     masks = np.zeros((LENGTH, HEIGHT, WIDTH), bool)
     for frame in range(LENGTH):
         masks[frame, 4:20, 4 + frame : 24] = True
-    rles = encode_masks(masks)
+    rles = encode_masks(torch.from_numpy(masks))
     runs = {"size": [HEIGHT, WIDTH], "counts": [10, 20, HEIGHT * WIDTH - 30]}
     polygon = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0]]
     size = {"width": WIDTH, "height": HEIGHT}
