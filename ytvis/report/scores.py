@@ -45,7 +45,7 @@ def measure(material: Material, seed: int, score_threshold: float) -> dict[str, 
             for key, own in stats.items()
             if own["AP"] >= 0
         ],
-        "curves": curves(metrics, list(names)),
+        "curves": curves(metrics),
         "groups": score_groups(material),
         "confusion": [
             {"true": true, "predicted": predicted, "tracks": tracks}
@@ -71,14 +71,15 @@ def headline(
     return rows
 
 
-def curves(metrics: Metrics, category_ids: list[int]) -> list[dict[str, Any]]:
+def curves(metrics: Metrics) -> list[dict[str, Any]]:
     """Precision [R] at the protocol's recalls: over all categories, then of each with true objects.
 
     `mean` is over the IoU thresholds, `low` at 0.5 and `high` at 0.75; the mean of a `mean` curve is the AP.
     """
     thresholds = Params().iouThrs
     low, high = (int(np.flatnonzero(thresholds == iou)[0]) for iou in (0.5, 0.75))
-    precision = metrics.precision[..., 0, -1]  # [T,R,K] of all areas, at the largest limit
+    precision = metrics.curves.precision[..., 0, -1]  # [T,R,K] of all areas, at the largest limit
+    category_ids = metrics.curves.category_ids
     places = np.flatnonzero((precision >= 0).all(axis=(0, 1)))
     chosen = [(None, places), *((category_ids[place], [place]) for place in places)] if places.size else []
     return [

@@ -11,15 +11,16 @@ A area ranges, M limits on predictions.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from ytvis.files import InputError
-from ytvis.masks import Tubes, frame_overlaps
+from ytvis.masks import Tubes, compress_masks, frame_overlaps
+from ytvis.score.boundary import boundary_mask
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
 try:
@@ -29,6 +30,7 @@ except ImportError:  # not compiled
 
 logger = logging.getLogger(__name__)
 
+IOU_TYPES = ("segm", "boundary")
 POOLED = -1  # the one pseudo-category of an evaluation with useCats = 0
 CERTAIN_IOU = 1 - 1e-10  # the highest IoU that may be asked of a match, so that identical tracks match at 1.0
 EPS = np.spacing(1)  # part of the protocol: the precision of a single true positive is 1 / (1 + EPS)
@@ -66,8 +68,10 @@ STAT_NAMES = tuple(statistic.name for statistic in STATISTICS)
 class Params:
     """What is evaluated and how, under the official names; to be changed before `evaluate()`.
 
-    `areaRng` are ranges of a track's mean mask area in pixels, both ends included, named by `areaRngLbl`. `maxDets`
-    limit the predictions per video and category. `useCats` 0 pools all categories into one.
+    `iouType` is one of `IOU_TYPES`: "segm" compares masks; "boundary" too, and takes the smaller of the IoU of the
+    masks and that of their boundary regions (`boundary.py`), for crowds that of the masks. `areaRng` are ranges of a
+    track's mean mask area in pixels, both ends included, named by `areaRngLbl`. `maxDets` limit the predictions per
+    video and category. `useCats` 0 pools all categories into one.
     """
 
     iouType: str = "segm"
@@ -115,6 +119,12 @@ def tube_ious(predictions: Tubes, truths: Tubes) -> np.ndarray:
     """IoU of whole tracks, [D,G] float64: pixels in the intersection by pixels in the union, each over all frames."""
     intersection, union = (pixels.sum(axis=-1) for pixels in frame_overlaps(predictions, truths))
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+
+
+def boundary_ious(predictions: list[dict], truths: list[dict]) -> np.ndarray:
+    """IoU of the boundary regions of whole tracks, [D,G] float64, summed over the frames as `tube_ious` does."""
+    parts = (predictions, truths)
+    return tube_ious(*(Tubes.of([[boundary_mask(m) for m in track["segmentations"]] for track in p]) for p in parts))
 
 
 def match_tracks(ious: np.ndarray, is_crowd: np.ndarray, truth_ignored: np.ndarray, thresholds: np.ndarray):
@@ -174,6 +184,9 @@ def compare_tracks(
             if (sizes[sizes > 0] != sizes.max(initial=0)).any():
                 mixed_videos.append(video)
             own = slice(g, g + len(columns))
+            if params.iouType == "boundary":
+                both = np.minimum(ious[video], boundary_ious(rows, columns))
+                ious[video] = np.where(is_crowd[own], ious[video], both)
             choices = match_tracks(ious[video], is_crowd[own], truth_ignored[:, own], thresholds)
             matched[..., d : d + len(rows)] = np.where(choices >= 0, choices + g, -1)
         d, g = d + len(rows), g + len(columns)
@@ -247,6 +260,42 @@ def _curves(hits: np.ndarray, misses: np.ndarray, truths: np.ndarray, scores: np
     return np.take_along_axis(precision, places, axis=-1), last_recall, scores[places]
 
 
+@dataclass(frozen=True)
+class Curves:
+    """Precision and scores [T,R,K,A,M] and recall [T,K,A,M] of the categories `category_ids` [K], by rising id.
+
+    These are the categories with true tracks that count; all others have -1 everywhere.
+    """
+
+    category_ids: list[int]
+    precision: np.ndarray
+    recall: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def of(cls, categories: dict[int, CategoryMatches], params: Params) -> Self:
+        """The curves of those of the `categories` that have true tracks."""
+        used = [category for category in params.catIds if has_truths(categories.get(category))]
+        counts = [len(values) for values in (params.iouThrs, params.recThrs, used, params.areaRng, params.maxDets)]
+        arrays = [np.empty(shape) for shape in (counts, [counts[0], *counts[2:]], counts)]
+        for k, category in enumerate(used):
+            for array, values in zip(arrays, precision_recall(categories[category], params), strict=True):
+                array[..., k, :, :] = values
+        return cls(used, *arrays)
+
+    def spread(self, values: np.ndarray, category_ids: Sequence[int]) -> np.ndarray:
+        """`values` [...,K,A,M], one of the arrays, for all of `category_ids`: -1 for those that are not among K."""
+        spread = np.full((*values.shape[:-3], len(category_ids), *values.shape[-2:]), -1.0)
+        places = {category: place for place, category in enumerate(category_ids)}
+        spread[..., [places[category] for category in self.category_ids], :, :] = values
+        return spread
+
+
+def has_truths(matches: CategoryMatches | None) -> bool:
+    """Whether there is a true track that counts, in any area range."""
+    return matches is not None and not matches.truth_ignored.all()
+
+
 def _mean_of_valid(values: np.ndarray) -> float:
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
@@ -292,53 +341,63 @@ class YTVOSeval:
     """Evaluates predictions against annotations, with the official steps and names.
 
     Change `params` if need be, then call `evaluate()`, `accumulate()`, `summarize()`. `ious` maps (video, category) to
-    [D,G]. `eval` holds `precision` and `scores` [T,R,K,A,M], `recall` [T,K,A,M] and `counts`, [T,R,K,A,M] as numbers;
-    `stats` the twelve numbers of `STAT_NAMES`. Raises InputError for a kind of IoU other than "segm".
+    [D,G]; `categories` holds what was compared, of the categories with tracks. `stats` are the twelve numbers of
+    `STAT_NAMES`. The official dictionary `eval` is made when it is asked for, as it holds every category. Raises
+    InputError for a kind of IoU that is not one of `IOU_TYPES`.
     """
 
     def __init__(self, cocoGt: YTVOS, cocoDt: YTVOS, iouType: str = "segm"):
         self.cocoGt, self.cocoDt = cocoGt, cocoDt
         self.params = Params(iouType, sorted(cocoGt.getVidIds()), sorted(cocoGt.getCatIds()))
-        self.eval: dict[str, Any] = {}
         self.stats = np.zeros(0)
         self.categories: dict[int, CategoryMatches] = {}
+        self.curves: Curves | None = None
+        self._eval: dict[str, Any] = {}
         self._pooled_categories: list[int] = []
 
     def evaluate(self) -> None:
         """Compares and matches the tracks of every video and category."""
         p = self.params
-        if p.iouType != "segm":
-            raise InputError(f"YouTube-VIS evaluation compares masks ('segm'); {p.iouType!r} is not supported")
+        if p.iouType not in IOU_TYPES:
+            raise InputError(
+                f"YouTube-VIS evaluation compares masks ('segm') or also their boundaries ('boundary'); "
+                f"{p.iouType!r} is not supported"
+            )
         if list(p.catIds) == [POOLED] and self._pooled_categories:
             p.catIds = self._pooled_categories  # `accumulate` has put the pseudo-category in their place
         p.vidIds, p.maxDets = sorted(set(p.vidIds)), sorted(p.maxDets)
         p.catIds = sorted(set(p.catIds)) if p.useCats else list(dict.fromkeys(p.catIds))
         truths, predictions = self._truths(), self._predictions()
-        self.categories = {
-            category: compare_tracks(predictions[category], truths[category], p)
-            for category in (p.catIds if p.useCats else [POOLED])
-        }
+        used = sorted(truths.keys() | predictions.keys()) if p.useCats else [POOLED]
+        self.categories = {category: compare_tracks(predictions[category], truths[category], p) for category in used}
         self._warn_of_sizes()
 
     def accumulate(self) -> None:
-        """Fills `eval` with the precision and recall of every category."""
+        """Computes the precision and recall of every category with true tracks: `curves`."""
         p = self.params
         if not p.useCats and list(p.catIds) != [POOLED]:
             self._pooled_categories, p.catIds = p.catIds, [POOLED]
-        curves = [precision_recall(self.categories[category], p) for category in p.catIds]
-        counts = [len(values) for values in (p.iouThrs, p.recThrs, p.catIds, p.areaRng, p.maxDets)]
-        shapes = (counts, [counts[0], *counts[2:]], counts)
-        arrays = [np.empty(shape) for shape in shapes]
-        for k, curve in enumerate(curves):
-            for array, values in zip(arrays, curve, strict=True):
-                array[..., k, :, :] = values
-        self.eval = dict(zip(("precision", "recall", "scores"), arrays, strict=True)) | {"counts": counts, "params": p}
+        self.curves, self._eval = Curves.of(self.categories, p), {}
+
+    @property
+    def eval(self) -> dict[str, Any]:
+        """`precision` and `scores` [T,R,K,A,M] and `recall` [T,K,A,M] of all of `params.catIds`, `counts` [T,R,K,A,M]
+        as numbers, and `params`; {} before `accumulate()`."""
+        if self.curves is not None and not self._eval:
+            p = self.params
+            counts = [len(values) for values in (p.iouThrs, p.recThrs, p.catIds, p.areaRng, p.maxDets)]
+            arrays = {
+                name: self.curves.spread(getattr(self.curves, name), p.catIds)
+                for name in ("precision", "recall", "scores")
+            }
+            self._eval = arrays | {"counts": counts, "params": p}
+        return self._eval
 
     def summarize(self) -> None:
         """Fills `stats` and prints the twelve lines of the official evaluator."""
-        if not self.eval:
+        if self.curves is None:
             raise RuntimeError("call accumulate() before summarize()")
-        self.stats = summary_stats(self.eval["precision"], self.eval["recall"], self.params)
+        self.stats = summary_stats(self.curves.precision, self.curves.recall, self.params)
         print("\n".join(summary_lines(self.stats, self.params)))
 
     @property
@@ -360,7 +419,7 @@ class YTVOSeval:
         categories, videos = p.catIds if p.useCats else [POOLED], range(len(p.vidIds))
         return [
             _describe_matches(self.categories[category], video, area, p) | {"category_id": category}
-            if video in self.categories[category].ious
+            if category in self.categories and video in self.categories[category].ious
             else None
             for category, area, video in product(categories, range(len(p.areaRng)), videos)
         ]
@@ -388,7 +447,20 @@ class YTVOSeval:
         for videos in groups.values():
             for annotation in (annotation for group in videos.values() for annotation in group):
                 annotation["avg_area"] = mean_area(annotation["areas"])
+            if self.params.iouType == "boundary":
+                for video, group in videos.items():
+                    videos[video] = [self._refined(annotation) for annotation in group]
         return groups
+
+    def _refined(self, annotation: dict) -> dict:
+        """The annotation with its `segmentations_refined` as the truth, where it has them, as in HQ-YTVIS' files."""
+        masks = annotation.get("segmentations_refined")
+        if masks is None:
+            return annotation
+        video = self.cocoGt.vids[annotation["video_id"]]
+        where = f"{self.cocoGt.source}: annotation {annotation['id']}: segmentations_refined"
+        masks, _ = compress_masks(masks, video.get("height"), video.get("width"), where)
+        return {**annotation, "segmentations": masks}
 
     def _predictions(self) -> dict[int, dict[int, list[dict]]]:
         """The best predictions by falling score, file order on ties, as many as the largest limit."""
@@ -439,35 +511,47 @@ def _describe_matches(category: CategoryMatches, video: int, area: int, params: 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What an evaluation says, all in 0...1, -1 where there is nothing to measure.
+    """What an evaluation says, all in 0…1, -1 where there is nothing to measure.
 
-    `stats` [12] in the order of `STAT_NAMES`; `per_category` the same twelve by name for each category's name;
-    `precision` [T,R,K,A,M] and `recall` [T,K,A,M] with the categories by ascending id.
+    `stats` [12] are in the order of `STAT_NAMES`, `per_category` the same twelve by name for each category's name; the
+    categories without true tracks share one dictionary. `curves` are those of the categories with true tracks, and
+    `category_ids` the ids of all.
     """
 
     stats: np.ndarray
     per_category: dict[str, dict[str, float]]
-    precision: np.ndarray
-    recall: np.ndarray
+    curves: Curves
+    category_ids: list[int]
+
+    @property
+    def precision(self) -> np.ndarray:
+        """[T,R,K,A,M] for all categories by ascending id, made when it is asked for."""
+        return self.curves.spread(self.curves.precision, self.category_ids)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """[T,K,A,M] for all categories by ascending id, made when it is asked for."""
+        return self.curves.spread(self.curves.recall, self.category_ids)
 
 
 def evaluate_results(annotations: Truth, results: Results, iou_type: str = "segm") -> Metrics:
     """The YouTube-VIS metrics of predictions, as the official evaluator would give them.
 
-    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. No predictions give
-    0. Raises InputError for files that are missing or malformed, and for annotations that hold no tracks to compare
-    with.
+    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. `iou_type` is one of
+    `IOU_TYPES`: "boundary" gives tube-boundary AP. No predictions give 0. Raises InputError for files that are missing
+    or malformed, and for annotations that hold no tracks to compare with.
     """
     truth, predictions = load_pair(annotations, results)
     evaluation = YTVOSeval(truth, predictions, iou_type)
     evaluation.evaluate()
     evaluation.accumulate()
-    precision, recall, params = evaluation.eval["precision"], evaluation.eval["recall"], evaluation.params
-    per_category = {}
-    for k, name in enumerate(truth.category_names().values()):
-        stats = summary_stats(precision[:, :, k : k + 1], recall[:, k : k + 1], params)
-        per_category[name] = dict(zip(STAT_NAMES, stats.tolist(), strict=True))
-    return Metrics(summary_stats(precision, recall, params), per_category, precision, recall)
+    curves, params = evaluation.curves, evaluation.params
+    names = truth.category_names()
+    per_category = dict.fromkeys(names.values(), dict.fromkeys(STAT_NAMES, -1.0))
+    for k, category in enumerate(curves.category_ids):
+        stats = summary_stats(curves.precision[:, :, k : k + 1], curves.recall[:, k : k + 1], params)
+        per_category[names[category]] = dict(zip(STAT_NAMES, stats.tolist(), strict=True))
+    return Metrics(summary_stats(curves.precision, curves.recall, params), per_category, curves, list(names))
 
 
 def format_table(metrics: Metrics) -> str:

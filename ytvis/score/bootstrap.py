@@ -21,7 +21,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from ytvis.files import InputError
-from ytvis.score.ap import EPS, STATISTICS, CategoryMatches, YTVOSeval
+from ytvis.score.ap import EPS, STATISTICS, CategoryMatches, YTVOSeval, has_truths
 from ytvis.score.tracking import SCORE_THRESHOLD, score_tracks
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 
@@ -181,7 +181,7 @@ class PrecisionStatistics:
 
     def __init__(self, evaluation: YTVOSeval):
         self.params, self.video_ids = evaluation.params, list(evaluation.params.vidIds)
-        self._categories = list(evaluation.categories.values())
+        self._categories = [matches for matches in evaluation.categories.values() if has_truths(matches)]
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """`ytvis_eval.STAT_NAMES`, as `Resampled` says."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from ytvis.masks import Tubes, frame_overlaps
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
@@ -91,6 +90,19 @@ class Sequence:
 # ---------------------------------------------------------------------------------------------------------- counting
 
 
+def best_pairs(worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of `worth` [g,d] ≥ 0 that, paired one to one, have the greatest sum; by row, [n] and [n] int64.
+
+    Rows of zeros may be left out.
+    """
+    rows, columns = np.nonzero((worth == worth.max(axis=1, initial=0)[:, None]) & (worth > 0))
+    if len(set(rows.tolist())) == len(set(columns.tolist())) == len(rows):
+        return rows, columns  # every row has one best column, and no two have the same: mostly it is that simple
+    from scipy.optimize import linear_sum_assignment  # here because it takes half of the command's start-up
+
+    return linear_sum_assignment(worth, maximize=True)
+
+
 def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """`detection` [3,19] and `association` [4,19] of `TrackingCounts`, of one sequence."""
     g_frames, d_frames = sequence.frame_counts()
@@ -105,7 +117,7 @@ def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
     matches = np.zeros((len(ALPHAS), *shared.shape))
     localization = np.zeros(len(ALPHAS))
     for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
-        rows, columns = linear_sum_assignment(alignment[np.ix_(g, d)] * ious, maximize=True)
+        rows, columns = best_pairs(alignment[np.ix_(g, d)] * ious)
         found = ious[rows, columns]
         is_match = found >= ALPHAS[:, None] - EPS
         matches[:, g[rows], d[columns]] += is_match
@@ -125,7 +137,7 @@ def count_identity(sequence: Sequence) -> np.ndarray:
     for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
         matches[np.ix_(g, d)] += ious >= MATCH_IOU
     # Every true track belongs to at most one predicted track, so that as many frames as can be agree.
-    true_positives = matches[linear_sum_assignment(matches, maximize=True)].sum()
+    true_positives = matches[best_pairs(matches)].sum()
     return np.array([true_positives, g_frames.sum() - true_positives, d_frames.sum() - true_positives])
 
 
@@ -137,7 +149,7 @@ def count_clear(sequence: Sequence) -> tuple[np.ndarray, list[tuple[int, int, in
         if not ious.size:
             continue  # as in TrackEval, a frame without any true or without any predicted object interrupts nothing
         worth = np.where(ious < MATCH_IOU - EPS, 0, ious + KEEPING * (before[g][:, None] == d))
-        rows, columns = linear_sum_assignment(worth, maximize=True)
+        rows, columns = best_pairs(worth)
         is_match = worth[rows, columns] > EPS
         found, tracks = g[rows[is_match]], d[columns[is_match]]
         is_switch = (last[found] >= 0) & (last[found] != tracks)
@@ -229,7 +241,8 @@ class TrackingScores:
 
     def per_category(self) -> dict[str, dict[str, float]]:
         """`METRICS` by name for each category with true or predicted objects, by its name, in the file's order."""
-        ids = [category for category in self.category_names if (self.sequence_categories == category).any()]
+        used = set(self.sequence_categories.tolist())
+        ids = [category for category in self.category_names if category in used]
         own = np.array(ids, np.int64)[:, None] == self.sequence_categories
         metrics = self.counts.weighted(own).metrics()
         names = [self.category_names[category] for category in ids]

@@ -187,9 +187,11 @@ class YTVOS:
     def category_names(self) -> dict[int, str]:
         """The name of each category by its id, by rising id; a name that is there already gets the id behind it."""
         names: dict[int, str] = {}
+        taken: set[str] = set()
         for category in sorted(self.cats):
             name = self.cats[category]["name"]
-            names[category] = f"{name} ({category})" if name in names.values() else name
+            names[category] = f"{name} ({category})" if name in taken else name
+            taken.add(names[category])
         return names
 
     def loadAnns(self, ids=()) -> list[dict]:
