@@ -3,6 +3,7 @@
     python -m ytvis score annotations/valid.json results.json
     python -m ytvis score annotations/valid.json results.json --report OUT --images valid/JPEGImages
     python -m ytvis score annotations/valid.json new.json --compare old.json
+    python -m ytvis score annotations/valid.json results.json --class_agnostic --boundary
 
 docs/evaluate.md says what the numbers mean. The results may be of more videos than are scored.
 """
@@ -10,13 +11,13 @@ docs/evaluate.md says what the numbers mean. The results may be of more videos t
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ytvis.annotations import read_annotations
 from ytvis.files import InputError
 from ytvis.score.ap import evaluate_results, format_table
 from ytvis.score.bootstrap import compare_results, describe_difference
-from ytvis.score.selection import restrict
+from ytvis.score.selection import pool_categories, restrict
 from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
 from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
 from ytvis.splits import VideoChoice, add_choice_arguments
@@ -26,9 +27,19 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How results are scored: HOTA, IDF1 and switches are of the tracks with at least `track_score_threshold`."""
+    """How results are scored.
+
+    HOTA, IDF1 and switches are of the tracks with at least `track_score_threshold`. `class_agnostic` takes all
+    categories as one. With `boundary`, tube-boundary AP is printed too.
+    """
 
     track_score_threshold: float = SCORE_THRESHOLD
+    class_agnostic: bool = False
+    boundary: bool = False
+
+    def view(self, *parts: YTVOS) -> tuple[YTVOS, ...]:
+        """Truth and results as they are compared."""
+        return tuple(map(pool_categories, parts)) if self.class_agnostic else parts
 
 
 @dataclass(frozen=True)
@@ -71,10 +82,14 @@ def read_files(
 def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportPlace | None = None) -> None:
     """Prints the table of AP and AR and a line of tracking metrics; writes the report if a place is given."""
     threshold = scoring.track_score_threshold
+    truth, results = scoring.view(truth, results)
     print(format_table(evaluate_results(truth, results)))
     tracking = evaluate_tracking(truth, results, threshold).overall()
     numbers = ", ".join(f"{name} {_tracking_text(name, value)}" for name, value in tracking.items())
     print(f"tracks with a score of at least {threshold:g} (--track_score_threshold): {numbers}")
+    if scoring.boundary:
+        print("\ntube-boundary AP: of two tracks, the smaller of the IoU of their masks and that of their boundaries")
+        print(format_table(evaluate_results(truth, results, "boundary")))
     if report:
         from ytvis.report import write_report  # it needs matplotlib and OpenCV, which take a second to import
 
@@ -83,6 +98,7 @@ def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportP
 
 def print_differences(truth: YTVOS, results: YTVOS, others: YTVOS, scoring: Scoring) -> None:
     """Prints by how much `results` are better than `others`, a line for each of `COMPARED`."""
+    truth, results, others = scoring.view(truth, results, others)
     differences = compare_results(truth, others, results, scoring.track_score_threshold)
     print(f"{results.source} against {others.source}:")
     for name in COMPARED:
@@ -103,13 +119,14 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="HOTA, IDF1, switches are of the tracks with at least this score; 0: of all (default: %(default)s)",
     )
+    parser.add_argument("--class_agnostic", action="store_true", help="take all categories as one")
     add_choice_arguments(parser)
 
 
 def scoring_of(options: argparse.Namespace) -> tuple[Scoring, VideoChoice]:
     """What the options of `add_scoring_arguments` ask for."""
     videos = VideoChoice(options.split, options.video_ids, options.max_videos, options.write_video_ids)
-    return Scoring(options.track_score_threshold), videos
+    return Scoring(options.track_score_threshold, options.class_agnostic), videos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,6 +140,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", metavar="OTHER.json", help="by how much RESULTS.json is better than this, with 95 %% intervals"
     )
+    parser.add_argument(
+        "--boundary", action="store_true", help="also tube-boundary AP, which asks for exact edges, as HQ-YTVIS does"
+    )
     add_scoring_arguments(parser)
 
 
@@ -131,6 +151,7 @@ def run(options: argparse.Namespace) -> int:
     if options.images and not options.report:
         raise InputError("--images is for the pictures of a report: add --report=DIR, or leave --images out")
     scoring, videos = scoring_of(options)
+    scoring = replace(scoring, boundary=options.boundary)
     report = ReportPlace(options.report, options.images) if options.report else None
     score_files(options.ann_file, options.results, scoring, videos, report, options.compare)
     return 0

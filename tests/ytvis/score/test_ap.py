@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from ytvis import masks as rle
 from ytvis.files import InputError
 from ytvis.score import ap as ytvis_eval
 from ytvis.score.ap import STAT_NAMES, YTVOS, YTVOSeval, evaluate_results, format_table, match_tracks
+from ytvis.score.tracking import evaluate_tracking
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "evaluator"
 CASES = FIXTURES / "open"
@@ -473,6 +475,46 @@ def test_categories_of_one_name_are_told_apart():
     metrics = evaluate_results(dataset((1, 2, five()), categories=("cat", "cat")), [prediction(1, 2, 0.9, five())])
     assert metrics.per_category["cat"]["AP"] == -1
     assert metrics.per_category["cat (2)"]["AP"] == pytest.approx(1)
+
+
+def test_categories_without_tracks_cost_next_to_nothing():
+    names = [f"category {number}" for number in range(51_000)]
+    used = [5, 700, 8_000, 15_000, 30_000, 45_000, 51_000]
+    gt = YTVOS(dataset(*((1, category, five()) for category in used), categories=names))
+    predictions = gt.loadRes([prediction(1, category, 0.9, five()) for category in used[1:] + [6]])
+    tracemalloc.start()
+    try:
+        metrics = evaluate_results(gt, predictions)
+        tracking = evaluate_tracking(gt, predictions)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * 2**20  # one array of all categories has 400 times the curves of one: 1600 MB
+    assert metrics.curves.category_ids == used and metrics.stats[0] == pytest.approx(6 / 7)
+    assert len(metrics.per_category) == 51_000 and metrics.per_category["category 6"]["AP"] == -1
+    assert len(tracking.per_category()) == 8
+
+
+def test_categories_without_true_tracks_are_minus_one_in_the_official_arrays():
+    gt = YTVOS(dataset((1, 2, five()), categories=("cat", "dog", "cow")))
+    predictions = gt.loadRes([prediction(1, 2, 0.9, five()), prediction(1, 3, 0.9, five())])
+    evaluation, metrics = evaluated(gt, predictions), evaluate_results(gt, predictions)
+    assert evaluation.eval["counts"] == [10, 101, 3, 4, 3]
+    for name, shape in (("precision", (10, 101, 3, 4, 3)), ("recall", (10, 3, 4, 3)), ("scores", (10, 101, 3, 4, 3))):
+        array = evaluation.eval[name]
+        assert array.shape == shape and (array[..., [0, 2], :, :] == -1).all() and array[..., 1, 0, :].min() > 0
+        if name != "scores":
+            np.testing.assert_array_equal(array, getattr(metrics, name))
+    assert {category for _, category in evaluation.ious} == {2, 3}
+
+
+def test_nothing_is_known_before_accumulation():
+    gt = YTVOS(dataset((1, 1, five())))
+    evaluation = YTVOSeval(gt, gt.loadRes([]))
+    evaluation.evaluate()
+    assert evaluation.eval == {}
+    with pytest.raises(RuntimeError, match="accumulate"):
+        evaluation.summarize()
 
 
 def test_table():

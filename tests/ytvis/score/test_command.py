@@ -75,3 +75,29 @@ def test_a_file_that_is_missing_is_one_line(files, capsys, command):
     printed = capsys.readouterr()
     assert printed.err == f"ytvis {command}: error: nowhere.json: cannot be read (No such file or directory)\n"
     assert printed.out == ""
+
+
+def test_all_categories_can_be_taken_as_one(files, tmp_path, capsys):
+    truth, found = map(Path, files)
+    renamed = tmp_path / "renamed.json"  # every track gets the category that no true object has
+    tracks = json.loads(found.read_text("utf-8"))
+    renamed.write_text(json.dumps([{**track, "category_id": 3} for track in tracks]), "utf-8")
+
+    def printed(results: Path, *more: str) -> str:
+        assert main(["score", str(truth), str(results), *more]) == 0
+        return capsys.readouterr().out
+
+    assert printed(renamed, "--class_agnostic") == printed(found, "--class_agnostic") != printed(found)
+    compared = printed(renamed, "--class_agnostic", f"--compare={found}").splitlines()[-len(COMPARED) :]
+    assert all(" +0.0 (" in line for line in compared)
+    assert printed(renamed).splitlines()[1].split()[:3] == ["all", "0.0", "0.0"]
+    assert main(["score", str(truth), str(renamed), "--class_agnostic", f"--report={tmp_path / 'out'}"]) == 0
+    numbers = json.loads((tmp_path / "out" / "metrics.json").read_text("utf-8"))
+    assert [row["name"] for row in numbers["categories"]] == ["any category"]
+
+
+def test_boundaries_are_scored_when_asked_for(files, capsys):
+    assert main(["score", *files, "--boundary"]) == 0
+    masks, boundaries = capsys.readouterr().out.split("\ntube-boundary AP: ")
+    # All that is found is found exactly, and of track B and C the frames: both IoUs are the same.
+    assert masks.splitlines()[1] == boundaries.splitlines()[2]
