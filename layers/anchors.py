@@ -1,4 +1,4 @@
-"""Anchors of the FCA head: at every cell of a level, one box the size of each kernel."""
+"""Anchors of the FCA head: one box the size of each kernel at every cell of a level (STMask, section 3.1)."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,10 @@ from torch import Tensor
 def make_anchors(
     level_sizes: Sequence[tuple[int, int]], kernels: Sequence[tuple[int, int]], device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Anchors [A,4] as cx cy w h, normalised, ordered by level, row, column, kernel (fastest).
+    """Returns anchors [A,4] float32 as cx cy w h, normalised, ordered by level, row, column, kernel (fastest).
 
-    `level_sizes` are (height, width) in cells of P3…P7, `kernels` (height, width) in cells of the own level.
+    `level_sizes` are (height, width) in cells of P3…P7, `kernels` (height, width) in cells of the
+    same level.
     """
     shapes = torch.tensor(kernels, dtype=torch.float32, device=device)  # [k,2] height, width
     levels = []

@@ -1,16 +1,16 @@
-"""Box coding and overlap. Boxes are x1 y1 x2 y2 unless a name says otherwise."""
+"""Encoding, decoding and overlap of boxes. Boxes are x1 y1 x2 y2 unless a name says otherwise."""
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_convert
 
-# SSD's variances, which the published weights were trained with.
+# The variances of SSD; the published weights were trained with them.
 CENTER_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 
 
 def decode(box_deltas: Tensor, anchors_cxcywh: Tensor) -> Tensor:
-    """Boxes [...,4] that regression values tx ty tw th [...,4] make of anchors [...,4] (cx cy w h)."""
+    """Boxes [...,4] from regression values tx ty tw th [...,4] relative to anchors [...,4] (cx cy w h)."""
     centers = anchors_cxcywh[..., :2] + CENTER_VARIANCE * box_deltas[..., :2] * anchors_cxcywh[..., 2:]
     sizes = anchors_cxcywh[..., 2:] * torch.exp(SIZE_VARIANCE * box_deltas[..., 2:])
     corners = centers - sizes / 2
@@ -18,9 +18,9 @@ def decode(box_deltas: Tensor, anchors_cxcywh: Tensor) -> Tensor:
 
 
 def encode(boxes: Tensor, anchors_cxcywh: Tensor) -> Tensor:
-    """Regression values tx ty tw th [...,4] that make `boxes` [...,4] of anchors [...,4] (cx cy w h): `decode` undone.
+    """Regression values tx ty tw th [...,4] of `boxes` [...,4] relative to anchors [...,4] (cx cy w h).
 
-    Sides must be positive.
+    The inverse of `decode`. The sides of both must be positive.
     """
     boxes = to_cxcywh(boxes)
     centers = (boxes[..., :2] - anchors_cxcywh[..., :2]) / (CENTER_VARIANCE * anchors_cxcywh[..., 2:])

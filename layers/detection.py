@@ -1,4 +1,4 @@
-"""Detection in one frame: candidates, and fast NMS (YOLACT, section 3.3)."""
+"""Detection in one frame: candidates and fast NMS (YOLACT, section 3.3)."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ from utils.structures import Detections, Predictions
 
 @dataclass(frozen=True)
 class Detector:
-    """Turns what the network says of one image into detections, in NMS order.
+    """Turns the predictions of one image into detections, in NMS order.
 
-    Anchors whose best foreground probability is over `conf_threshold` are candidates; of their scores (probability ×
-    centerness) the `top_k` best go through fast NMS at IoU `nms_threshold`, with one class per candidate
-    (`cross_class_nms`) or class by class. `score_threshold` and `max_detections` then limit the result; None is no
-    limit. `use_centerness` off leaves the centerness out of the score; `double_tanh` applies tanh to the mask
-    coefficients once more than the formula says.
+    Anchors whose best foreground probability exceeds `conf_threshold` are candidates. The `top_k` with the highest
+    scores (probability × centerness) go through fast NMS at IoU `nms_threshold`, with one class per candidate
+    (`cross_class_nms`) or class by class. `score_threshold` and `max_detections` then limit the result; None means no
+    limit. Without `use_centerness` the score is the probability alone. `double_tanh` applies tanh to the mask
+    coefficients twice (docs/quirks.md).
     """
 
     conf_threshold: float
@@ -32,7 +32,7 @@ class Detector:
     double_tanh: bool = False
 
     def __call__(self, predictions: Predictions, index: int = 0) -> Detections:
-        """Detections of image `index` of the batch; none gives tensors with N = 0."""
+        """Detections of image `index` of the batch; N = 0 if there are none."""
         probabilities = F.softmax(predictions.class_logits[index].float(), dim=-1)[:, 1:]  # [A,C]
         candidates = (probabilities.amax(dim=1) > self.conf_threshold).nonzero().squeeze(1)
         boxes = decode(predictions.box_deltas[index, candidates].float(), predictions.anchors[candidates])
@@ -53,10 +53,10 @@ class Detector:
         )
 
     def _suppress(self, boxes: Tensor, probabilities: Tensor, centerness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(row, label, score) of the survivors by falling score, of `boxes` [N,4] and `probabilities` [N,C]."""
+        """(row, label, score) of the survivors among `boxes` [N,4] with `probabilities` [N,C], by descending score."""
         scores = probabilities * centerness[:, None] if self.use_centerness else probabilities
         if self.cross_class_nms:
-            # One pseudo-class: the class is chosen before the centerness, which may be negative, comes in.
+            # One pseudo-class: the class is chosen before multiplying by the centerness, which may be negative.
             labels = probabilities.argmax(dim=1)
             scores = scores.gather(1, labels[:, None])
         else:
@@ -73,9 +73,9 @@ class Detector:
 
 
 def fast_nms(boxes: Tensor, threshold: float) -> Tensor:
-    """Which of `boxes` [...,N,4], sorted by falling score, stay: [...,N] bool.
+    """Mask [...,N] bool of the `boxes` [...,N,4], sorted by descending score, that are kept.
 
-    A box is dropped when its IoU with any box before it, dropped or not, is over `threshold`.
+    A box is dropped when its IoU with any earlier box, dropped or not, exceeds `threshold`.
     """
     overlaps = box_iou(boxes, boxes).triu(diagonal=1)
     if boxes.shape[-2] == 0:

@@ -1,4 +1,4 @@
-"""FCB, feature calibration for boxes (STMask, section 3.2): classify on features sampled over the regressed box."""
+"""FCB, feature calibration for boxes (STMask, section 3.2): classifies features sampled over the regressed box."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from layers.deform_conv import deformable_conv2d
 
 
 def aligned_offsets(box_deltas: Tensor, kernel: tuple[int, int]) -> Tensor:
-    """Offsets [B,2·kh·kw,h,w], (dy, dx) per tap, that lay the kernel's grid over the regressed boxes ("ali").
+    """Offsets [B,2·kh·kw,h,w], (dy, dx) per tap, that spread the kernel's grid over the regressed boxes ("ali").
 
     `box_deltas` [B,4,h,w] are regression values tx ty tw th relative to an anchor of `kernel` = (kh, kw) cells.
     """
@@ -26,7 +26,7 @@ def aligned_offsets(box_deltas: Tensor, kernel: tuple[int, int]) -> Tensor:
 
 
 class FeatureCalibration(nn.Module):
-    """Class logits [B,C+1,h,w] from features re-sampled where the box regression points.
+    """Class logits [B,C+1,h,w] from features sampled where the box regression points.
 
     `kind` "ada" learns the offsets from the four regression values, "ali" computes them (`aligned_offsets`). No
     gradient flows into the regression.

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 class FPN(nn.Module):
     """Pyramid levels P3…P7 with `channels` channels each, strides 8…128.
 
-    `in_channels` are those of C3, C4, C5. The layers are stored from C5 down to C3, as in the published checkpoints.
+    `in_channels` are the channels of C3, C4, C5. Layers are stored from C5 down to C3, as in the published checkpoints.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int):
@@ -19,7 +19,7 @@ class FPN(nn.Module):
         self.downsample_layers = nn.ModuleList(nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2))
 
     def forward(self, stages: Sequence[Tensor]) -> list[Tensor]:
-        """[P3, P4, P5, P6, P7] of `stages` [C3, C4, C5]; P3…P5 are ≥ 0, P6 and P7 are not."""
+        """[P3, P4, P5, P6, P7] from `stages` [C3, C4, C5]; P3…P5 are ≥ 0, P6 and P7 have any sign."""
         levels = []
         top_down = None
         for stage, lateral, prediction in zip(reversed(stages), self.lat_layers, self.pred_layers, strict=True):

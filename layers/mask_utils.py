@@ -1,4 +1,4 @@
-"""Masks from prototypes and coefficients (YOLACT, section 3.1), and their overlap."""
+"""Masks from prototypes and coefficients (YOLACT, section 3.1), and their IoU."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def crop_window(boxes: Tensor, height: int, width: int, padding: int = 1) -> Tensor:
-    """Which pixels of an h×w mask lie in each box: [N,h,w] bool.
+    """Mask [N,h,w] bool of the pixels inside each box.
 
-    `boxes` [N,4] are normalised, corners in any order; their edges in mask pixels are widened by `padding` and
-    clamped to the mask. A pixel belongs by its integer index: x1 ≤ column < x2.
+    `boxes` [N,4] are normalised, with corners in any order; their edges in mask pixels are moved out by `padding` and
+    clamped to the mask. A pixel is inside by its integer index: x1 ≤ column < x2.
     """
     x1, x2 = _clamped_edges(boxes[:, 0], boxes[:, 2], width, padding)
     y1, y2 = _clamped_edges(boxes[:, 1], boxes[:, 3], height, padding)
@@ -36,8 +36,7 @@ def assemble_masks(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor) -> Te
 
 
 def assemble_batch(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, counts: Sequence[int]) -> Tensor:
-    """As `assemble_masks`, of the objects of I images one after another: `prototypes` [I,h,w,K], and `counts` of
-    objects, I of them."""
+    """As `assemble_masks`, for I images: `prototypes` [I,h,w,K], objects image by image, `counts` [I] of them."""
     height, width = prototypes.shape[1:3]
     images = zip(prototypes, torch.tanh(mask_coeffs).split(counts), strict=True)
     logits = torch.cat([(image @ coeffs.t()).permute(2, 0, 1) for image, coeffs in images])

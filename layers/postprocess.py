@@ -1,4 +1,4 @@
-"""From the network's frame to the video's own pixels."""
+"""Maps tracks from the network input to the pixels of the video."""
 
 import numpy as np
 import torch
@@ -8,16 +8,18 @@ from utils.structures import FrameMeta, FrameObjects, Tracks
 
 
 def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: int = 0) -> FrameObjects:
-    """What is reported of `tracks` for the frame `meta`: boxes and masks in pixels of the video, on the CPU.
+    """The reported objects of a frame: boxes and masks in pixels of the video, on the CPU.
 
-    Objects with a score of at most `score_threshold`, or whose box centre lies in the padding, are left out, and all
-    but the `top_k` with the highest scores (0: no limit). The order stays. N = 0 is fine.
+    Drops objects with a score of at most `score_threshold`, objects whose box centre is in the padding, and all but
+    the `top_k` with the highest scores (0: no limit). Keeps the order. N = 0 gives N = 0.
     """
-    tracks = tracks.to("cpu")  # soft masks are a fraction of what they become
+    tracks = tracks.to("cpu")  # soft masks are much smaller than the enlarged ones
     content_height, content_width = (
         resized / padded for resized, padded in zip(meta.resized_hw, meta.padded_hw, strict=True)
     )
-    boxes = tracks.boxes / tracks.boxes.new_tensor((content_width, content_height) * 2)  # normalised by the content
+    boxes = tracks.boxes / tracks.boxes.new_tensor(
+        (content_width, content_height) * 2
+    )  # normalised by the content, without padding
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     keep = ((tracks.scores > score_threshold) & (centers <= 1).all(dim=1)).nonzero().squeeze(1)
     if 0 < top_k < len(keep):
@@ -36,7 +38,7 @@ def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: 
 
 
 def _to_pixels(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Boxes [N,4] int64 in pixels, rounded down and clamped to the frame, of boxes normalised by it."""
+    """Boxes [N,4] int64 in pixels, rounded down and clamped to the frame, from boxes normalised by the frame."""
     height, width = size_hw
     limits = boxes.new_tensor((width, height) * 2)
     corners = boxes * limits
@@ -45,11 +47,10 @@ def _to_pixels(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
 
 
 def enlarge(masks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Which pixels of soft `masks` [N,h,w] float32, resized bilinearly to `size_hw`, are over 0.5: [N,H,W] bool.
+    """Binary masks [N,H,W] bool: soft `masks` [N,h,w] float32 resized bilinearly to `size_hw` and compared with 0.5.
 
-    Each mask is resized only around those of its pixels that are over 0.5: elsewhere no mean of them can be. Before
-    they are compared, values differ from those of `F.interpolate` in the last digit, as its own do with the number of
-    masks.
+    Resizes only the neighbourhood of pixels over 0.5; no mean of other pixels can exceed 0.5. Resized values may
+    differ from `F.interpolate` in the last digit, as those of `F.interpolate` do with the number of masks.
     """
     enlarged = np.zeros((len(masks), *size_hw), bool)
     over = masks > 0.5
@@ -64,23 +65,23 @@ def enlarge(masks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 
 class _Axis:
-    """Bilinear resizing along one axis, from `old` to `new` pixels, of which each is a mean of two old ones."""
+    """Bilinear resizing along one axis, from `old` to `new` pixels; each new pixel is a mean of two old ones."""
 
     def __init__(self, old: int, new: int):
         scale = float(np.float32(old) / np.float32(new))
-        places = ((np.arange(new) + 0.5) * scale - 0.5).astype(np.float32).clip(min=0)  # rounded once, as there
+        places = ((np.arange(new) + 0.5) * scale - 0.5).astype(np.float32).clip(min=0)  # rounded once, as in torch
         self.low = places.astype(np.int64).clip(max=old - 1)
         self.high = (self.low + 1).clip(max=old - 1)
         self.high_weight = (places - self.low.astype(np.float32)).clip(max=1)
         self.low_weight = 1 - self.high_weight
 
     def reached(self, is_set: np.ndarray) -> slice:
-        """The new pixels from the first to the last that one of `is_set` [old] bool has a part in, or none."""
+        """The range of new pixels from the first to the last that depends on a pixel of `is_set` [old] bool."""
         reached = np.flatnonzero(is_set[self.low] | is_set[self.high])
         return slice(reached[0], reached[-1] + 1) if len(reached) else slice(0)
 
     def resize(self, pixels: np.ndarray, part: slice, axis: int, first: int = 0) -> np.ndarray:
-        """The new pixels `part` along `axis` of `pixels` [h,w] float32, which begin with the old one `first`."""
+        """The new pixels `part` along `axis`, from `pixels` [h,w] float32, which start at the old pixel `first`."""
         shape = (-1, 1) if axis == 0 else (1, -1)
         resized = pixels.take(self.low[part] - first, axis) * self.low_weight[part].reshape(shape)
         resized += pixels.take(self.high[part] - first, axis) * self.high_weight[part].reshape(shape)

@@ -1,5 +1,5 @@
-"""The prediction head, with FCA: each anchor is predicted by a convolution of the anchor's own shape
-(STMask, section 3.1), and FCB in the class branch (section 3.2)."""
+"""The prediction head: FCA predicts each anchor with a convolution of the anchor's own shape (STMask, section 3.1),
+FCB calibrates the class branch (section 3.2)."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -15,12 +15,12 @@ from utils.structures import AtAnchors, TensorFields
 
 Kernel = tuple[int, int]
 
-SQUARE_KERNEL: Kernel = (3, 3)  # of every anchor without FCA
+SQUARE_KERNEL: Kernel = (3, 3)  # for every anchor without FCA
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """What the head says of one or several levels with A anchors; fields as in `Predictions`."""
+    """The head's output for one or several levels with A anchors; fields as in `Predictions`."""
 
     box_deltas: Tensor
     class_logits: Tensor
@@ -31,11 +31,11 @@ class HeadOutput:
 
 @dataclass(frozen=True)
 class ConvolvedAtAnchors(TensorFields):
-    """What k convolutions, one a shape of anchors, say of `features` [B,C,h,w] … at the anchors that are asked for:
-    `values[index, anchors]` is [n,D] for image `index` and `anchors` [n] int64.
+    """Evaluates k convolutions, one per anchor shape, at selected anchors only.
 
-    As the dense maps of `layers` would be, `normalized` to unit length if so said: of thousands of anchors some dozens
-    become objects, and only those need mask coefficients and embeddings.
+    `values[index, anchors]` is [n,D] for image `index` and `anchors` [n] int64: the rows that the dense maps of
+    `layers` over `features` [B,C,h,w] … have there, of unit length if `normalized`. Only a few dozen of thousands of
+    anchors become objects and need mask coefficients and embeddings.
     """
 
     features: tuple[Tensor, ...]
@@ -47,7 +47,7 @@ class ConvolvedAtAnchors(TensorFields):
         cells, kernels = anchors // len(self.layers), anchors % len(self.layers)
         values = self.features[0].new_empty(len(anchors), self.layers[0].weight.shape[0])
         table = [level[index].permute(1, 2, 0).flatten(0, 1) for level in self.features]  # [cells,C], level by level
-        table = torch.cat((*table, table[0].new_zeros(1, table[0].shape[1])))  # with what lies around them at the end
+        table = torch.cat((*table, table[0].new_zeros(1, table[0].shape[1])))  # the last row stands for the padding
         for number, layer in enumerate(self.layers):
             mine = (kernels == number).nonzero().squeeze(1)
             seen = table[self._around(cells[mine], layer.weight.shape[2:])].flatten(1)  # [n,taps·C]
@@ -55,7 +55,7 @@ class ConvolvedAtAnchors(TensorFields):
         return F.normalize(values, dim=-1) if self.normalized else values
 
     def _around(self, cells: Tensor, kernel: Kernel) -> Tensor:
-        """The cells [n,taps] under a kernel around each of `cells` [n]; behind the last one where there is none."""
+        """The cells [n,taps] under a kernel centred on each of `cells` [n]; outside the level, the padding's row."""
         heights, widths = (cells.new_tensor([level.shape[side] for level in self.features]) for side in (2, 3))
         ends = (heights * widths).cumsum(0)
         levels = torch.bucketize(cells, ends, right=True)
@@ -70,14 +70,14 @@ class ConvolvedAtAnchors(TensorFields):
 
 
 class PredictionHead(nn.Module):
-    """Outputs for every anchor of the levels given, with one set of weights for all of them.
+    """Predicts for every anchor of the given levels, with the same weights for all levels.
 
     `num_outputs` is C+1. `kernels` (height, width) are the shapes of the anchors and of their convolutions; with
-    `square_kernels` all convolutions are 3×3, and only the anchors keep their shapes. `calibration` is FCB's kind,
+    `square_kernels` all convolutions are 3×3 and only the anchors keep their shapes. `calibration` is the kind of FCB:
     "none", "ali" or "ada". With `centerness_kernel_major` the entries of `centerness` are ordered level, kernel, row,
-    column, while everything else has the kernel fastest: so the published weights were trained (docs/quirks.md).
+    column, while all other outputs have the kernel fastest, as the published weights were trained (docs/quirks.md).
 
-    With `at_anchors` set, mask coefficients and embeddings are computed of those anchors alone that are asked for.
+    If `at_anchors` is set, mask coefficients and embeddings are computed for the requested anchors only.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class PredictionHead(nn.Module):
         self.track_extra, self.conf_extra, self.bbox_extra, self.mask_extra = (tower() for _ in range(4))
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[HeadOutput, list[Tensor]]:
-        """(outputs for all anchors of `levels` [B,C,h,w] …, the shared feature U of each level, ≥ 0)."""
+        """(outputs for all anchors of `levels` [B,C,h,w] …, the shared feature U [B,C,h,w] ≥ 0 of each level)."""
         shared = [self.upfeature(level) for level in levels]
         maps = [self._predict(features) for features in shared]
         box_deltas, logits, centerness, mask_features, track_features = zip(*maps, strict=True)
@@ -143,27 +143,27 @@ class PredictionHead(nn.Module):
     def _convolve(
         self, features: tuple[Tensor, ...], layers: Iterable[nn.Module], normalized: bool = False
     ) -> Tensor | ConvolvedAtAnchors:
-        """[B,A,D], or what gives it at some anchors, of the `features` of each level by one layer a kernel."""
+        """[B,A,D] from the `features` of each level, one layer per kernel; with `at_anchors` evaluated on request."""
         if self.at_anchors:
             return ConvolvedAtAnchors(features, tuple(layers), normalized)
         values = _kernel_fastest([[layer(level) for layer in layers] for level in features])
         return F.normalize(values, dim=-1) if normalized else values
 
     def sampling_offsets(self, box_deltas: Tensor, kernel: int) -> Tensor:
-        """Offsets [kh·kw,2] in cells, (dy, dx) per tap, at which FCB samples for an anchor with the regression values
-        `box_deltas` [4] and the shape number `kernel`, 0…k−1.
+        """Offsets [kh·kw,2] in cells, (dy, dx) per tap, where FCB samples for an anchor of shape number `kernel`
+        (0…k−1) with the regression values `box_deltas` [4].
 
         Raises:
             ValueError: the head has no FCB.
         """
         if not self.calibrated:
-            raise ValueError("a head without calibration samples nowhere else")
+            raise ValueError("the head has no FCB, so it has no sampling offsets")
         seen = self._as_calibration_sees([box_deltas.view(1, 4, 1, 1)] * len(self.bbox_layer))
         return self.conf_layer[kernel].offsets(seen[kernel]).view(-1, 2)
 
     def _predict(self, shared: Tensor) -> tuple[list[Tensor] | Tensor, ...]:
-        """Of a level box deltas, class logits and centerness, each one map a kernel, and the features that mask
-        coefficients and embeddings are made of."""
+        """Box deltas, class logits and centerness of a level, one map per kernel each, and the features for mask
+        coefficients and embeddings."""
         box_features = self.bbox_extra(shared)
         class_features = self.conf_extra(shared)
         box_deltas = [layer(box_features) for layer in self.bbox_layer]
@@ -176,8 +176,8 @@ class PredictionHead(nn.Module):
         return box_deltas, logits, centerness, self.mask_extra(shared), self.track_extra(shared)
 
     def _as_calibration_sees(self, box_deltas: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The regression values for FCB: "ali" lays the kernel's grid over the box they tell, as if the anchor had the
-        kernel's shape, so they become relative to that where it has not."""
+        """The regression values as FCB needs them: "ali" assumes that the anchor has the kernel's shape; where it does
+        not, the values are made relative to an anchor of the kernel's shape."""
         if not self.boxes_relative_to_kernel:
             return box_deltas
         return [
@@ -187,8 +187,8 @@ class PredictionHead(nn.Module):
 
 
 def relative_to_kernel(box_deltas: Tensor, anchor: Kernel, kernel: Kernel) -> Tensor:
-    """Regression values tx ty tw th [B,4,h,w] that make the same boxes of anchors of `kernel` (height, width) cells as
-    `box_deltas` do of those of `anchor` cells."""
+    """Regression values tx ty tw th [B,4,h,w] relative to anchors of `kernel` (height, width) cells, for the same boxes
+    as `box_deltas` relative to anchors of `anchor` cells."""
     height, width = anchor[0] / kernel[0], anchor[1] / kernel[1]
     factors = box_deltas.new_tensor([width, height, 1, 1])[:, None, None]
     terms = box_deltas.new_tensor([0, 0, math.log(width), math.log(height)])[:, None, None]
@@ -196,11 +196,11 @@ def relative_to_kernel(box_deltas: Tensor, anchor: Kernel, kernel: Kernel) -> Te
 
 
 def _kernel_fastest(levels: Sequence[Sequence[Tensor]]) -> Tensor:
-    """[B,A,D] over levels, rows, columns, kernels (fastest), of k maps [B,D,h,w] a level."""
+    """[B,A,D], ordered by level, row, column, kernel (fastest), from k maps [B,D,h,w] per level."""
     levels = [[x.permute(0, 2, 3, 1) for x in maps] for maps in levels]
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         return torch.cat([torch.stack(maps, dim=3).flatten(1, 3) for maps in levels], dim=1)
-    # Each number is written once, to its place; autograd cannot follow that, and the compiler does it by itself.
+    # Writes each number once, in place; autograd cannot follow that, and the compiler finds it by itself.
     batch, _, _, length = levels[0][0].shape
     counts = [sum(x.shape[1] * x.shape[2] for x in maps) for maps in levels]
     merged = levels[0][0].new_empty(batch, sum(counts), length)

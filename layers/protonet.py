@@ -1,11 +1,11 @@
-"""The branch that draws prototype masks (YOLACT, ICCV 2019)."""
+"""The branch that predicts prototype masks (YOLACT, ICCV 2019)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class ProtoNet(nn.Sequential):
-    """Prototypes [B,2h,2w,K] ≥ 0 of P3 [B,C,h,w]: stride 4 of the network input."""
+    """Prototypes [B,2h,2w,K] ≥ 0 from P3 [B,C,h,w]; stride 4 relative to the network input."""
 
     def __init__(self, channels: int, num_prototypes: int):
         def conv() -> nn.Conv2d:

@@ -1,4 +1,4 @@
-"""Temporal fusion (STMask, section 3.3): how the objects of one frame look in the next."""
+"""Temporal fusion (STMask, section 3.3): predicts the objects of one frame in the next."""
 
 from dataclasses import replace
 
@@ -11,11 +11,11 @@ from layers.box_utils import decode, to_cxcywh
 from layers.mask_utils import assemble_masks
 from utils.structures import FusionFeatures, Tracks
 
-CORRELATION_SLOPE = 0.1  # of the leaky ReLU over the correlation, as in FlowNet
+CORRELATION_SLOPE = 0.1  # negative slope of the leaky ReLU after the correlation, as in FlowNet
 
 
 def correlate(a: Tensor, b: Tensor, patch_size: int = 11) -> Tensor:
-    """Correlation [B,patch_size²,h,w] of `a` with `b` shifted over a window, both [B,C,h,w].
+    """Correlation [B,patch_size²,h,w] of `a` with shifted copies of `b`, both [B,C,h,w].
 
     Entry (i, j) of the window, rows slowest, is the dot product over channels of a at (y, x) with b at
     (y + i − r, x + j − r), r = patch_size // 2, zero outside, divided by C; then a leaky ReLU of slope 0.1.
@@ -27,7 +27,7 @@ def correlate(a: Tensor, b: Tensor, patch_size: int = 11) -> Tensor:
     span = width + 2 * radius
     products = []
     for i in range(patch_size):
-        # A row of a with the row of b that is i - r lower: every place with every other, of which a band is wanted.
+        # A row of a times the row of b that is i - r lower: all pairs of columns, of which only a band is needed.
         pairs = rows @ padded[:, i : i + height].reshape(batch * height, channels, span)
         band = pairs.as_strided((batch * height, patch_size, width), (width * span, 1, span + 1))
         products.append(band.view(batch, height, patch_size, width))
@@ -36,13 +36,13 @@ def correlate(a: Tensor, b: Tensor, patch_size: int = 11) -> Tensor:
 
 
 def fuse(last: FusionFeatures, current: FusionFeatures, patch_size: int) -> Tensor:
-    """The temporal net's input map [B,patch_size² + 2·C,h,w] ≥ 0 for frames last → current, both at P4."""
+    """The input map of the temporal net, [B,patch_size² + 2·C,h,w] ≥ 0, for frames last → current, both at P4."""
     correlation = correlate(last.pyramid, current.pyramid, patch_size)
     return F.relu(torch.cat((correlation, last.shared, current.shared), dim=1))
 
 
 class TemporalNet(nn.Module):
-    """What happened to N objects between two frames: box regression [N,4] and coefficient change [N,K]."""
+    """Predicts how N objects change between two frames: box regression [N,4] and coefficient change [N,K]."""
 
     def __init__(self, in_channels: int, channels: tuple[int, int, int], num_prototypes: int, roi_size: int):
         super().__init__()
@@ -56,7 +56,7 @@ class TemporalNet(nn.Module):
     def crop(self, fused: Tensor, boxes: Tensor, maps: Tensor | None = None) -> Tensor:
         """Crops [N,D,roi,roi] of the maps `fused` [B,D,h,w] at `boxes` [N,4], normalised and clamped to the image.
 
-        `maps` [N] int64 tells which map each is of; by default the first.
+        `maps` [N] int64 are the indices of the maps, by default 0.
         """
         height, width = fused.shape[-2:]
         scale = boxes.new_tensor((width, height, width, height))
@@ -64,7 +64,7 @@ class TemporalNet(nn.Module):
         high = torch.maximum(boxes[:, :2], boxes[:, 2:])
         clamped = torch.cat((low, high), dim=1).clamp(0, 1) * scale
         maps = boxes.new_zeros(len(boxes)) if maps is None else maps.to(boxes.dtype)
-        # In float32 under autocast too: a box edge must not move by bfloat16's rounding.
+        # In float32 even under autocast: rounding to bfloat16 would move box edges.
         return roi_align(fused.to(boxes.dtype), torch.cat((maps[:, None], clamped), dim=1), self.roi_size, aligned=True)
 
     def forward(self, fused: Tensor, boxes: Tensor, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -79,10 +79,10 @@ class TemporalNet(nn.Module):
 def shift_tracks(
     tracks: Tracks, box_deltas: Tensor, coeff_changes: Tensor, prototypes: Tensor, score_decay: float
 ) -> Tracks:
-    """`tracks` as the temporal net expects them in the current frame: one frame older, with new boxes and masks.
+    """`tracks` as predicted for the current frame: one frame older, with new boxes, masks and scores.
 
-    `box_deltas` [N,4] and `coeff_changes` [N,K] are what `TemporalNet` says of them, `prototypes` [h,w,K] the current
-    frame's.
+    `box_deltas` [N,4] and `coeff_changes` [N,K] are the output of `TemporalNet`, `prototypes` [h,w,K] those of the
+    current frame.
     """
     boxes = decode(box_deltas, to_cxcywh(tracks.boxes))
     mask_coeffs = tracks.mask_coeffs + coeff_changes
