@@ -21,7 +21,7 @@ from pathlib import Path
 from data.config import WEIGHT_NAMES, get_config
 from utils.checkpoint import find_checkpoint, load_state_dict, save_state_dict
 from ytvis.score.ap import STAT_NAMES, evaluate_results
-from ytvis.score.breakdown import evaluate_occluded
+from ytvis.score.groups import evaluate_occluded
 from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import load_pair
 

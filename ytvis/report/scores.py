@@ -46,7 +46,7 @@ def measure(material: Material, seed: int, score_threshold: float) -> dict[str, 
             if own["AP"] >= 0
         ],
         "curves": curves(metrics),
-        "groups": score_groups(material),
+        "groups": score_groups(material.truth, material.results),
         "confusion": [
             {"true": true, "predicted": predicted, "tracks": tracks}
             for (true, predicted), tracks in sorted(confusion(matches, cut).items(), key=_cell_order)

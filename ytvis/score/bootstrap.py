@@ -103,16 +103,6 @@ def _resample(scores: Resampled, resamples: int, seed: int) -> tuple[dict[str, f
     return values, {name: np.concatenate([part[name] for part in parts]) for name in values}
 
 
-def describe_score(name: str, interval: Interval) -> str:
-    """One line, in percent: `AP 27.2 (95 % interval 24.1 to 30.0)`."""
-    if np.isnan(interval.value):
-        return f"{name}: nothing to measure"
-    limits = "too few videos for an interval"
-    if not np.isnan(interval.low):
-        limits = f"{LEVEL:.0%} interval {100 * interval.low:.1f} to {100 * interval.high:.1f}".replace("%", " %")
-    return f"{name} {100 * interval.value:.1f} ({limits})"
-
-
 def describe_difference(name: str, interval: Interval, videos: int) -> str:
     """One line, in percent, that says whether a difference means something on a set of so many videos."""
     if np.isnan(interval.value):

@@ -1,85 +1,196 @@
-"""AP by kind of object: by size, by length of the track, by occlusion, by how many objects the video has."""
+"""AP by kind of object: by size, by length of the track, by occlusion, by how many objects the video has.
+
+Works on any YouTube-VIS-format file: what an object is like is read off its boxes and masks. Where a file labels
+occlusion frame by frame, as OVIS does, the objects are grouped by that too.
+"""
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 import numpy as np
+from pycocotools import mask as mask_ops
 
-from ytvis.report.material import Material
-from ytvis.score.ap import STAT_NAMES
-from ytvis.score.breakdown import OCCLUDED, evaluate_some, occlusions
-from ytvis.score.ytvos import mean_area
+from ytvis.files import InputError
+from ytvis.score.ap import STAT_NAMES, Metrics, evaluate_results
+from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
 GROUP_STATS = ("AP", "AP50", "AP75", "AR10")
-OBJECT_COUNTS = (2, 3, 5)  # first numbers of objects of the groups after the first
+OCCLUDED = 0.25  # the box occlusion from which an object counts as occluded
 OCCLUSION_EDGES = (OCCLUDED, 2 * OCCLUDED)
+OCCLUSION_LABELS = ("no_occlusion", "slight_occlusion", "severe_occlusion")  # OVIS' labels of a frame, by rising level
+OBJECT_COUNTS = (2, 3, 5)  # first numbers of objects of the groups after the first
+
+Box = tuple[float, float, float, float]
+
+
+# ----------------------------------------------------------------------------------------------- what an object is like
+
+
+def box_occlusion(track: Sequence[Box | None], others: Sequence[Sequence[Box | None]]) -> float:
+    """How much an object is in touch with the `others` of its video, 0…1: after OVIS' bounding-box occlusion rate.
+
+    Objects are given by their box x y width height in every frame of the video, None where they are not seen. The mean,
+    over the frames from the first to the last appearance, of the largest part of the box that another object's box
+    covers; 1 for a frame in which the object is not seen. 0 for an object that is never seen.
+    """
+    seen = [frame for frame, box in enumerate(track) if box]
+    if not seen:
+        return 0.0
+    rates = []
+    for frame in range(seen[0], seen[-1] + 1):
+        box, boxes = track[frame], [other[frame] for other in others if frame < len(other) and other[frame]]
+        rates.append(max((_covered(box, other) for other in boxes), default=0.0) if box else 1.0)
+    return fmean(rates)
+
+
+def box_occlusions(truth: YTVOS) -> dict[int, float]:
+    """The `box_occlusion` of every annotation, by id."""
+    rates = {}
+    for tracks in truth.vidToAnns.values():
+        boxes = {track["id"]: _boxes(track) for track in tracks}
+        for track_id, own in boxes.items():
+            rates[track_id] = box_occlusion(own, [other for key, other in boxes.items() if key != track_id])
+    return rates
+
+
+def _boxes(track: Mapping) -> list[Box | None]:
+    """The box of each mask of an annotation, None where nothing is seen."""
+    boxes = [mask_ops.toBbox(mask).tolist() if mask else None for mask in track["segmentations"]]
+    return [tuple(box) if box and box[2] * box[3] > 0 else None for box in boxes]
+
+
+def _covered(box: Box, other: Box) -> float:
+    """The part of `box` x y width height that `other` covers, 0…1."""
+    width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
+    height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
+    return max(width, 0.0) * max(height, 0.0) / (box[2] * box[3])
+
+
+def labelled_occlusion(labels: Any) -> str | None:
+    """The highest of `OCCLUSION_LABELS` that a third or more of an object's labelled frames have; None without labels.
+
+    `labels` is the `occlusion` of an annotation, a list with a label or None a frame; all else in it is no label. Of
+    three labels, one always holds on a third of the frames. The rule is ours: OVIS labels frames, not objects.
+    """
+    counts = Counter(label for label in labels if label in OCCLUSION_LABELS) if isinstance(labels, list) else Counter()
+    frequent = [label for label in OCCLUSION_LABELS if counts[label] and 3 * counts[label] >= counts.total()]
+    return frequent[-1] if frequent else None
+
+
+# -------------------------------------------------------------------------------------------------- scores of some
+
+
+def evaluate_some(annotations: Truth, results: Results, wanted: Iterable[int]) -> Metrics:
+    """The metrics of the annotations whose ids are `wanted` alone.
+
+    The others count as crowds: finding them gains nothing and loses nothing. A prediction that finds no object at all
+    counts against every group.
+    """
+    wanted = set(wanted)
+    truth, predictions = load_pair(annotations, results)
+    tracks = (track if track["id"] in wanted else {**track, "iscrowd": 1} for track in truth.dataset["annotations"])
+    return evaluate_results(truth.with_tracks(tracks), predictions)
+
+
+def evaluate_occluded(annotations: Truth, results: Results) -> Metrics:
+    """The metrics of the occluded objects: those with a `box_occlusion` of at least `OCCLUDED`.
+
+    Raises:
+        InputError: there is no such object, or a file cannot be used.
+    """
+    truth, predictions = load_pair(annotations, results)
+    wanted = [track_id for track_id, rate in box_occlusions(truth).items() if rate >= OCCLUDED]
+    if not wanted:
+        raise InputError(f"{truth.source}: no object is occluded")
+    return evaluate_some(truth, predictions, wanted)
+
+
+# ---------------------------------------------------------------------------------------------------------- groups
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to group objects: `values` by the objects' ids, cut at `edges`, or into thirds without; how the page calls
-    it and says how it is measured. With `whole_videos` the objects of a video are all in one group."""
+    """A way to group objects, with the words of the page for it and for how it is measured.
+
+    `groups` are (label, ids of the objects). With `whole_videos` the objects of a video are all in one group.
+    """
 
     title: str
     measured: str
-    values: Mapping[int, float]
-    edges: Sequence[float] = ()
-    unit: str = ""
+    groups: Sequence[tuple[str, list[int]]]
     whole_videos: bool = False
 
 
-def score_groups(material: Material) -> list[dict]:
+def score_groups(truth: YTVOS, results: YTVOS) -> list[dict]:
     """One entry a kind, with its `title`, how it is `measured`, and its `groups`: label, number of objects, scores.
 
     Sizes and lengths are cut into thirds of the objects, the others at fixed edges. Crowds are in no group; a group
-    without objects is left out.
+    without objects is left out, and so is labelled occlusion where there are no labels.
     """
-    truths = [truth for truth in material.truth.dataset["annotations"] if not truth.get("iscrowd")]
-    hidden = occlusions(material.truth)
-    in_video = Counter(truth["video_id"] for truth in truths)
-    sizes = {truth["id"]: math.sqrt(mean_area(truth["areas"])) for truth in truths}
-    lengths = {truth["id"]: sum(1 for area in truth["areas"] if area) for truth in truths}
-    kinds = (
-        Kind("Size", "square root of the mean mask area; thirds of the objects", sizes, unit="px"),
-        Kind("Track length", "frames in which the object is seen; thirds of the objects", lengths, unit="frames"),
-        Kind(
-            "Occlusion",
-            "part of the box that another object's box covers, 1 while the object is not seen; mean over the track",
-            {truth["id"]: hidden[truth["id"]] for truth in truths},
-            OCCLUSION_EDGES,
-        ),
-        Kind(
-            "Objects in the video",
-            "number of true objects; only these videos count",
-            {truth["id"]: in_video[truth["video_id"]] for truth in truths},
-            OBJECT_COUNTS,
-            whole_videos=True,
-        ),
-    )
     return [
         {
             "title": kind.title,
             "measured": kind.measured,
             "groups": [
-                {"label": label, "objects": len(ids), **_scores(material, ids, kind.whole_videos)}
-                for label, ids in split(kind.values, kind.edges or thirds(list(kind.values.values())), kind.unit)
+                {"label": label, "objects": len(ids), **_scores(truth, results, ids, kind.whole_videos)}
+                for label, ids in kind.groups
             ],
         }
-        for kind in kinds
+        for kind in kinds_of_objects(truth)
     ]
 
 
-def thirds(values: Sequence[float]) -> list[float]:
+def kinds_of_objects(truth: YTVOS) -> list[Kind]:
+    """The ways to group the objects of a file, each with its groups."""
+    objects = [track for track in truth.dataset["annotations"] if not track.get("iscrowd")]
+    occlusions = box_occlusions(truth)
+    in_video = Counter(track["video_id"] for track in objects)
+    sizes = {track["id"]: math.sqrt(mean_area(track["areas"])) for track in objects}
+    lengths = {track["id"]: sum(1 for area in track["areas"] if area) for track in objects}
+    occlusions = {track["id"]: occlusions[track["id"]] for track in objects}
+    counts = {track["id"]: in_video[track["video_id"]] for track in objects}
+    kinds = [
+        Kind("Size", "square root of the mean mask area; thirds of the objects", split(sizes, thirds(sizes), "px")),
+        Kind(
+            "Track length",
+            "frames in which the object is seen; thirds of the objects",
+            split(lengths, thirds(lengths), "frames"),
+        ),
+        Kind(
+            "Occlusion",
+            "part of the box that another object's box covers, 1 while the object is not seen; mean over the track",
+            split(occlusions, OCCLUSION_EDGES),
+        ),
+        Kind(
+            "Objects in the video",
+            "number of true objects; only these videos count",
+            split(counts, OBJECT_COUNTS),
+            whole_videos=True,
+        ),
+    ]
+    levels = {track["id"]: labelled_occlusion(track.get("occlusion")) for track in objects}
+    groups = [(label, [key for key, level in levels.items() if level == label]) for label in OCCLUSION_LABELS]
+    labelled = [(label.replace("_", " "), ids) for label, ids in groups if ids]
+    if labelled:
+        text = "the file's labels: the highest level that holds on a third of the object's labelled frames"
+        kinds.insert(3, Kind("Labelled occlusion", text, labelled))
+    return kinds
+
+
+def thirds(values: Mapping[int, float]) -> list[float]:
     """Up to two edges that cut `values` into thirds; fewer where values repeat, [] for none."""
     if not values:
         return []
-    edges = np.quantile(values, [1 / 3, 2 / 3], method="higher").tolist()
-    return sorted({edge for edge in edges if edge > min(values)})
+    numbers = list(values.values())
+    edges = np.quantile(numbers, [1 / 3, 2 / 3], method="higher").tolist()
+    return sorted({edge for edge in edges if edge > min(numbers)})
 
 
-def split(values: Mapping[int, float], edges: Sequence[float], unit: str) -> list[tuple[str, list[int]]]:
+def split(values: Mapping[int, float], edges: Sequence[float], unit: str = "") -> list[tuple[str, list[int]]]:
     """(label, ids) of the groups that `edges` cut `values` into, from low to high; an edge belongs to the upper group.
 
     Groups without ids are left out.
@@ -96,22 +207,21 @@ def split(values: Mapping[int, float], edges: Sequence[float], unit: str) -> lis
 
 def _label(low: float, high: float, own: Sequence[float], unit: str, whole: bool) -> str:
     """What a group from `low` to `high` is called, after its `own` values where they are whole numbers."""
-    behind = f" {unit}" if unit else ""
+    after = f" {unit}" if unit else ""
     if whole:
-        return f"{min(own):.0f}" + f" to {max(own):.0f}" * (max(own) > min(own)) + behind
+        return f"{min(own):.0f}" + f" to {max(own):.0f}" * (max(own) > min(own)) + after
     if math.isinf(low) and math.isinf(high):
         return "all"
     if math.isinf(high):
-        return f"{low:.3g}{behind} or more"
-    return f"under {high:.3g}{behind}" if math.isinf(low) else f"{low:.3g} to {high:.3g}{behind}"
+        return f"{low:.3g}{after} or more"
+    return f"under {high:.3g}{after}" if math.isinf(low) else f"{low:.3g} to {high:.3g}{after}"
 
 
-def _scores(material: Material, ids: list[int], whole_videos: bool) -> dict[str, float | None]:
-    """The scores of the objects `ids`; if these are all of their videos, what is predicted in others counts not."""
-    results = material.results
+def _scores(truth: YTVOS, results: YTVOS, ids: list[int], whole_videos: bool) -> dict[str, float | None]:
+    """The scores of the objects `ids`; if these are all of their videos, predictions in other videos are ignored."""
     if whole_videos:
-        videos = {material.truth.anns[key]["video_id"] for key in ids}
-        results = results.with_tracks(track for track in material.predictions if track["video_id"] in videos)
-    stats = evaluate_some(material.truth, results, ids).stats.tolist()
+        videos = {truth.anns[key]["video_id"] for key in ids}
+        results = results.with_tracks(t for t in results.dataset["annotations"] if t["video_id"] in videos)
+    stats = evaluate_some(truth, results, ids).stats.tolist()
     named = dict(zip(STAT_NAMES, stats, strict=True))
     return {name: None if named[name] < 0 else named[name] for name in GROUP_STATS}

@@ -248,15 +248,6 @@ class TrackingScores:
         names = [self.category_names[category] for category in ids]
         return {name: {key: float(value[k]) for key, value in metrics.items()} for k, name in enumerate(names)}
 
-    def category_mean(self) -> dict[str, float]:
-        """The mean of `per_category`, switches and fragmentations summed up; -1 without any.
-
-        TrackEval's "class averaged", empty classes ignored.
-        """
-        rows = list(self.per_category().values())
-        means = {name: float(np.mean([row[name] for row in rows])) if rows else -1.0 for name in RATES}
-        return {name: means[name] if name in means else float(sum(row[name] for row in rows)) for name in METRICS}
-
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """The rates of `overall`, [B] each, if video v were there `weights[b, v]` times; nan without any object."""
         metrics = self.counts.weighted(weights[:, self.sequence_videos]).metrics()

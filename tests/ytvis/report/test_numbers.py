@@ -17,8 +17,7 @@ from ytvis.report.sections import shown_categories
 from ytvis.report.videos import Span, describe_video
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.score.bootstrap import bootstrap_results
-from ytvis.score.breakdown import evaluate_some
-from ytvis.score.groups import split, thirds
+from ytvis.score.groups import evaluate_some, split, thirds
 from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import YTVOS
 
@@ -60,7 +59,7 @@ def test_the_mean_of_a_curve_is_the_ap(files, tmp_path):
             assert np.mean(curve[name]) == pytest.approx(scores[key], abs=1e-6)
 
 
-def test_groups_are_scored_as_the_breakdown_does(files, tmp_path):
+def test_groups_are_scored_as_their_objects_alone(files, tmp_path):
     numbers, truth = numbers_of(files, tmp_path / "out"), YTVOS(files[0])
     kinds = {kind["title"]: kind["groups"] for kind in numbers["groups"]}
     assert {title: [group["objects"] for group in groups] for title, groups in kinds.items()} == {
@@ -103,9 +102,9 @@ def test_intervals_are_those_of_the_bootstrap(files, tmp_path):
 
 
 def test_thirds_hold_as_many_values_each():
-    assert thirds([1, 2, 3, 4, 5, 6]) == [3, 5]
-    assert thirds([7, 7, 7]) == [] and thirds([]) == []
-    assert thirds([1, 1, 1, 9, 9]) == [9]
+    assert thirds(dict(enumerate([1, 2, 3, 4, 5, 6]))) == [3, 5]
+    assert thirds(dict(enumerate([7, 7, 7]))) == [] and thirds({}) == []
+    assert thirds(dict(enumerate([1, 1, 1, 9, 9]))) == [9]
 
 
 def test_an_edge_belongs_to_the_upper_group_and_empty_groups_are_left_out():

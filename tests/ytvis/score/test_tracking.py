@@ -245,7 +245,6 @@ def test_categories_apart_and_together():
     assert list(found.per_category()) == ["cat", "dog", "cat (3)"]
     assert [row["DetA"] for row in found.per_category().values()] == pytest.approx([1, 0, 0])
     assert found.overall()["DetA"] == pytest.approx(4 / 7)  # 4 of 5 true and 6 predicted objects
-    assert found.category_mean()["DetA"] == pytest.approx(1 / 3)
 
 
 def test_masks_that_end_early_and_masks_without_a_pixel():
@@ -268,7 +267,6 @@ def test_nothing_at_all():
         found = evaluate_tracking(truth, [])
         assert set(found.overall().values()) == {-1.0}
         assert found.per_category() == {}
-        assert all(found.category_mean()[name] == -1 for name in RATES)
         weights = np.ones((3, len(truth["videos"])), int)
         assert all(np.isnan(values).all() and values.shape == (3,) for values in found.statistics(weights).values())
 
@@ -315,13 +313,13 @@ def is_seen(mask) -> bool:
     return mask is not None and mask != [] and mask_ops.area(mask) > 0
 
 
-def trackeval_scores(truth: dict, tracks: list) -> tuple[dict, dict, dict]:
-    """Detection averaged, class averaged, and per class: what TrackEval gives of all videos."""
+def trackeval_scores(truth: dict, tracks: list) -> tuple[dict, dict]:
+    """Detection averaged, and per class: what TrackEval gives of all videos."""
     trackeval = pytest.importorskip("trackeval")
     quiet = {"PRINT_CONFIG": False}
     metrics = trackeval.metrics.HOTA(), trackeval.metrics.Identity(quiet), trackeval.metrics.CLEAR(quiet)
     categories = [category["id"] for category in truth["categories"]]
-    overall, mean, apart = {}, {}, {category: {} for category in categories}
+    overall, apart = {}, {category: {} for category in categories}
     for metric in metrics:
         of_category = {}
         for category in categories:
@@ -335,8 +333,7 @@ def trackeval_scores(truth: dict, tracks: list) -> tuple[dict, dict, dict]:
             of_category[category] = metric.combine_sequences(sequences)
             apart[category] |= of_category[category]
         overall |= metric.combine_classes_det_averaged(of_category)
-        mean |= metric.combine_classes_class_averaged(of_category, ignore_empty_classes=True)
-    return overall, mean, {category: values for category, values in apart.items() if has_objects(values)}
+    return overall, {category: values for category, values in apart.items() if has_objects(values)}
 
 
 def has_objects(values: dict) -> bool:
@@ -344,11 +341,10 @@ def has_objects(values: dict) -> bool:
 
 
 def check_against_trackeval(truth: dict, tracks: list) -> None:
-    overall, mean, apart = trackeval_scores(truth, tracks)
+    overall, apart = trackeval_scores(truth, tracks)
     found = evaluate_tracking(truth, tracks, score_threshold=-np.inf)
     names = {category["id"]: category["name"] for category in truth["categories"]}
-    for ours, theirs in ((found.overall(), overall), (found.category_mean(), mean)):
-        assert ours == pytest.approx({name: np.mean(theirs[name]) for name in METRICS}, abs=1e-9, rel=0)
+    assert found.overall() == pytest.approx({name: np.mean(overall[name]) for name in METRICS}, abs=1e-9, rel=0)
     assert set(found.per_category()) == {names[category] for category in apart}
     for category, values in apart.items():
         expected = {name: np.mean(values[name]) for name in METRICS}

@@ -3,8 +3,15 @@ import pytest
 from pycocotools import mask as rle_tools
 
 from ytvis.files import InputError
-from ytvis.score.breakdown import evaluate_occluded, evaluate_some, occlusion, occlusions
-from ytvis.score.ytvos import YTVOS
+from ytvis.score.groups import (
+    box_occlusion,
+    box_occlusions,
+    evaluate_occluded,
+    evaluate_some,
+    labelled_occlusion,
+    score_groups,
+)
+from ytvis.score.ytvos import YTVOS, load_pair
 
 
 def rle(x, y, width, height):
@@ -39,21 +46,21 @@ RIGHT = [rle(15, 0, 10, 10)] * 3  # covers half of LEFT's box, and the other way
 
 def test_occlusion_is_the_part_of_the_box_that_another_covers():
     box = (0.0, 0.0, 10.0, 10.0)
-    assert occlusion([box], []) == 0
-    assert occlusion([box], [[(5.0, 0.0, 10.0, 10.0)]]) == 0.5
-    assert occlusion([box], [[(5.0, 5.0, 10.0, 10.0)], [(0.0, 0.0, 10.0, 4.0)]]) == pytest.approx(0.4)
-    assert occlusion([box], [[(20.0, 0.0, 10.0, 10.0)], [None]]) == 0
-    assert occlusion([], []) == 0 and occlusion([None], [[box]]) == 0
+    assert box_occlusion([box], []) == 0
+    assert box_occlusion([box], [[(5.0, 0.0, 10.0, 10.0)]]) == 0.5
+    assert box_occlusion([box], [[(5.0, 5.0, 10.0, 10.0)], [(0.0, 0.0, 10.0, 4.0)]]) == pytest.approx(0.4)
+    assert box_occlusion([box], [[(20.0, 0.0, 10.0, 10.0)], [None]]) == 0
+    assert box_occlusion([], []) == 0 and box_occlusion([None], [[box]]) == 0
 
 
 def test_hidden_frames_count_and_absent_ones_do_not():
     box = (0.0, 0.0, 10.0, 10.0)
-    assert occlusion([None, box, None, box, None], [[None] * 5]) == pytest.approx(1 / 3)
+    assert box_occlusion([None, box, None, box, None], [[None] * 5]) == pytest.approx(1 / 3)
 
 
 def test_occlusions_are_read_off_the_masks():
     tracks = (annotation(7, FREE), annotation(8, LEFT), annotation(9, RIGHT))
-    assert occlusions(YTVOS(annotations(*tracks))) == {7: 0.0, 8: 0.5, 9: 0.5}
+    assert box_occlusions(YTVOS(annotations(*tracks))) == {7: 0.0, 8: 0.5, 9: 0.5}
 
 
 def test_only_the_wanted_objects_count():
@@ -79,3 +86,52 @@ def test_occluded_objects_are_scored_alone():
     assert evaluate_occluded(truth, [prediction(LEFT, 0.9), prediction(RIGHT, 0.8)]).stats[0] == pytest.approx(1)
     with pytest.raises(InputError, match="no object is occluded"):
         evaluate_occluded(annotations(annotation(7, FREE)), [prediction(FREE, 0.9)])
+
+
+# ----------------------------------------------------------------------------------------------- occlusion as labelled
+
+
+def frames(none=0, slight=0, severe=0, unlabelled=0) -> list[str | None]:
+    """Labels of an object that has so many frames of each."""
+    names = ("no_occlusion", "slight_occlusion", "severe_occlusion", None)
+    return [name for name, times in zip(names, (none, slight, severe, unlabelled), strict=True) for _ in range(times)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (frames(none=5), "no_occlusion"),
+        (frames(none=4, slight=1), "no_occlusion"),
+        (frames(none=2, slight=1), "slight_occlusion"),  # a third is enough
+        (frames(none=2, slight=1, unlabelled=2), "slight_occlusion"),  # of the labelled frames
+        (frames(slight=3, severe=2), "severe_occlusion"),
+        (frames(none=1, slight=1, severe=1), "severe_occlusion"),
+        (frames(none=2, slight=2, severe=1), "slight_occlusion"),
+        (frames(unlabelled=5), None),
+        ([], None),
+        (None, None),
+        (0.5, None),
+        (["occluded", 1, [], None], None),
+        (["occluded", 1, [], "no_occlusion"], "no_occlusion"),
+    ],
+)
+def test_an_object_has_the_highest_level_of_a_third_of_its_frames(labels, expected):
+    assert labelled_occlusion(labels) == expected
+
+
+def test_labelled_objects_are_grouped():
+    free, hidden, unlabelled = annotation(7, FREE), annotation(8, LEFT), annotation(9, RIGHT)
+    free["occlusion"], hidden["occlusion"] = frames(none=3), frames(slight=1, severe=1, unlabelled=1)
+    pair = load_pair(annotations(free, hidden, unlabelled), [prediction(FREE, 0.9)])
+    kind = next(kind for kind in score_groups(*pair) if kind["title"] == "Labelled occlusion")
+    assert [(group["label"], group["objects"]) for group in kind["groups"]] == [
+        ("no occlusion", 1),
+        ("severe occlusion", 1),
+    ]
+    assert [group["AP"] for group in kind["groups"]] == pytest.approx([1, 0])
+
+
+def test_without_labels_there_are_no_groups_of_them():
+    pair = load_pair(annotations(annotation(7, FREE)), [])
+    titles = [kind["title"] for kind in score_groups(*pair)]
+    assert titles == ["Size", "Track length", "Occlusion", "Objects in the video"]
