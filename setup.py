@@ -84,6 +84,7 @@ setup(
         "av>=17.1",
         "tqdm>=4.66",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
         "pillow>=10",
         "scipy>=1.11",
     ],

@@ -54,6 +54,17 @@ def track_colour(track_id: int) -> Colour:
     return red, green, blue
 
 
+def css_colour(colour: Colour) -> str:
+    """An RGB colour as a style sheet has it: #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def text_colour(background: Colour) -> Colour:
+    """Black or white, whichever reads better on `background` (BT.601 luma)."""
+    luma = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2]
+    return (0, 0, 0) if luma > 140 else (255, 255, 255)
+
+
 class Trails:
     """The box centres of tracks in the last `length` frames given to `add`."""
 
@@ -208,7 +219,7 @@ def _tint_table(colour: Colour) -> np.ndarray:
 
 def _draw_trail(picture: np.ndarray, way: list[tuple[int, int]], colour: Colour, outline: int) -> None:
     """Draws the points `way`, oldest first, as a widening line with a rim, so that it also shows on its own mask."""
-    rim = _text_colour(colour)
+    rim = text_colour(colour)
     widths = [round(outline * (1 + 2 * step / max(1, len(way) - 1))) for step in range(1, len(way))]
     for extra, paint in ((2 * outline, rim), (0, colour)):
         for start, end, width in zip(way, way[1:], widths, strict=False):
@@ -250,7 +261,7 @@ def _draw_label(
 
     cv2.rectangle(picture, rect[:2], (rect[2] - 1, rect[3] - 1), colour, cv2.FILLED)
     origin = (rect[0] + pad // 2, rect[3] - pad)
-    cv2.putText(picture, text, origin, _FONT, scale, _text_colour(colour), stroke, cv2.LINE_AA)
+    cv2.putText(picture, text, origin, _FONT, scale, text_colour(colour), stroke, cv2.LINE_AA)
     return rect
 
 
@@ -261,9 +272,3 @@ def _area(box: list[int]) -> int:
 
 def _overlap(a: Rect, b: Rect) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _text_colour(background: Colour) -> Colour:
-    """Black or white, whichever reads better on `background` (BT.601 luma)."""
-    luma = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2]
-    return (0, 0, 0) if luma > 140 else (255, 255, 255)

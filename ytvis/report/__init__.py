@@ -1,7 +1,7 @@
-"""One page that says how good a results file is, and where it is not: see docs/report.md.
+"""One page about how good a results file is and where it fails: see docs/report.md.
 
-The way of the data: `material` reads the files → `scores` measures, with `groups` and `mistakes` → `videos` and
-`pictures` show the worst → `sections` and `charts` make the page of it, `markup` writes it as text.
+The flow of the data: `material` reads the files → `scores` measures, with `groups` and `mistakes` → `videos` and
+`pictures` show the worst → `rendering` and `chart` make the page of it, from the templates in page/.
 """
 
 import json
@@ -9,12 +9,10 @@ import os
 from pathlib import Path
 
 from ytvis.files import atomic_write
-from ytvis.report.markdown import markdown_text
-from ytvis.report.markup import page_text
 from ytvis.report.material import Material
 from ytvis.report.pictures import draw_pictures
+from ytvis.report.rendering import markdown_text, page_text
 from ytvis.report.scores import measure
-from ytvis.report.sections import page_body
 from ytvis.report.videos import describe_video
 from ytvis.score.tracking import SCORE_THRESHOLD
 from ytvis.score.ytvos import Results, Truth
@@ -30,11 +28,11 @@ def write_report(
     seed: int = 0,
     score_threshold: float = SCORE_THRESHOLD,
 ) -> Path:
-    """The path of the page, `folder`/report.html; beside it stand metrics.json and metrics.md with the same numbers.
+    """Writes `folder`/report.html and returns its path; metrics.json and metrics.md beside it have the same numbers.
 
     The page is one file that needs no network. `image_root` is the folder of the frames; without it the worst videos
-    are shown as masks on grey. `seed` is of the intervals: the same input and seed give the same files.
-    HOTA, IDF1 and switches are of the tracks with at least `score_threshold`.
+    are shown as masks on grey. `seed` is that of the intervals: the same input and seed give the same files.
+    HOTA, IDF1 and switches are of the tracks with a score of at least `score_threshold`.
 
     Raises:
         InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
@@ -47,12 +45,11 @@ def write_report(
         if entry["quality"] < 1
     ]
     pictures = [(video, draw_pictures(material, video)) for video in videos]
-    body = page_body(numbers, material.truth.category_names(), pictures)
     page = Path(folder, "report.html")
     for path, text in (
         (Path(folder, "metrics.json"), json.dumps(numbers, indent=1) + "\n"),
         (Path(folder, "metrics.md"), markdown_text(numbers)),
-        (page, page_text(f"Report of {Path(material.results.source).name}", body)),
+        (page, page_text(numbers, material.truth.category_names(), pictures)),
     ):
         with atomic_write(path) as file:
             file.write(text)

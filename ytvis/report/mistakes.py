@@ -4,15 +4,17 @@ Letters used in shapes: N predictions and G true tracks of all videos, T IoU thr
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from ytvis.report.material import Material
 from ytvis.score.ap import POOLED, YTVOSeval
 
-CONFUSION_IOU = 0.5  # the first of the protocol's thresholds
+MOST_CATEGORIES = 40  # a larger matrix is reduced to the categories with the most mistakes
+SHADES = 8  # of a cell in the matrix
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,54 @@ def confusion(matches: PooledMatches, cut: float) -> Counter:
     for truth in missed:
         cells[int(matches.true_categories[truth]), None] += 1
     return cells
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the confusion matrix: the number of tracks, whether they are right, and its shade 0…`SHADES`."""
+
+    count: int
+    is_right: bool
+    shade: int
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The confusion of categories as a table.
+
+    `columns` are the ids of the predicted categories, None at the end for missed objects; `rows` are (true category
+    id, its cells), None at the end for tracks of no object, where the last cell, which can be of nothing, is None.
+    `left_out` categories are not shown.
+    """
+
+    columns: list[int | None]
+    rows: list[tuple[int | None, list[Cell | None]]]
+    left_out: int
+
+
+def confusion_matrix(confusion: Sequence[Mapping[str, Any]]) -> Matrix:
+    """The table of the "confusion" in metrics.json; the shade of a cell is its part of the row."""
+    counts = {(cell["true"], cell["predicted"]): cell["tracks"] for cell in confusion}
+    chosen, left_out = shown_categories(counts)
+    keys = [*chosen, None]
+    rows = []
+    for true in keys:
+        total = sum(count for cell, count in counts.items() if cell[0] == true)
+        row = [counts.get((true, key), 0) for key in keys]
+        shades = [max(min(count, 1), round(SHADES * count / max(total, 1))) for count in row]
+        cells = [Cell(n, true == key, shade) for n, key, shade in zip(row, keys, shades, strict=True)]
+        rows.append((true, cells if true is not None else [*cells[:-1], None]))
+    return Matrix(keys, rows, left_out)
+
+
+def shown_categories(counts: Mapping[tuple[int | None, int | None], int]) -> tuple[list[int], int]:
+    """(the ids of the categories in the matrix, how many more the counts have): those with the most mistakes."""
+    mistakes = dict.fromkeys(sorted({key for cell in counts for key in cell} - {None}), 0)
+    for cell, count in counts.items():
+        for key in {*cell} - {None} if cell[0] != cell[1] else ():
+            mistakes[key] += count
+    chosen = sorted(mistakes, key=lambda key: -mistakes[key])[:MOST_CATEGORIES]
+    return sorted(chosen), len(mistakes) - len(chosen)
 
 
 def video_qualities(matches: PooledMatches, cut: float) -> dict[int, float]:

@@ -20,6 +20,14 @@ class Span:
     end: int
     track: int | None
 
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    def __str__(self) -> str:
+        what = "not covered" if self.track is None else f"track {self.track}"
+        return f"frames {self.start + 1} to {self.end}: {what}"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -53,6 +61,10 @@ class VideoDetail:
     @property
     def switches(self) -> int:
         return sum(len(row.switches) for row in self.rows)
+
+    @property
+    def num_objects(self) -> int:
+        return sum(1 for truth in self.truths if not truth.is_crowd)
 
 
 def describe_video(material: Material, video_id: int, quality: float, cut: float) -> VideoDetail:

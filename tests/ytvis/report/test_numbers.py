@@ -11,9 +11,8 @@ from tests.ytvis.report.conftest import EVIL, LENGTH, box
 from ytvis.files import InputError
 from ytvis.report import write_report
 from ytvis.report.material import Material
-from ytvis.report.mistakes import PooledMatches, best_cut, confusion, video_qualities
+from ytvis.report.mistakes import PooledMatches, best_cut, confusion, shown_categories, video_qualities
 from ytvis.report.pictures import draw_pictures
-from ytvis.report.sections import shown_categories
 from ytvis.report.videos import Span, describe_video
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.score.bootstrap import bootstrap_results
@@ -208,10 +207,10 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(files, tmp_path):
 
 def test_a_large_matrix_keeps_the_categories_with_the_most_mistakes():
     cells = {(key, key): 9 for key in range(100)} | {(7, 99): 3, (None, 50): 2, (60, None): 1}
-    keys, left_out = shown_categories(cells, list(range(100)))
+    keys, left_out = shown_categories(cells)
     assert len(keys) == 40 and left_out == 60 and keys == sorted(keys)
     assert {7, 50, 60, 99} <= set(keys)
-    assert shown_categories({(1, 2): 1}, [1, 2, 3]) == ([1, 2], 0)
+    assert shown_categories({(1, 2): 1}) == ([1, 2], 0)
 
 
 def test_perfect_predictions_leave_no_worst_video(files, tmp_path):

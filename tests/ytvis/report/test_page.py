@@ -10,6 +10,7 @@ import pytest
 from tests.ytvis.report.conftest import EVIL
 from tests.ytvis.viewer.browser import new_page
 from ytvis.report import write_report
+from ytvis.report.chart import precision_chart
 
 MAX_BYTES = 5_000_000
 
@@ -68,9 +69,9 @@ def test_columns_sort_by_click_and_by_key(opened):
 
 
 def test_curves_are_chosen_and_read(opened):
-    shown = opened.locator("#plot g:not(.hidden)")
-    assert shown.count() == 1 and shown.locator("polyline").count() == 3
-    box = shown.locator("polyline").first.bounding_box()
+    shown = opened.locator("#plot .curves:not(.hidden)")
+    assert shown.count() == 1 and shown.locator("path").count() == 3
+    box = shown.locator("path").first.bounding_box()
     assert box["width"] > 300 and box["height"] > 50
     opened.select_option("#category", label="cat")
     assert shown.count() == 1 and shown.get_attribute("data-key") == "1"
@@ -78,8 +79,21 @@ def test_curves_are_chosen_and_read(opened):
     assert "Recall 0 %: precision 100.0 at IoU 0.5" in opened.locator("#readout").text_content()
     opened.locator("#plot").press("ArrowRight")
     assert "Recall 1 %" in opened.locator("#readout").text_content()
-    opened.locator("#plot").hover(position={"x": 50, "y": 50})
+    opened.locator("#plot").hover(position={"x": 100, "y": 50})
     assert re.search(r"Recall [2-9]\d? %", opened.locator("#readout").text_content())
+
+
+def test_a_chart_has_a_group_for_each_category_whatever_its_lines_look_like():
+    level = {"mean": [0.5] * 101, "low": [1.0] * 50 + [0.0] * 51, "high": [index / 100 for index in range(101)]}
+    text = precision_chart([level, level, level])
+    assert text == precision_chart([level, level, level])
+    groups = re.findall(r'<g class="(curves[^"]*)" data-key="(\d)">(.*?)</g>', text, re.DOTALL)
+    assert [group[:2] for group in groups] == [("curves", "0"), ("curves hidden", "1"), ("curves hidden", "2")]
+    for *_, lines in groups:
+        assert [line.count("L") for line in re.findall(r' d="([^"]*)"', lines)] == [1, 3, 100]
+    assert "style=" not in text and "xmlns" not in text and "font" not in text
+    empty = precision_chart([])
+    assert 'id="area"' in empty and "curves" not in empty
 
 
 def test_time_lines_tell_what_they_draw(opened):

@@ -1,13 +1,13 @@
 "use strict";
 
-// Everything is on the page already; the script only sorts the tables, chooses the curves and reads values off them.
+// Everything is on the page already; the script only sorts the tables, selects the curves and reads values off them.
 
 function sortBy(button) {
   const head = button.closest("th");
   const body = button.closest("table").tBodies[0];
   const column = head.cellIndex;
   const isText = column === 0;
-  const first = isText ? "ascending" : "descending"; // who sorts by a score looks for the best, then for the worst
+  const first = isText ? "ascending" : "descending"; // of scores the best come first, then the worst
   const second = isText ? "descending" : "ascending";
   const order = head.getAttribute("aria-sort") === first ? second : first;
   for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
@@ -23,49 +23,53 @@ for (const button of document.querySelectorAll(".sortable thead button")) {
   button.addEventListener("click", () => sortBy(button));
 }
 
-const UNITS = 1000;
 const STEPS = 100; // the protocol reads precision at 101 recalls
 const plot = document.getElementById("plot");
+const area = document.getElementById("area");
 const choice = document.getElementById("category");
 const cursor = document.getElementById("cursor");
 const readout = document.getElementById("readout");
 let place = STEPS / 2;
 
-/** The height of a polyline at x, in 0…1 from below. */
+/** The corners [x, y] of a line, in the units of the drawing. */
+function corners(line) {
+  const numbers = line.getAttribute("d").match(/[\d.]+/g).map(Number);
+  return numbers.flatMap((x, index) => (index % 2 ? [] : [[x, numbers[index + 1]]]));
+}
+
+/** The height of a line at x, in the units of the drawing. */
 function heightAt(line, x) {
-  const points = line.points;
-  for (let index = 1; index < points.numberOfItems; index++) {
-    const [left, right] = [points.getItem(index - 1), points.getItem(index)];
-    if (x <= right.x) {
-      const part = right.x > left.x ? (x - left.x) / (right.x - left.x) : 1;
-      return 1 - (left.y + part * (right.y - left.y)) / UNITS;
-    }
+  let [leftX, leftY] = [-Infinity, 0];
+  for (const [rightX, rightY] of corners(line)) {
+    if (x <= rightX) return leftX < 0 ? rightY : leftY + ((x - leftX) / (rightX - leftX)) * (rightY - leftY);
+    [leftX, leftY] = [rightX, rightY];
   }
-  return 0;
+  return leftY;
 }
 
 function readAt(step) {
   place = Math.min(STEPS, Math.max(0, step));
-  const group = [...plot.querySelectorAll("g")].find((one) => !one.classList.contains("hidden"));
-  if (!group) return;
-  const x = (UNITS * place) / STEPS;
-  cursor.setAttribute("x1", x);
-  cursor.setAttribute("x2", x);
-  cursor.classList.remove("hidden");
-  const at = (name) => (100 * heightAt(group.querySelector(`.${name}`), x)).toFixed(1);
-  readout.textContent =
-    `Recall ${place} %: precision ${at("low")} at IoU 0.5, ${at("high")} at 0.75, ${at("mean")} in the mean.`;
+  const shown = plot.querySelector(".curves:not(.hidden)");
+  if (!shown) return;
+  const frame = area.getBBox();
+  const shift = (frame.width * place) / STEPS;
+  cursor.setAttribute("transform", `translate(${shift} 0)`);
+  cursor.classList.add("shown");
+  const [mean, low, high] = [...shown.children].map((line) =>
+    ((100 * (frame.y + frame.height - heightAt(line, frame.x + shift))) / frame.height).toFixed(1),
+  );
+  readout.textContent = `Recall ${place} %: precision ${low} at IoU 0.5, ${high} at 0.75, ${mean} in the mean.`;
 }
 
 choice.addEventListener("change", () => {
-  for (const group of plot.querySelectorAll("g")) {
-    group.classList.toggle("hidden", group.dataset.key !== choice.value);
+  for (const curves of plot.querySelectorAll(".curves")) {
+    curves.classList.toggle("hidden", curves.dataset.key !== choice.value);
   }
   readAt(place);
 });
 
 plot.addEventListener("pointermove", (event) => {
-  const box = plot.getBoundingClientRect();
+  const box = area.getBoundingClientRect();
   readAt(Math.round((STEPS * (event.clientX - box.left)) / box.width));
 });
 
