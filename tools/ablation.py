@@ -4,10 +4,9 @@
     python -m tools.ablation --start results/train_demo/full/latest --training_set data/ShapesVIS_1000 --jobs 2
     python -m tools.ablation --table                                     # prints what is there
 
-Every run is `train.py` and `eval.py` as anybody would call them, one thread each, on small frames. All start from the
-same backbone, pyramid and prototypes, as published models do from COCO's, with a fresh head and temporal net. Runs that
-are done are not done again, so a run that was stopped goes on. The table is Markdown, mean ± half the spread over
-seeds.
+Every run calls `train.py` and `eval.py` with one thread on small frames. All start from the same backbone, pyramid and
+prototypes, as published models start from COCO's, with a fresh head and temporal net. Runs that are done are skipped,
+and interrupted ones resume. The table is Markdown: mean ± half the difference between seeds.
 """
 
 import argparse
@@ -19,10 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data.config import WEIGHT_NAMES, get_config
+from tools.recipe import measure_scores
 from utils.checkpoint import find_checkpoint, load_state_dict, save_state_dict
-from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.score.groups import evaluate_occluded
-from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import load_pair
 
 CONFIG = "STMask_demo_config"
@@ -102,13 +100,9 @@ def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
 def score(results: str) -> dict[str, float]:
     """The columns of the table for one results file, 0…1."""
     dataset = get_config(CONFIG).dataset
-    pair = load_pair(Path(dataset.root) / dataset.valid.ann_file[0], results)
-    stats = dict(zip(STAT_NAMES, evaluate_results(*pair).stats.tolist(), strict=True))
-    return {
-        **{name: stats[name] for name in ("AP", "AP50", "AR10")},
-        "AP occluded": float(evaluate_occluded(*pair).stats[0]),
-        "HOTA": evaluate_tracking(*pair).overall()["HOTA"],
-    }
+    truth = Path(dataset.root) / dataset.valid.ann_file[0]
+    occluded = float(evaluate_occluded(*load_pair(truth, results)).stats[0])
+    return {**measure_scores(truth, results), "AP occluded": occluded}
 
 
 def table(output: Path, seeds: list[int]) -> str:

@@ -1,0 +1,178 @@
+"""tools/recipe.py: stages run one after the other, go on after an interruption, and are scored; mistakes show early."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from tests import processes
+from tools import recipe as command
+from tools.recipe import Recipe
+from ytvis.files import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+DEMO = ROOT / "recipes" / "demo.toml"
+TINY = """
+results = "results"
+[train]
+config = "STMask_demo_config"
+device = "cpu"
+num_workers = 0
+save_interval = 1
+keep_latest = true
+batch_size = 1
+[data.few]
+root = "ShapesVIS"
+train_videos = 2
+valid_videos = 1
+[evaluate]
+data = "few"
+[settings.small]
+"input.size_hw" = "64,96"
+[[stages]]
+name = "crops"
+purpose = "the backbone alone"
+data = "few"
+iterations = 1
+train = { task = "crops", batch_size = 2 }
+settings = "small"
+[[stages]]
+name = "clips"
+purpose = "clips"
+start = "crops"
+data = "few"
+iterations = 12
+minutes = 2
+train = { lr = 1e-4 }
+settings = "small"
+half = true
+expected = { AP = 51.5 }
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY, "utf-8")
+    return path
+
+
+def wait_for(process, folder, pattern):
+    deadline = time.monotonic() + 120
+    while not list(folder.glob(pattern)):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def test_a_recipe_that_was_stopped_goes_on_where_it_was_and_is_scored(tiny, tmp_path, capfd):
+    folder = tmp_path / "results"
+    process = processes.start(["-m", "tools.recipe", tiny])
+    wait_for(process, folder / "clips", "STMask_demo_*.pth")
+    process.send_signal(signal.SIGTERM)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and errors.endswith("stopped by SIGTERM; the same command goes on\n"), errors
+    recipe = Recipe.read(tiny)
+    done = recipe.iterations_done(recipe.stage("clips"))
+    assert 1 <= done < 12
+    assert command.main([str(tiny), "--list"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[1].split()[:6] == ["crops", "1", "0", "–", "done", "the"]
+    assert lines[2].split()[:6] == ["clips", "12", "2", "51.5", "at", str(done)]
+
+    (first,) = (folder / "crops").glob("*.pth")
+    written = first.stat().st_mtime_ns
+    assert command.main([str(tiny)]) == 0
+    assert first.stat().st_mtime_ns == written  # a stage that is done is not run again
+    assert list((folder / "clips").glob("STMask_demo_*_12.pth")) and (folder / "clips" / "STMask_demo.pth").exists()
+    output, errors = capfd.readouterr()
+    assert f"12 iterations, from iteration {done}, about {2 * (1 - done / 12):.0f} minutes" in errors
+    header, row = output.splitlines()[-2:]
+    assert header.split()[:3] == ["stage", "AP", "expected"]
+    name, measured, expected = row.split()[:3]
+    assert (name, expected) == ("clips", "51.5") and 0 <= float(measured) <= 100
+
+    begin = time.monotonic()
+    assert command.main([str(tiny)]) == 0  # all is done: only the table is printed again
+    assert time.monotonic() - begin < 5 and capfd.readouterr().out.splitlines()[-1] == row
+
+
+def test_a_stage_alone_needs_the_one_that_it_starts_from(tiny, capsys):
+    assert command.main([str(tiny), "--stage=clips"]) == 2
+    assert "stage 'clips' starts from 'crops', which is not done" in capsys.readouterr().err
+
+
+def test_a_mistake_in_a_later_stage_shows_before_the_first_is_trained(tiny, tmp_path, capsys):
+    tiny.write_text(TINY.replace("lr = 1e-4", "learn = 1e-4"), "utf-8")
+    assert command.main([str(tiny)]) == 2
+    assert "stage 'clips': train.py does not take its options" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_command_that_fails_or_is_stopped_stops_the_recipe():
+    with pytest.raises(command.Stopped, match="stage one failed with exit code 3"):
+        command.call([sys.executable, "-c", "raise SystemExit(3)"], "stage one")
+    command.call([sys.executable, "-c", "import os; assert os.environ['OMP_NUM_THREADS'] == '1'"], "stage one")
+
+
+def test_a_dry_run_prints_the_commands_and_writes_nothing(tiny, tmp_path, capsys):
+    assert command.main([str(tiny), "--dry_run", "--results=elsewhere"]) == 0
+    crops, clips, evaluation = capsys.readouterr().out.splitlines()
+    assert "--batch_size=2" in crops and "--task=crops" in crops and "--batch_size=1" not in crops
+    assert "--set=train.pretrained=elsewhere/crops/latest" in clips and "--save_folder=elsewhere/clips" in clips
+    assert "--trained_model=elsewhere/clips/STMask_demo.pth" in evaluation and "input.size_hw=64,96" in evaluation
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.toml"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[train]", "[train", "not a TOML file"),
+        ("iterations = 12", "iteration = 25", "stage 2: unknown key 'iteration' (did you mean 'iterations'?)"),
+        ("iterations = 12", 'iterations = "12"', "stage 2: iterations must be of type int, not '12'"),
+        ("iterations = 12", "", "stage 2: iterations is missing"),
+        (
+            'start = "crops"',
+            'start = "crop"',
+            "'clips': start names 'crop', which is not there (did you mean 'crops'?)",
+        ),
+        ('start = "crops"', 'start = "clips"', "'clips': start names 'clips', which is not there"),
+        ('settings = "small"', 'settings = "tiny"', "'crops': settings names 'tiny', which is not there"),
+        ('name = "clips"', 'name = "crops"', "'crops': another stage has that name too"),
+        ('data = "few"\n[set', 'data = "many"\n[set', "[evaluate] names 'many', which is no set of [data]"),
+        ("AP = 51.5", "mAP = 51.5", "'clips': expected has 'mAP'; the scores are AP, AP50, AR10, HOTA"),
+        ('config = "STMask_demo_config"', "", "[train] must name the config"),
+        ("train_videos = 2", "train_video = 2", "[data.few]: unknown key 'train_video'"),
+    ],
+)
+def test_a_faulty_recipe_is_refused_with_the_place(tiny, old, new, message, capsys):
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new), "utf-8")
+    assert command.main([str(tiny)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"recipe: error: {tiny}: ") and message in error and error.count("\n") == 1
+
+
+def test_names_that_are_not_there_are_refused(tiny, tmp_path, capsys):
+    assert command.main([str(tmp_path / "none.toml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no stage 'clip' .did you mean 'clips'"):
+        Recipe.read(tiny).stage("clip")
+
+
+@pytest.mark.parametrize("stage", Recipe.read(DEMO).stages, ids=lambda stage: stage.name)
+def test_train_takes_every_stage_of_the_demo(stage, capsys):
+    recipe = Recipe.read(DEMO)
+    assert train.main([*recipe.training(stage), "--print_config"]) == 0
+    config = capsys.readouterr().out
+    assert not stage.start or recipe.weights(recipe.stage(stage.start)) in config
+
+
+def test_the_demo_ends_with_the_scores_of_the_shipped_weights():
+    last = Recipe.read(DEMO).stages[-1]
+    page = (ROOT / "weights" / "README.md").read_text("utf-8")
+    cells = next(line for line in page.splitlines() if line.startswith("| `STMask_demo.pth` |")).split("|")
+    assert {float(cell) for cell in cells[2:-1]} >= set(last.expected.values())

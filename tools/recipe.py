@@ -1,0 +1,424 @@
+"""Trains a network in several stages, as a recipe file describes them.
+
+    python -m tools.recipe recipes/demo.toml                  # runs every stage that is not done, and prints the scores
+    python -m tools.recipe recipes/demo.toml --list           # prints the stages and how far each one is
+    python -m tools.recipe recipes/demo.toml --dry_run        # prints the commands
+    python -m tools.recipe recipes/demo.toml --stage joined   # runs this stage alone
+
+A stage is done when the checkpoint of its last iteration exists. An interrupted stage resumes, so the same command goes
+on where the last one stopped. Run it in the repository's root. Exit codes: 0 done, 1 a stage failed or was
+interrupted, 2 bad input.
+
+A recipe is a TOML file:
+
+    results = "results/train_demo"     # each stage writes to a folder of this one
+    [train]                            # options of train.py for every stage; a value true is an option without value
+    [data.NAME]                        # a drawn data set: root, train_videos, valid_videos and seed of data.synthetic
+    [evaluate]                         # data: the set whose valid split the stages with an expected score are scored on
+    [settings.NAME]                    # config keys that several stages share
+    [[stages]]
+    name, purpose                      # its folder, and a few words
+    start                              # the stage whose last weights this one begins with (default: none)
+    data                               # the set whose train split it learns from
+    iterations, minutes                # its length, and how long that took where it was measured
+    processes                          # how many train together, one thread each (default: 1)
+    train, settings, set               # options of train.py, a name of [settings] and config keys of this stage alone
+    half                               # whether the next stage and the evaluation take its weights as float16
+    expected                           # scores in percent: AP, AP50, AR10, HOTA
+"""
+
+import argparse
+import difflib
+import io
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import redirect_stdout
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self, get_origin
+
+import train
+from data import synthetic
+from utils.checkpoint import CheckpointName, publish
+from utils.logging import setup_logging
+from utils.stop_signal import StopSignal
+from ytvis.files import InputError
+from ytvis.score.ap import STAT_NAMES, evaluate_results
+from ytvis.score.tracking import evaluate_tracking
+from ytvis.score.ytvos import load_pair
+
+logger = logging.getLogger("recipe")
+
+ROOT = Path(__file__).parent.parent
+SCORES = ("AP", "AP50", "AR10", "HOTA")
+
+
+class Stopped(Exception):
+    """A stage failed or was interrupted."""
+
+
+@dataclass(frozen=True)
+class DrawnSet:
+    """A data set that data.synthetic draws."""
+
+    root: str
+    train_videos: int
+    valid_videos: int
+    seed: int = 0
+
+    def arguments(self, split: str) -> list[str]:
+        """Options of train.py and eval.py that name the files of `split`, "train" or "valid"."""
+        return [f"--ann_file={self.annotations(split)}", f"--image_root={self.root}/{split}/JPEGImages"]
+
+    def annotations(self, split: str) -> str:
+        """The annotation file of `split`."""
+        return f"{self.root}/annotations/{split}.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a recipe. Its fields are the keys of [[stages]]; `set` includes those of `settings`."""
+
+    name: str
+    purpose: str
+    data: str
+    iterations: int
+    start: str = ""
+    minutes: float = 0
+    processes: int = 1
+    train: Mapping[str, Any] = field(default_factory=dict)
+    settings: str = ""
+    set: Mapping[str, Any] = field(default_factory=dict)
+    half: bool = False
+    expected: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe file, and the folder that its stages write to."""
+
+    results: Path
+    train: Mapping[str, Any]
+    data: Mapping[str, DrawnSet]
+    evaluated: str
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def read(cls, path: Path, results: Path | None = None) -> Self:
+        """The recipe in the file `path`, with `results` instead of the folder that it names.
+
+        Raises:
+            InputError: the file cannot be read or is not a recipe; the message names the stage and the key.
+        """
+        try:
+            content = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValueError as error:  # not TOML, or not UTF-8
+            raise InputError(f"{path}: not a TOML file: {error}") from None
+        known = {"results": str, "train": dict, "data": dict, "evaluate": dict, "settings": dict, "stages": list}
+        _check_keys(content, known, {"results", "data", "stages"}, str(path))
+        data = {name: _make(DrawnSet, table, f"{path}: [data.{name}]") for name, table in content["data"].items()}
+        stages = [_make(Stage, table, f"{path}: stage {n}") for n, table in enumerate(content["stages"], start=1)]
+        settings = content.get("settings", {})
+        for number, stage in enumerate(stages):
+            _check_names(stage, stages[:number], data, settings, f"{path}: stage {stage.name!r}")
+        options = content.get("train", {})
+        if "config" not in options:
+            raise InputError(f"{path}: [train] must name the config")
+        evaluated = content.get("evaluate", {}).get("data", "")
+        if evaluated not in data and any(stage.expected for stage in stages):
+            raise InputError(f"{path}: [evaluate] names {evaluated!r}, which is no set of [data]")
+        # A stage's own keys come last, so that they win.
+        stages = [replace(stage, set={**settings.get(stage.settings, {}), **stage.set}) for stage in stages]
+        return cls(results or Path(content["results"]), options, data, evaluated, tuple(stages))
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        names = [stage.name for stage in self.stages]
+        raise InputError(f"no stage {name!r}{_nearest(name, names)}; the stages are {', '.join(names)}")
+
+    def folder(self, stage: Stage) -> Path:
+        """Where the checkpoints and the log of a stage are."""
+        return self.results / stage.name
+
+    def weights(self, stage: Stage) -> str:
+        """The weights of a stage that is done, for the stages after it and its evaluation."""
+        if stage.half:
+            return f"{self.folder(stage)}/{self.train['config'].removesuffix('_config')}.pth"
+        return f"{self.folder(stage)}/latest"
+
+    def iterations_done(self, stage: Stage) -> int:
+        """How far the last checkpoint of a stage is; 0 without any."""
+        names = map(CheckpointName.parse, self.folder(stage).glob("*.pth"))
+        return max((name.iteration for name in names if name), default=0)
+
+    def is_done(self, stage: Stage) -> bool:
+        """Whether the checkpoint of the last iteration exists."""
+        return self.iterations_done(stage) >= stage.iterations
+
+    def training(self, stage: Stage, resume: bool = False) -> list[str]:
+        """The arguments of train.py for a stage."""
+        keys = dict(stage.set)
+        if stage.start:
+            keys["train.pretrained"] = self.weights(self.stage(stage.start))
+        return [
+            *_options({**self.train, **stage.train}),
+            *self.data[stage.data].arguments("train"),
+            *(f"--set={key}={_text(value)}" for key, value in keys.items()),
+            f"--max_iter={stage.iterations}",
+            f"--save_folder={self.folder(stage)}",
+            *(["--resume=latest"] if resume else []),
+        ]
+
+    def command(self, stage: Stage, resume: bool = False) -> list[str]:
+        """The command that trains a stage."""
+        several = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={stage.processes}"]
+        launcher = several if stage.processes > 1 else []
+        return [sys.executable, *launcher, str(ROOT / "train.py"), *self.training(stage, resume)]
+
+    def evaluation(self, stage: Stage) -> list[str]:
+        """The command that writes `results_file` of a stage."""
+        options = {name: value for name, value in self.train.items() if name in ("config", "device", "num_workers")}
+        # What the network's input is belongs to the stage, everything else is as the config has it.
+        keys = {key: value for key, value in stage.set.items() if key.startswith("input.")}
+        return [
+            *(sys.executable, str(ROOT / "eval.py"), *_options(options)),
+            *(f"--set={key}={_text(value)}" for key, value in keys.items()),
+            *self.data[self.evaluated].arguments("valid"),
+            f"--trained_model={self.weights(stage)}",
+            *(f"--mask_det_file={self.results_file(stage)}", "--resume"),
+        ]
+
+    def results_file(self, stage: Stage) -> Path:
+        """The results.json of a stage's evaluation."""
+        return self.folder(stage) / "results.json"
+
+
+def measure_scores(truth: str | Path, results: str | Path) -> dict[str, float]:
+    """{each of `SCORES`: 0…1} of a results file; nan, or -1 of AP and AR, where there is nothing to score."""
+    pair = load_pair(truth, results)
+    stats = dict(zip(STAT_NAMES, evaluate_results(*pair).stats.tolist(), strict=True))
+    return {**{name: stats[name] for name in SCORES[:-1]}, "HOTA": evaluate_tracking(*pair).overall()["HOTA"]}
+
+
+def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
+    """Trains the `stages` that are not done and prints the scores of those with an expected one.
+
+    Raises:
+        InputError: see `check_stages`.
+        Stopped: a stage failed or was interrupted.
+    """
+    check_stages(recipe, stages)
+    for name in dict.fromkeys([*(stage.data for stage in stages), *filter(None, [recipe.evaluated])]):
+        synthetic.generate(**vars(recipe.data[name]), progress=True)
+    for stage in stages:
+        train_stage(recipe, stage)
+    scored = [stage for stage in stages if stage.expected]
+    for stage in scored:
+        evaluate_stage(recipe, stage)
+    if scored:
+        print(score_table(recipe, scored))
+
+
+def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
+    """Has train.py read the options and the config of every stage, so that a mistake shows before hours of training.
+
+    Raises:
+        InputError: train.py refuses them (and says why on stderr), or a stage starts from one that is neither done nor
+            among `stages`.
+    """
+    for stage in stages:
+        start = recipe.stage(stage.start) if stage.start else None
+        if start and start not in stages and not recipe.is_done(start):
+            raise InputError(f"stage {stage.name!r} starts from {start.name!r}, which is not done; run that one first")
+        with redirect_stdout(io.StringIO()):
+            try:
+                code = train.main([*recipe.training(stage), "--print_config"])
+            except SystemExit as error:  # argparse's
+                code = error.code
+        if code:
+            raise InputError(f"stage {stage.name!r}: train.py does not take its options; its message is above")
+
+
+def train_stage(recipe: Recipe, stage: Stage) -> None:
+    """Trains a stage to its end, from its last checkpoint if there is one.
+
+    Raises:
+        Stopped: it failed or was interrupted.
+    """
+    number, count = recipe.stages.index(stage) + 1, len(recipe.stages)
+    title = f"stage {number} of {count}, {stage.name} ({stage.purpose})"
+    if not recipe.is_done(stage):
+        done = recipe.iterations_done(stage)
+        going_on = f", from iteration {done}" if done else ""
+        budget = f", about {stage.minutes * (1 - done / stage.iterations):.0f} minutes" if stage.minutes else ""
+        logger.info("%s: %d iterations%s%s", title, stage.iterations, going_on, budget)
+        call(recipe.command(stage, resume=done > 0), f"stage {stage.name}")
+        if not recipe.is_done(stage):
+            raise Stopped(f"stage {stage.name} stopped at iteration {recipe.iterations_done(stage)}")
+    logger.info("%s: done", title)
+    weights = Path(recipe.weights(stage))
+    if stage.half and not weights.exists():
+        names = {path: CheckpointName.parse(path) for path in recipe.folder(stage).glob("*.pth")}
+        publish(max(names, key=lambda path: names[path].iteration), weights, half=True)
+
+
+def evaluate_stage(recipe: Recipe, stage: Stage) -> None:
+    """Writes the results file of a stage, if it is not there.
+
+    Raises:
+        Stopped: eval.py failed or was interrupted.
+    """
+    if not recipe.results_file(stage).exists():
+        call(recipe.evaluation(stage), f"the evaluation of {stage.name}")
+
+
+def call(command: Sequence[str], what: str) -> None:
+    """Runs a command with one thread a process; hands SIGTERM on to it and waits until it has saved.
+
+    Raises:
+        Stopped: it ended with another exit code than 0, or a signal came.
+    """
+    environment = {"PYTHONPATH": str(ROOT), **os.environ, "OMP_NUM_THREADS": "1"}
+    with StopSignal() as stop:
+        process = subprocess.Popen(command, env=environment)
+        while process.poll() is None:
+            try:
+                process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                if stop.requested == signal.SIGTERM.name:  # a terminal sends Ctrl+C to the command itself
+                    process.terminate()
+    if stop.requested:
+        raise Stopped(f"{what} was stopped by {stop.requested}")
+    if process.returncode:
+        raise Stopped(f"{what} failed with exit code {process.returncode}; its output is above")
+
+
+def score_table(recipe: Recipe, stages: Sequence[Stage]) -> str:
+    """Each stage's scores in percent beside the expected ones."""
+    truth = recipe.data[recipe.evaluated].annotations("valid")
+    lines = [f"{'stage':12}" + "".join(f"{name:>8}{'expected':>10}" for name in SCORES)]
+    for stage in stages:
+        measured = measure_scores(truth, recipe.results_file(stage))
+        cells = (f"{100 * measured[name]:8.1f}{stage.expected.get(name, '–'):>10}" for name in SCORES)
+        lines.append(f"{stage.name:12}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def stage_table(recipe: Recipe) -> str:
+    """The stages with their budget, their expected AP and how far they are."""
+    lines = [f"{'stage':12}{'iterations':>12}{'minutes':>9}{'AP':>7}  {'state':16}purpose"]
+    for stage in recipe.stages:
+        done = recipe.iterations_done(stage)
+        state = "done" if recipe.is_done(stage) else f"at {done}" if done else "not begun"
+        numbers = f"{stage.iterations:>12}{stage.minutes:>9g}{stage.expected.get('AP', '–'):>7}"
+        lines.append(f"{stage.name:12}{numbers}  {state:16}{stage.purpose}")
+    return "\n".join([*lines, f"{'together':12}{'':12}{sum(stage.minutes for stage in recipe.stages):>9g}"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="TOML file")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the stages, instead of the recipe's")
+    parser.add_argument("--stage", metavar="NAME", help="run only this stage")
+    parser.add_argument("--list", action="store_true", help="print the stages and how far they are, and stop")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of what is not done, and stop")
+    options = parser.parse_args(arguments)
+    setup_logging()
+    try:
+        recipe = Recipe.read(options.recipe, options.results)
+        stages = [recipe.stage(options.stage)] if options.stage else recipe.stages
+        if options.list:
+            print(stage_table(recipe))
+        elif options.dry_run:
+            print_commands(recipe, stages)
+        else:
+            run_recipe(recipe, stages)
+    except InputError as error:
+        print(f"recipe: error: {error}", file=sys.stderr)
+        return 2
+    except Stopped as error:
+        print(f"recipe: {error}; the same command goes on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def print_commands(recipe: Recipe, stages: Sequence[Stage]) -> None:
+    """Prints the command of each stage that is not done, and of each evaluation."""
+    for stage in stages:
+        if not recipe.is_done(stage):
+            print(shlex.join(recipe.command(stage, resume=recipe.iterations_done(stage) > 0)))
+    for stage in stages:
+        if stage.expected and not recipe.results_file(stage).exists():
+            print(shlex.join(recipe.evaluation(stage)))
+
+
+def _make(kind: type, table: Any, where: str) -> Any:
+    """The dataclass `kind` with the fields of a TOML table."""
+    if not isinstance(table, dict):
+        raise InputError(f"{where}: must be a table")
+    needed = {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+    _check_keys(table, {f.name: get_origin(f.type) or f.type for f in fields(kind)}, needed, where)
+    return kind(**table)
+
+
+def _check_names(
+    stage: Stage, before: Sequence[Stage], data: Iterable[str], settings: Iterable[str], where: str
+) -> None:
+    """Raises InputError for a name that a stage may not have or that stands for nothing."""
+    names = [other.name for other in before]
+    if stage.name in names:
+        raise InputError(f"{where}: another stage has that name too")
+    for key, known in (("start", ["", *names]), ("data", data), ("settings", ["", *settings])):
+        if (value := getattr(stage, key)) not in known:
+            raise InputError(f"{where}: {key} names {value!r}, which is not there{_nearest(value, known)}")
+    for name in stage.expected:
+        if name not in SCORES:
+            raise InputError(f"{where}: expected has {name!r}; the scores are {', '.join(SCORES)}")
+
+
+def _check_keys(table: Mapping[str, Any], types: Mapping[str, type], needed: Set[str], where: str) -> None:
+    """Raises InputError for a key that is unknown or of another type, and for one of `needed` that is missing."""
+    for key, value in table.items():
+        if key not in types:
+            raise InputError(f"{where}: unknown key {key!r}{_nearest(key, types)}")
+        allowed = (int, float) if types[key] is float else types[key]
+        if not isinstance(value, allowed) or (isinstance(value, bool) and types[key] is not bool):
+            raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {value!r}")
+    if missing := sorted(needed - set(table)):
+        raise InputError(f"{where}: {missing[0]} is missing")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """A hint at the name that was probably meant."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _options(values: Mapping[str, Any]) -> list[str]:
+    """{option: value} as a command line has it; a value true is an option without a value."""
+    return [f"--{name}" if value is True else f"--{name}={_text(value)}" for name, value in values.items()]
+
+
+def _text(value: Any) -> str:
+    """A TOML value as --set and options take it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
