@@ -1,0 +1,145 @@
+"""Runs the tests with the lowest version of every package that setup.py and pyproject.toml allow.
+
+    python -m tools.lowest_versions [--keep DIR] [--extras dev,export,browser] [PYTEST ARGUMENT …]
+
+Makes a virtual environment with the lowest Python, installs each package at its lower bound, builds the native kernels
+in a copy of the checkout, and runs pytest there. Needs that Python on the PATH, a package index and a few GB of disk.
+The exit code is pytest's, or 2 if the environment cannot be made.
+"""
+
+import argparse
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from ytvis.files import InputError
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class LowerBounds:
+    """What a project file allows at least: a Python such as "3.11", and requirements such as "numpy==1.26"."""
+
+    python: str
+    packages: tuple[str, ...]
+    build: tuple[str, ...]
+
+
+def pinned(requirement: str) -> str:
+    """`requirement`, "name>=version", as "name==version".
+
+    Raises:
+        InputError: it has another form.
+    """
+    match = re.fullmatch(r"([\w.-]+) *>= *([\w.]+)", requirement)
+    if match is None:
+        raise InputError(f"{requirement!r}: no lower bound of the form NAME>=VERSION")
+    return f"{match[1]}=={match[2]}"
+
+
+def lower_bounds(root: Path, extras: Iterable[str] = ()) -> LowerBounds:
+    """The bounds of the checkout `root`, with those of the `extras`.
+
+    Raises:
+        InputError: a requirement has no lower bound, or there is no such extra.
+    """
+    tree = ast.parse((root / "setup.py").read_text("utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup"]
+    names = ("python_requires", "install_requires", "extras_require")
+    found = {word.arg: ast.literal_eval(word.value) for word in calls[0].keywords if word.arg in names}
+    requirements = list(found["install_requires"])
+    for extra in extras:
+        if extra not in found["extras_require"]:
+            raise InputError(f"{extra!r}: no extra of setup.py; there are {', '.join(found['extras_require'])}")
+        requirements += found["extras_require"][extra]
+    build = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    packages = dict.fromkeys(map(pinned, requirements))
+    return LowerBounds(found["python_requires"].removeprefix(">="), tuple(packages), tuple(map(pinned, build)))
+
+
+def find_python(version: str) -> str:
+    """The command that runs Python `version`, such as "3.11".
+
+    Raises:
+        InputError: there is none on the PATH.
+    """
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    found = shutil.which(f"python{version}")
+    if found is None:
+        raise InputError(f"python{version} is not on the PATH, and it is the lowest version that setup.py allows")
+    return found
+
+
+def copy_checkout(target: Path) -> None:
+    """Copies the files that git tracks or would track into `target`, so that a build leaves the checkout as it is."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():  # a file that is deleted but not committed is still listed
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def make_environment(folder: Path, bounds: LowerBounds) -> str:
+    """Makes the environment `folder` with exactly these versions; returns its Python.
+
+    Raises:
+        InputError: there is no such Python, or the packages cannot be installed together.
+    """
+    python = str(folder / "bin" / "python")
+    commands = [
+        [find_python(bounds.python), "-m", "venv", "--clear", str(folder)],
+        [python, "-m", "pip", "install", "--quiet", *bounds.build, *bounds.packages],
+    ]
+    for command in commands:
+        if subprocess.run(command).returncode:
+            raise InputError(f"{folder}: the environment could not be made; the failed command's output is above")
+    return python
+
+
+def run_tests(folder: Path, extras: Sequence[str], arguments: Sequence[str]) -> int:
+    """Makes environment and copy of the checkout in `folder`, and runs pytest with `arguments`; returns its exit code.
+
+    Raises:
+        InputError: the environment or the kernels could not be made.
+    """
+    folder = folder.resolve()
+    checkout = folder / "checkout"
+    if checkout.exists():
+        shutil.rmtree(checkout)
+    copy_checkout(checkout)
+    python = make_environment(folder / "environment", lower_bounds(checkout, extras))
+    subprocess.run([python, "-m", "pip", "list"], check=True)
+    build = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]
+    if subprocess.run(build, cwd=checkout).returncode:
+        raise InputError(f"{checkout}: STMask could not be installed; pip's output is above")
+    return subprocess.run([python, "-m", "pytest", *arguments], cwd=checkout).returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="make environment and copy there, and keep them")
+    extras = "of setup.py, separated by commas (default: %(default)s)"
+    parser.add_argument("--extras", default="dev,export,browser", help=extras)
+    options, pytest_arguments = parser.parse_known_args(arguments)
+    place = nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory()
+    try:
+        with place as folder:
+            return run_tests(Path(folder), options.extras.split(","), pytest_arguments)
+    except InputError as error:
+        print(f"lowest_versions: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
