@@ -71,6 +71,17 @@ def make_folder(path: str | os.PathLike) -> Path:
     return path
 
 
+def image_folder(path: str | os.PathLike) -> Path:
+    """The folder of frames `path`, which may be a link.
+
+    Raises:
+        InputError: it is no folder.
+    """
+    if not os.path.isdir(path):  # Path.is_dir raises where the name is too long
+        raise InputError(f"{path}: no such folder of frames")
+    return Path(path)
+
+
 def read_json_list(
     path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None, encoding: str = "utf-8"
 ) -> Iterator[Any]:

@@ -1,17 +1,20 @@
-"""What a report is made of: the annotations and the predictions, read once."""
+"""The input of a report, read once: annotations, predictions, and the folder of the frames."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ytvis.files import InputError
+from ytvis.files import InputError, image_folder
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 
 
 @dataclass(frozen=True)
 class Material:
-    """`truth` with annotations, `results` on its videos, both under the official query interface, and where the frames
-    are; `image_root` None if they are not at hand. Tracks of categories and videos that the file lacks are left out."""
+    """`truth` with annotations, `results` of its videos, both in the official query interface, and the folder of frames.
+
+    `image_root` is absolute and without links, None where there are no frames. Tracks of categories and videos that the
+    annotation file lacks are left out.
+    """
 
     truth: YTVOS
     results: YTVOS
@@ -24,7 +27,7 @@ class Material:
         results: Results,
         image_root: str | os.PathLike | None,
     ) -> "Material":
-        """Reads what is not loaded yet.
+        """Reads the files that are not loaded yet.
 
         Raises:
             InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
@@ -32,8 +35,7 @@ class Material:
         truth, found = load_pair(annotations, results)
         if not truth.dataset["annotations"]:
             raise InputError(f"{truth.source}: has no annotations to compare with; give a file that holds the truth")
-        if image_root is not None and not Path(image_root).is_dir():
-            raise InputError(f"{image_root}: no such folder of frames")
+        folder = None if image_root is None else image_folder(image_root).resolve()
         known = [
             part.with_tracks(
                 track
@@ -42,7 +44,7 @@ class Material:
             )
             for part in (truth, found)
         ]
-        return cls(*known, None if image_root is None else Path(image_root).resolve())
+        return cls(*known, folder)
 
     @property
     def predictions(self) -> list[dict]:

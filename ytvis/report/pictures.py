@@ -25,7 +25,7 @@ GREY = 128
 def draw_pictures(material: Material, video: VideoDetail) -> list[str]:
     """A `data:image/jpeg` address for each of the video's telling frames, LONG_SIDE pixels on the longer side of each
     half. A frame that is not at hand is grey."""
-    category_ids = sorted(material.truth.cats)
+    category_ids = sorted({track.category_id for track in (*video.truths, *video.tracks)})
     names = [str(material.truth.cats[category_id]["name"]) for category_id in category_ids]
     size_hw = _thumbnail_size(material, video)
     addresses = []

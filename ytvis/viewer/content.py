@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ytvis.drawing import track_colour
-from ytvis.files import InputError
+from ytvis.files import image_folder
 from ytvis.viewer.matching import Track, link_tracks, match_frames
 from ytvis.viewer.reading import (
     PICTURE_TYPES,
@@ -38,9 +38,7 @@ class Content:
         Raises:
             InputError: a file cannot be read or used, or does not belong to the others.
         """
-        self.image_root = Path(images).resolve()
-        if not self.image_root.is_dir():
-            raise InputError(f"{images}: no such folder of frames")
+        self.image_root = image_folder(images).resolve()
         found = {
             kind: read_content(path, list) for kind, path in (("prediction", results), ("compare", compare)) if path
         }
