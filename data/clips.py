@@ -18,11 +18,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.config import Config
-from data.dataset import FrameAnnotations, YTVISDataset, init_worker, read_frame
+from data.dataset import FrameAnnotations, YTVISDataset, init_worker
 from data.transforms import AffineViews, ClipTransform
 from utils.structures import Clip, ClipBatch, TensorFields
 from ytvis.annotations import Video
 from ytvis.files import InputError
+from ytvis.pictures import read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class ClipDataset(Dataset[Clip]):
         return sorted(others + [frames[position]] * (self.clip_length - len(others)))
 
     def _load(self, video: Video, frame_index: int) -> tuple[np.ndarray, FrameAnnotations]:
-        frame = read_frame(self.dataset.image_root / video.file_names[frame_index], video)
+        frame = read_picture(self.dataset.image_root / video.file_names[frame_index], (video.height, video.width))
         return frame, self.dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
 
 

@@ -18,9 +18,10 @@ from torchvision.transforms import v2
 
 from data.clips import SampleKey
 from data.config import Config
-from data.dataset import YTVISDataset, read_frame
+from data.dataset import YTVISDataset
 from utils.structures import CropBatch
 from ytvis.files import InputError
+from ytvis.pictures import read_picture
 
 GROUND = 0  # the label of a crop that shows no object
 CROP_SIDE = 48  # pixels; an object fills most of its width
@@ -85,7 +86,7 @@ class CropDataset(Dataset[CropBatch]):
             InputError: the frame's file cannot be used.
         """
         video, frame_index = self._frames[key.index]
-        frame = read_frame(self.dataset.image_root / video.file_names[frame_index], video)
+        frame = read_picture(self.dataset.image_root / video.file_names[frame_index], (video.height, video.width))
         truth = self.dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
         boxes, labels = truth.boxes_px.numpy(), truth.labels.tolist()
         with torch.random.fork_rng(devices=[]):

@@ -40,6 +40,7 @@ from ytvis.annotations import (
 )
 from ytvis.coco import as_videos, compact_polygons, is_static
 from ytvis.files import InputError
+from ytvis.pictures import read_picture
 from ytvis.results import decode_mask
 from ytvis.splits import base_split, read_video_ids, subset_annotations, videos_of_split
 
@@ -295,33 +296,11 @@ class _FrameFiles(Dataset):
         )
         is_last = frame_index == len(video) - 1
         try:
-            frame = read_frame(self.image_root / video.file_names[frame_index], video)
+            frame = read_picture(self.image_root / video.file_names[frame_index], (video.height, video.width))
         except InputError as error:
             return FrameInput(meta, image=None, is_last=is_last, error=str(error))
         image, _, _ = self.transform(frame)
         return FrameInput(meta, image=image, is_last=is_last, frame=frame if self.keep_frames else None)
-
-
-def read_frame(path: Path, video: Video) -> np.ndarray:
-    """The picture [h,w,3] uint8 RGB under `path`, a frame of `video`.
-
-    Raises:
-        InputError: it is missing, cannot be decoded, or is not of the video's size.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such frame")
-    try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise InputError(f"{path}: cannot be decoded as a picture")
-    height, width = picture.shape[:2]
-    if (height, width) != (video.height, video.width):
-        raise InputError(
-            f"{path}: the picture is {width}×{height} pixels, the annotation file says {video.width}×{video.height}"
-        )
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def _as_is(frame: FrameInput) -> FrameInput:

@@ -29,8 +29,8 @@ from av.video.reformatter import Colorspace
 from data.audio import AudioCopy
 from data.transforms import FrameTransform
 from utils.structures import FrameInput, FrameMeta
-from ytvis.convert.tracks import IMAGE_SUFFIXES, list_images
 from ytvis.files import InputError, make_folder, natural_key
+from ytvis.pictures import PICTURE_SUFFIXES, list_pictures, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -99,9 +99,9 @@ def open_source(
     if "://" in text:
         return VideoFile(text)
     if path.is_dir():
-        return ImageFiles(text, [path / name for name in list_images(path)], frame_rate)
+        return ImageFiles(text, [path / name for name in list_pictures(path)], frame_rate)
     if path.is_file():
-        is_picture = path.suffix.lower() in IMAGE_SUFFIXES
+        is_picture = path.suffix.lower() in PICTURE_SUFFIXES
         return ImageFiles(text, [path], frame_rate) if is_picture else VideoFile(text)
     if text.isdecimal():
         return Camera(int(text))
@@ -226,7 +226,7 @@ class ImageFiles:
 
     def __init__(self, name: str, paths: Sequence[Path], frame_rate: float = DEFAULT_FRAME_RATE):
         if not paths:
-            raise InputError(f"{name}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            raise InputError(f"{name}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
         self.name = name
         self.paths = paths
         self.num_frames = len(paths)
@@ -245,24 +245,6 @@ class ImageFiles:
         if faults:
             others = f" (and {len(faults) - 1} more of {len(self.paths)} pictures)" if len(faults) > 1 else ""
             raise InputError(faults[0] + others)
-
-
-def read_picture(path: str | os.PathLike) -> np.ndarray:
-    """The picture [h,w,3] uint8 RGB in a file, upright.
-
-    Raises:
-        InputError: it is missing or cannot be decoded.
-    """
-    try:
-        content = np.fromfile(path, np.uint8)  # cv2.imread cannot open every name on Windows
-        picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise InputError(f"{path}: cannot be decoded as a picture")
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 class Camera:

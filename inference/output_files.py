@@ -25,8 +25,8 @@ import numpy as np
 from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter, open_source
 from inference.frame_journal import ENDING, RowJournal
 from inference.object_rows import ObjectRow, write_csv, write_mots
-from ytvis.convert.tracks import IMAGE_SUFFIXES
 from ytvis.files import InputError, atomic_write
+from ytvis.pictures import PICTURE_SUFFIXES
 from ytvis.results import VideoResult, write_results
 
 logger = logging.getLogger(__name__)
@@ -235,7 +235,7 @@ class StreamFiles:
         self._check()
 
     def _check(self) -> None:
-        suffixes = {"video": (".mp4",), "image": sorted(IMAGE_SUFFIXES), "images": ("",)}[self.kind]
+        suffixes = {"video": (".mp4",), "image": sorted(PICTURE_SUFFIXES), "images": ("",)}[self.kind]
         if self.kind != "images" and self.target.suffix.lower() not in suffixes:
             raise InputError(f"{self.target}: the output of a {self.kind} must end in {' or '.join(suffixes)}")
         if (self.kind == "images") != self.target.is_dir() and self.target.exists():

@@ -20,10 +20,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
-from data.dataset import FrameAnnotations, YTVISDataset, read_frame
+from data.dataset import FrameAnnotations, YTVISDataset
 from ytvis.annotations import Video
 from ytvis.check import class_names
 from ytvis.files import InputError, atomic_write
+from ytvis.pictures import read_picture
 
 DEFAULT_VIDEOS = 8
 TILE_WIDTH = 320  # pixels
@@ -62,7 +63,7 @@ def _draw_row(dataset: YTVISDataset, video: Video, names: Sequence[str], columns
     colours = {track.annotation_id: _colour(number) for number, track in enumerate(dataset.annotations(video.video_id))}
     tiles = []
     for frame_index in (frames[place] for place in places):
-        frame = read_frame(dataset.image_root / video.file_names[frame_index], video)
+        frame = read_picture(dataset.image_root / video.file_names[frame_index], (video.height, video.width))
         annotations = dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
         tile = draw_annotations(frame, annotations, names, [colours[i] for i in annotations.instance_ids.tolist()])
         captioned = np.pad(tile, ((LINE_HEIGHT, 0), (0, 0), (0, 0)))

@@ -17,13 +17,13 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-import cv2
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from ytvis.annotations import Video, read_annotations, segmentation_to_rle
 from ytvis.diagnostics import Finding, Findings, Rule, exit_code, format_findings
 from ytvis.files import InputError, natural_key
+from ytvis.pictures import WrongSize, read_picture
 from ytvis.results import check_rle
 
 BOX_TOLERANCE = 2.0  # pixels: tools disagree on whether a box ends on its last pixel or behind it, and they round
@@ -380,14 +380,9 @@ def _image_fault(path: Path, video: Video, decode: bool) -> tuple[Rule, str] | N
     if not decode:
         return None
     try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    except cv2.error:
-        picture = None
-    if picture is None:
-        return UNREADABLE_IMAGE, str(path)
-    height, width = picture.shape[:2]
-    if (height, width) != (video.height, video.width):
-        return IMAGE_SIZE, f"{width}×{height}, not {video.width}×{video.height}"
+        read_picture(path, (video.height, video.width))
+    except InputError as error:
+        return IMAGE_SIZE if isinstance(error, WrongSize) else UNREADABLE_IMAGE, str(error).removeprefix(f"{path}: ")
     return None
 
 

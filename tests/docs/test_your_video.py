@@ -7,12 +7,13 @@ import pytest
 
 import eval as command
 from data.synthetic import draw_video
-from data.video import VideoFile, VideoWriter, read_picture
+from data.video import VideoFile, VideoWriter
 from inference import frame_journal as row_journal
 from inference.frame_journal import RowJournal
 from inference.internals_pictures import PICTURES
 from inference.output_files import write_picture
 from tests.docs.pages import ROOT, blocks, commands
+from ytvis.pictures import read_picture
 from ytvis.results import read_results
 
 PAGE = (ROOT / "docs" / "your-video.md").read_text("utf-8")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from data.video import FrameIterable, VideoFile, VideoWriter, open_source, read_picture
+from data.video import FrameIterable, VideoFile, VideoWriter, open_source
 from inference import frame_journal as row_journal
 from inference.object_rows import object_rows
 from inference.output_files import StreamFiles, default_target, split_paths, write_picture
 from utils.structures import FrameObjects
 from ytvis.files import InputError
+from ytvis.pictures import read_picture
 from ytvis.results import read_results
 
 CLASS_NAMES = ("circle", "ring")

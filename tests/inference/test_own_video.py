@@ -15,7 +15,7 @@ import pytest
 import eval as command
 import inference.own_video as own_video
 from data.config import get_config
-from data.video import VideoFile, VideoWriter, read_picture
+from data.video import VideoFile, VideoWriter
 from inference import frame_journal as row_journal
 from inference.internals_pictures import PICTURES
 from stmask import STMask
@@ -25,6 +25,7 @@ from tests.processes import ROOT, start
 from utils.checkpoint import save_state_dict
 from utils.window import LiveWindow
 from ytvis.drawing import draw_objects
+from ytvis.pictures import read_picture
 from ytvis.results import decode_mask, read_results
 
 FEW = {**SMALL, "detection.top_k": 12}  # objects, for a network that finds one in every cell

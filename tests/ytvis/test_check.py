@@ -212,7 +212,7 @@ def test_images_are_looked_for_and_decoded(tmp_path):
         ("video 7, a/10.png", check.UNREADABLE_IMAGE.what),
         ("video 2, b/0.png", check.IMAGE_SIZE.what),
     ]
-    assert "4×6, not 6×4" in findings[2].what
+    assert "4×6 pixels, the annotation file says 6×4" in findings[2].what
     (finding,) = examine_annotations(write(tmp_path, content()), root, decode=False)[0]
     assert finding.what.startswith(check.NO_IMAGE.what)
 

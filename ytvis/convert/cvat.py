@@ -19,10 +19,10 @@ from ytvis.convert.tracks import (
     TrackedVideo,
     frame_folder,
     frames_of_stems,
-    list_images,
     mask_to_rle,
 )
 from ytvis.files import InputError, natural_key
+from ytvis.pictures import list_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _read_video(path: Path, images: Path | None, is_only: bool) -> TrackedVideo:
         length = max([told, *(frame + 1 for _, frame, _, _ in shapes)])
         file_names = frames_of_stems(None, prefix, [f"frame_{frame:06d}" for frame in range(length)])
     else:
-        file_names = [prefix + name for name in list_images(images / prefix)]
+        file_names = [prefix + name for name in list_pictures(images / prefix)]
     if not file_names:
         raise InputError(f"{path}: has no frames; --images says where its pictures are")
     collector = TrackCollector(path.stem, height, width)

@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from ytvis.convert.coco import TRACK_KEYS
 from ytvis.convert.tracks import (
@@ -21,12 +20,12 @@ from ytvis.convert.tracks import (
     TrackCollector,
     TrackedVideo,
     frame_folder,
-    list_images,
     mask_to_rle,
     video_name,
 )
 from ytvis.files import InputError, natural_key
 from ytvis.optional import import_extra
+from ytvis.pictures import list_pictures, picture_size
 
 logger = logging.getLogger(__name__)
 
@@ -81,14 +80,10 @@ def _read_video(
     name: str, items: list[Any], labels: list[str], images: Path, where: str, is_only: bool
 ) -> TrackedVideo:
     prefix = frame_folder(images, name, is_only)
-    pictures = list_images(images / prefix)
+    pictures = list_pictures(images / prefix)
     if not pictures:
         raise InputError(f"{images / prefix}: holds no pictures of {where}")
-    try:
-        with PIL.Image.open(images / prefix / pictures[0]) as picture:
-            width, height = picture.size
-    except OSError:
-        raise InputError(f"{images / prefix / pictures[0]}: cannot be decoded as a picture") from None
+    height, width = picture_size(images / prefix / pictures[0])
     stems = {Path(picture).stem: index for index, picture in enumerate(pictures)}
     collector = TrackCollector(name, height, width)
     skipped: Counter[str] = Counter()

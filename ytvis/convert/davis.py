@@ -25,6 +25,7 @@ from ytvis.convert.tracks import (
     video_folders,
 )
 from ytvis.files import InputError, atomic_write
+from ytvis.pictures import read_labels
 from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def read(
     for name, paths in folders:
         collector = None
         for frame_index, path in enumerate(paths):
-            pixels = _read_pixels(path)
+            pixels = read_labels(path)
             if collector is None:
                 collector = TrackCollector(name, *pixels.shape)
             if pixels.shape != (collector.height, collector.width):
@@ -70,17 +71,6 @@ def read(
         prefix = frame_folder(images, name, is_only=len(folders) == 1)
         videos.append(collector.finish(frames_of_stems(images, prefix, [path.stem for path in paths])))
     return Annotations.with_seen_categories(videos)
-
-
-def _read_pixels(path: Path) -> np.ndarray:
-    """The object numbers [height, width] uint8 of a PNG."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise InputError(f"{path}: is a picture of colours ({picture.mode}), not of object numbers")
-            return np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:  # the latter two of chunks that are damaged
-        raise InputError(f"{path}: cannot be read as a picture ({error})") from None
 
 
 def _read_categories(path: Path) -> dict[tuple[str, str], str]:

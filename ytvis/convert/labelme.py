@@ -24,12 +24,12 @@ from ytvis.convert.tracks import (
     TrackedVideo,
     field,
     frame_folder,
-    list_images,
     mask_to_rle,
     new_folder,
     video_folders,
 )
 from ytvis.files import InputError, atomic_write
+from ytvis.pictures import decode_labels, list_pictures
 from ytvis.results import decode_mask, read_json
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_o
             *sharing[0],
             len(sharing) - 1,
         )
-    unlabelled = len(list_images(root / prefix)) - len(file_names)
+    unlabelled = len(list_pictures(root / prefix)) - len(file_names)
     if unlabelled > 0:
         logger.warning("%s: %d pictures without a JSON file are left out", root / prefix, unlabelled)
     return collector.finish(file_names)
@@ -144,13 +144,12 @@ def _is_finite(value: Any) -> bool:
 def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> dict:
     """The RLE of a shape whose mask is a PNG, to be placed with its first pixel at `corner` x y."""
     try:
-        png = base64.b64decode(field(shape, "mask", str, where), validate=True)
-        part = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE) if png else None
-    except (ValueError, cv2.error):
-        part = None
+        part = decode_labels(base64.b64decode(field(shape, "mask", str, where), validate=True), where)
+    except ValueError:
+        raise InputError(f"{where}: its mask is no PNG in base64") from None
     left, top = round(corner[0]), round(corner[1])
-    if part is None or min(left, top) < 0 or top + part.shape[0] > size_hw[0] or left + part.shape[1] > size_hw[1]:
-        raise InputError(f"{where}: its mask is no PNG that fits into the picture")
+    if min(left, top) < 0 or top + part.shape[0] > size_hw[0] or left + part.shape[1] > size_hw[1]:
+        raise InputError(f"{where}: its mask does not fit into the picture")
     mask = np.zeros(size_hw, np.uint8)
     mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
     return mask_to_rle(mask)

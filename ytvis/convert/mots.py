@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from ytvis.convert.tracks import (
@@ -20,12 +19,12 @@ from ytvis.convert.tracks import (
     TrackedVideo,
     frame_folder,
     frames_of_stems,
-    list_images,
     mask_to_rle,
     new_folder,
     video_folders,
 )
 from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.pictures import list_pictures, read_labels
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +116,7 @@ def _read_text(path: Path, source: Path, images: Path | None, labels: dict[int, 
         numbers = list(range(min(1, numbers[0]), numbers[-1] + 1))
         file_names = frames_of_stems(None, prefix, [f"{number:06d}" for number in numbers])
     else:
-        pictures = list_images(images / prefix)
+        pictures = list_pictures(images / prefix)
         numbers, file_names = frame_numbers(pictures), [prefix + picture for picture in pictures]
     frame_indices = {number: frame_index for frame_index, number in enumerate(numbers)}
     collector = TrackCollector(name, *rows[0][3]["size"])
@@ -143,11 +142,8 @@ def _read_pngs(
 ) -> TrackedVideo:
     collector = None
     for frame_index, path in enumerate(paths):
-        try:
-            pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        except cv2.error:
-            pixels = None
-        if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 2:
+        pixels = read_labels(path)
+        if pixels.dtype != np.uint16:
             raise InputError(f"{path}: is no PNG of 16-bit object numbers")
         if collector is None:
             collector = TrackCollector(name, *pixels.shape)

@@ -18,11 +18,10 @@ from pycocotools import mask as coco_mask
 from ytvis.annotations import segmentation_to_rle
 from ytvis.check import readable_rle
 from ytvis.files import InputError, natural_key
+from ytvis.pictures import list_pictures
 from ytvis.results import decode_mask
 
 logger = logging.getLogger(__name__)
-
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
 
 
 @dataclass(frozen=True)
@@ -183,14 +182,6 @@ def video_name(folder: str, otherwise: str) -> str:
     return otherwise if not parts or ".." in parts else "/".join(parts)
 
 
-def list_images(folder: Path) -> list[str]:
-    """The names of the pictures in a folder, in natural order; [] if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    names = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(names, key=natural_key)
-
-
 def frame_folder(images: Path | None, video: str, is_only: bool) -> str:
     """Where below `images` the frames of a video lie, as a prefix of its file names: "<video>/".
 
@@ -208,7 +199,7 @@ def frames_of_stems(images: Path | None, prefix: str, stems: Sequence[str]) -> l
     if images is None:
         logger.warning("%s*: the names of the frames are guessed to end with .jpg; --images looks for them", prefix)
         return [f"{prefix}{stem}.jpg" for stem in stems]
-    names = {Path(name).stem: name for name in list_images(images / prefix)}
+    names = {Path(name).stem: name for name in list_pictures(images / prefix)}
     for stem in stems:
         if stem not in names:
             raise InputError(f"{images / prefix}: has no picture {stem}.jpg or the like")

@@ -10,6 +10,8 @@ import numpy as np
 from pycocotools import mask as rle_tools
 
 from ytvis.drawing import PixelObjects, truth_beside_prediction
+from ytvis.files import InputError
+from ytvis.pictures import read_picture
 from ytvis.report.material import Material
 from ytvis.report.videos import VideoDetail
 from ytvis.viewer.matching import Track
@@ -91,11 +93,13 @@ def _read_frame(material: Material, video_id: int, frame: int, size_hw: tuple[in
     if material.image_root is None or frame >= len(names):
         return grey
     path = Path(material.image_root, names[frame]).resolve()
-    picture = cv2.imread(str(path)) if path.is_relative_to(material.image_root) and path.is_file() else None
-    if picture is None:
-        logger.warning("%s: cannot be read; the report shows its masks on grey", names[frame])
+    try:
+        if not path.is_relative_to(material.image_root):
+            raise InputError(f"{names[frame]}: is outside {material.image_root}")
+        return cv2.resize(read_picture(path), (width, height), interpolation=cv2.INTER_AREA)
+    except InputError as error:
+        logger.warning("%s; the report shows its masks on grey", error)
         return grey
-    return cv2.cvtColor(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2RGB)
 
 
 def _as_address(picture: np.ndarray) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from ytvis.annotations import Video
-from ytvis.files import InputError, natural_key
+from ytvis.files import InputError
 from ytvis.masks import compress_masks
+from ytvis.pictures import list_pictures, picture_size
 from ytvis.score.ytvos import read_json
 from ytvis.viewer.matching import Track
 
@@ -127,13 +126,10 @@ def one_video(entries: list, folder: Path, path: str | os.PathLike) -> Video:
     video_ids = {_field(entry, "video_id", int, f"{path}: entry {number}") for number, entry in enumerate(entries)}
     if len(video_ids) > 1:
         raise InputError(f"{path}: holds {len(video_ids)} videos; say --ann_file=FILE, which names their frames")
-    names = sorted((found.name for found in folder.iterdir() if found.suffix.lower() in PICTURE_TYPES), key=natural_key)
+    names = [name for name in list_pictures(folder) if Path(name).suffix.lower() in PICTURE_TYPES]
     if not names:
         raise InputError(f"{folder}: no pictures there; without --ann_file it must hold the frames of the one video")
-    picture = cv2.imread(str(folder / names[0]))
-    if picture is None:
-        raise InputError(f"{folder / names[0]}: cannot be decoded as a picture")
-    height, width = picture.shape[:2]
+    height, width = picture_size(folder / names[0])
     return Video(min(video_ids, default=0), width, height, tuple(names))
 
 

@@ -332,8 +332,8 @@ def test_labelme_pictures_elsewhere(tmp_path, images):
         ({"shapes": [shape(points=[(0, 0), (float("nan"), 0), (1, 1)])]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (10**400, 0), (1, 1)])]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (10**12, 0), (1, 1)])]}, "far out of the frame"),
-        ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="AAAA")]}, "no PNG"),
-        ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="")]}, "no PNG"),
+        ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="AAAA")]}, "cannot be decoded"),
+        ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="")]}, "cannot be decoded"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="é")]}, "no PNG"),
     ],
 )
@@ -471,7 +471,7 @@ def test_davis_faults(tmp_path, capsys, images):
     write_indexed(path, np.ones(HW), mode="RGB")
     assert_refused(tmp_path, capsys, ["davis", source], path, "a picture of colours (RGB)")
     path.write_bytes(b"no picture")
-    assert_refused(tmp_path, capsys, ["davis", source], path, "cannot be read as a picture")
+    assert_refused(tmp_path, capsys, ["davis", source], path, "cannot be decoded as a picture")
 
 
 @pytest.mark.parametrize("chunk", [b"IHDR", b"IDAT"])
@@ -480,7 +480,7 @@ def test_a_chunk_whose_length_is_damaged_is_a_davis_fault(tmp_path, capsys, chun
     content = bytearray(path.read_bytes())
     content[content.index(chunk) - 1] = 1
     path.write_bytes(content)
-    assert_refused(tmp_path, capsys, ["davis", tmp_path / "s"], path, "cannot be read as a picture")
+    assert_refused(tmp_path, capsys, ["davis", tmp_path / "s"], path, "cannot be decoded as a picture")
 
 
 # ---------------------------------------------------------------------------------------------------- MOTS
@@ -548,7 +548,7 @@ def test_mots_faults_of_pictures_and_names(tmp_path, capsys):
     source = tmp_path / "s"
     path = source / "v" / "0.png"
     write_image(path)
-    assert_refused(tmp_path, capsys, ["mots", source], path, "16-bit")
+    assert_refused(tmp_path, capsys, ["mots", source], path, "picture of colours")
     (source / "v.txt").write_text(line(7, 1001, mask_of(0, 0, 1, 1)))
     assert_refused(tmp_path, capsys, ["mots", source, "--images", source], source, "there is no picture of frame 7")
     (source / "labels.txt").write_text("dog\n\ncat\n")

@@ -1,0 +1,253 @@
+"""Picture files → pixels: the one reader of frames and of label pictures, and the listing of a folder of frames.
+
+Rules for frames: the pixels are upright, as the EXIF tag says; alpha is dropped; grey, 1-bit, palette and CMYK pictures
+become RGB; of 16 bits a channel the high byte is taken. What is cut off, or holds several pictures, is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ytvis.files import InputError, natural_key
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"))
+MAX_PIXELS = 2**27  # a picture that declares more is refused before it is decoded: 134 million, 400 MB
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
+_JPEG = ("JPEG", "MPO")  # as Pillow tells them; MPO is a phone's JPEG with further pictures after the first
+# EXIF's Orientation → (swap rows and columns, step along the rows, step along the columns), done in this order.
+_TURNS = {
+    1: (False, 1, 1),
+    2: (False, 1, -1),
+    3: (False, -1, -1),
+    4: (False, -1, 1),
+    5: (True, 1, 1),
+    6: (True, 1, -1),
+    7: (True, -1, -1),
+    8: (True, -1, 1),
+}
+# Of 16 bits a channel that use the lowest 12 at most, nothing but black would be left.
+_LEAST_BRIGHT = 2**12
+
+# In coded data FF stands before 00; any other byte after it but RST0…RST7 begins what is no coded data.
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_JPEG_END = 0xD9
+_JPEG_ALONE = (0x01, 0xD8)  # markers that no length follows
+
+# Pillow's warnings are told by our own messages; the filters that silence them are of the whole process.
+_filters = threading.Lock()
+
+
+class WrongSize(InputError):
+    """A picture is not of the size that its annotations are of."""
+
+
+def read_picture(path: str | os.PathLike, size_hw: tuple[int, int] | None = None) -> np.ndarray:
+    """The picture [h,w,3] uint8 RGB in a file, by the rules above; of `size_hw` (height, width) where that is given.
+
+    Raises:
+        InputError: it is missing, is cut off, holds several pictures, or cannot be decoded.
+        WrongSize: it is not of `size_hw`; that is seen before anything is decoded.
+    """
+    content = _content(path)
+    with _opened(content, path) as picture:
+        is_deep = any(";16" in str(tile[3]) for tile in picture.tile)  # asked first: nothing is left of it later
+        height, width = _upright_size(picture)
+        if size_hw is not None and (height, width) != tuple(size_hw):
+            turned = " (turned as its EXIF tag says)" if _turn(picture)[0] else ""
+            raise WrongSize(
+                f"{path}: the picture is {width}×{height} pixels{turned}, "
+                f"the annotation file says {size_hw[1]}×{size_hw[0]}"
+            )
+        swapped, down, right = _turn(picture)
+        pixels = _decode_jpeg(content, path) if picture.format in _JPEG else _decode(picture, is_deep, path)
+        if swapped:
+            pixels = pixels.transpose(1, 0, 2)
+        return np.ascontiguousarray(pixels[::down, ::right])
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) in pixels of the picture in a file, upright; only a TIFF has to be decoded for it.
+
+    Raises:
+        InputError: it is missing, holds several pictures, or is none.
+    """
+    with _opened(_content(path), path) as picture:
+        return _upright_size(picture)
+
+
+def read_labels(path: str | os.PathLike) -> np.ndarray:
+    """The raw numbers [h,w] of a label picture: palette indices or grey values as uint8 (of one bit 0 and 1), 16-bit
+    values as uint16.
+
+    Raises:
+        InputError: it is missing, is cut off, is a picture of colours, or cannot be decoded.
+    """
+    return decode_labels(_content(path), path)
+
+
+def decode_labels(content: bytes, where: str | os.PathLike) -> np.ndarray:
+    """As `read_labels`, of a file's content; messages begin with `where`."""
+    with _opened(content, where) as picture:
+        if picture.mode in ("P", "L"):
+            return np.asarray(picture)
+        if picture.mode == "1":
+            return np.asarray(picture).astype(np.uint8)
+        if picture.mode.startswith("I"):
+            return _sixteen_bits(picture, where)
+        raise InputError(f"{where}: is a picture of colours ({picture.mode}), not of object numbers")
+
+
+def list_pictures(folder: str | os.PathLike) -> list[str]:
+    """The names of the pictures in a folder, in natural order; [] if there is none, or no such folder.
+
+    Hidden files are passed over, among them the "._NAME" that macOS leaves beside NAME.
+
+    Raises:
+        InputError: the folder cannot be read.
+    """
+    if not os.path.isdir(folder):
+        return []
+    try:
+        with os.scandir(folder) as entries:
+            names = [
+                entry.name
+                for entry in entries
+                if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES
+                and not entry.name.startswith(".")
+                and not os.path.isdir(entry.path)
+            ]
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+    return sorted(names, key=natural_key)
+
+
+# ---------------------------------------------------------------------------------------------------- files
+
+
+def _content(path: str | os.PathLike) -> bytes:
+    """The bytes of a regular file."""
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, not a picture")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such picture") from None
+    except (OSError, ValueError) as error:  # ValueError of a null byte in the name
+        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextmanager
+def _opened(content: bytes, where: str | os.PathLike) -> Iterator[Image]:
+    """The picture of a file's content, its head read and bounded; whatever goes wrong in the block is an InputError."""
+    from PIL import Image
+
+    try:
+        with _filters, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = Image.open(io.BytesIO(content), formats=_FORMATS)
+        with picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            if getattr(picture, "is_animated", False) and picture.format not in _JPEG:
+                raise InputError(
+                    f"{where}: holds several pictures, as an animation does; write each to a file of its own, "
+                    "or convert it to a video such as mp4"
+                )
+            yield picture
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        raise InputError(f"{where}: declares more than {MAX_PIXELS // 10**6} million pixels; make it smaller") from None
+    except Exception as error:  # Pillow raises whatever its parsers do
+        reason = "its end is missing" if "truncated" in str(error) else "it is damaged, or in no known format"
+        raise InputError(f"{where}: cannot be decoded as a picture: {reason}") from None
+
+
+# ---------------------------------------------------------------------------------------------------- pixels
+
+
+def _upright_size(picture: Image) -> tuple[int, int]:
+    """(height, width) after turning."""
+    if picture.format == "TIFF":
+        picture.load()  # which turns it
+    return (picture.width, picture.height) if _turn(picture)[0] else (picture.height, picture.width)
+
+
+def _turn(picture: Image) -> tuple[bool, int, int]:
+    """The entry of `_TURNS` that the EXIF tag asks for; a tag that cannot be read asks for nothing."""
+    from PIL import ExifTags, Image
+
+    exif = Image.Exif()
+    if picture.format != "TIFF" and "exif" in picture.info:
+        with _filters, warnings.catch_warnings(), suppress(Exception):  # Pillow raises whatever its parsers do
+            warnings.simplefilter("ignore")
+            exif.load(picture.info["exif"])
+    return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), _TURNS[1])
+
+
+def _decode_jpeg(content: bytes, path: str | os.PathLike) -> np.ndarray:
+    """The pixels [h,w,3] of a JPEG. OpenCV takes a third of Pillow's time, but fills with grey what is cut off."""
+    import cv2
+
+    if not _jpeg_has_end(content):
+        raise InputError(f"{path}: cannot be decoded as a picture: its end is missing")
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if decoded is None:
+        raise InputError(f"{path}: cannot be decoded as a picture: it is damaged")
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def _jpeg_has_end(content: bytes) -> bool:
+    """Whether the marker of the end comes after segments and coded data that are all there."""
+    place = 0
+    while found := _JPEG_MARKER.search(content, place):
+        marker, place = found[1][0], found.end()
+        if marker == _JPEG_END:
+            return True
+        if marker not in _JPEG_ALONE:
+            place += int.from_bytes(content[place : place + 2], "big")
+    return False
+
+
+def _decode(picture: Image, is_deep: bool, path: str | os.PathLike) -> np.ndarray:
+    """The pixels [h,w,3] of any other picture; of one that `is_deep`, 16 bits a channel, the high bytes."""
+    picture.info.pop("transparency", None)  # alpha, of which Pillow would warn
+    if picture.mode.startswith("I"):
+        values = _sixteen_bits(picture, path)
+        brightest = int(values.max(initial=0))
+        pixels = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    elif picture.mode == "F":
+        raise InputError(f"{path}: holds floating-point values; write it with 8 bits a channel")
+    else:
+        pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        brightest = 256 * int(pixels.max(initial=0)) if is_deep else _LEAST_BRIGHT
+    if 0 < brightest < _LEAST_BRIGHT:
+        raise InputError(
+            f"{path}: has 16 bits a channel, of which it uses the lowest 12 at most, so that it would be black; "
+            "write it with 8 bits a channel"
+        )
+    return pixels
+
+
+def _sixteen_bits(picture: Image, where: str | os.PathLike) -> np.ndarray:
+    """The values [h,w] uint16 of a grey picture; Pillow's mode for them depends on its version and the format."""
+    values = np.asarray(picture)
+    if values.size and (values.min() < 0 or values.max() >= 2**16):
+        raise InputError(f"{where}: holds values of more than 16 bits; write it with 8 or 16 bits a channel")
+    return values.astype(np.uint16)
