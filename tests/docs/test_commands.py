@@ -29,6 +29,7 @@ HERE = {
     r"^python eval.py --(only_calc_metrics|check)": (),
     r"^python -m tools.recipe recipes/demo.toml --(list|stage)": (),
     r"^python -m tools.plot weights/STMask_demo_training.jsonl": (),
+    r"^python -m ytvis (score|compare|report|check results)": (),
     r"^python -m ytvis view": ("--no_browser", "--export=page"),
     r"^python -m ytvis convert (labelme FOLDER|ytvis|coco)": (),
 }
@@ -181,6 +182,7 @@ def folder(drawn, tmp_path, monkeypatch):
         "recipes": ROOT / "recipes",
         "annotations/valid.json": truth,
         "DIR": images,
+        "valid/JPEGImages": images,
         "frames": images,
     }.items():
         Path(name).parent.mkdir(exist_ok=True)
@@ -189,6 +191,7 @@ def folder(drawn, tmp_path, monkeypatch):
         Path(name).write_bytes(truth.read_bytes())
     for name in ("results.json", "new.json", "old.json", "weights/results.json"):
         write_perfect_results(truth, Path(name))
+    write_halves(read_json(truth))
     assert convert(["ytvis", "GT.json", "FOLDER", "--to", "labelme", "--images", "frames"]) == 0
     for path in Path("FOLDER").rglob("*.json"):  # the pictures beside their labels, as LabelMe has them
         content = read_json(path)
@@ -205,6 +208,15 @@ def write_perfect_results(truth, path):
     write_results(
         [{key: entry[key] for key in keys} | {"score": 0.9} for entry in read_json(truth)["annotations"]], path
     )
+
+
+def write_halves(annotations):
+    """The files of short and of long videos: the same ones, with other ids."""
+    for name, shift in (("short", 0), ("long", 100)):
+        videos = [{**video, "id": video["id"] + shift} for video in annotations["videos"]]
+        tracks = [{**track, "video_id": track["video_id"] + shift} for track in annotations["annotations"]]
+        Path(f"{name}.json").write_text(json.dumps({**annotations, "videos": videos, "annotations": tracks}), "utf-8")
+        write_perfect_results(f"{name}.json", Path(f"results_{name}.json"))
 
 
 def run(text, command, ways):

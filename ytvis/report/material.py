@@ -10,7 +10,7 @@ from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 
 @dataclass(frozen=True)
 class Material:
-    """`truth` with annotations, `results` of its videos, both in the official query interface, and the folder of frames.
+    """`truth` with annotations, `results` of its videos, both in the official interface, and the folder of frames.
 
     `image_root` is absolute and without links, None where there are no frames. Tracks of categories and videos that the
     annotation file lacks are left out.

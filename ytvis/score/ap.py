@@ -11,7 +11,7 @@ A area ranges, M limits on predictions.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple, Self
@@ -556,16 +556,13 @@ def evaluate_results(annotations: Truth, results: Results, iou_type: str = "segm
 
 def format_table(metrics: Metrics) -> str:
     """The twelve numbers, then those of each category with true tracks, in percent, as lines of text."""
-    with_truth = {name: stats for name, stats in metrics.per_category.items() if stats["AP"] > -1}
-    width = max(map(len, ("category", *with_truth)))
+    with_truth = {name: stats.values() for name, stats in metrics.per_category.items() if stats["AP"] > -1}
+    return format_rows("category", [("all", metrics.stats), *with_truth.items()])
 
-    def row(name: str, values: Iterable[float]) -> str:
-        return f"{name:<{width}}" + "".join("     -" if value < 0 else f"{100 * value:6.1f}" for value in values)
 
-    def rows() -> Iterator[str]:
-        yield f"{'category':<{width}}" + "".join(f"{name:>6}" for name in STAT_NAMES)
-        yield row("all", metrics.stats)
-        for name, stats in with_truth.items():
-            yield row(name, stats.values())
-
-    return "\n".join(rows())
+def format_rows(title: str, rows: Sequence[tuple[str, Iterable[float]]]) -> str:
+    """Rows of the twelve numbers, each (name, numbers), in percent under a head; `title` is that of the names."""
+    width = max(len(name) for name in (title, *(name for name, _ in rows)))
+    head = f"{title:<{width}}" + "".join(f"{name:>6}" for name in STAT_NAMES)
+    cells = ("".join("     -" if value < 0 else f"{100 * value:6.1f}" for value in values) for _, values in rows)
+    return "\n".join([head, *(f"{name:<{width}}{cell}" for (name, _), cell in zip(rows, cells, strict=True))])

@@ -4,6 +4,8 @@
     python -m ytvis score annotations/valid.json results.json --report OUT --images valid/JPEGImages
     python -m ytvis score annotations/valid.json new.json --compare old.json
     python -m ytvis score annotations/valid.json results.json --class_agnostic --boundary
+    python -m ytvis score short.json results.json --long long.json                     # one results file for both
+    python -m ytvis score short.json results.json --long long.json results_long.json   # YouTube-VIS 2022
 
 docs/evaluate.md says what the numbers mean. The results may be of more videos than are scored.
 """
@@ -15,13 +17,15 @@ from dataclasses import dataclass, replace
 
 from ytvis.annotations import read_annotations
 from ytvis.files import InputError
-from ytvis.score.ap import evaluate_results, format_table
+from ytvis.score.ap import Metrics, evaluate_results, format_table
 from ytvis.score.bootstrap import compare_results, describe_difference
+from ytvis.score.halves import format_halves, read_halves
 from ytvis.score.selection import pool_categories, restrict
 from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
 from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
 from ytvis.splits import VideoChoice, add_choice_arguments
 
+BOUNDARY_TITLE = "tube-boundary AP: of two tracks, the smaller of the IoU of their masks and that of their boundaries"
 COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of two results files
 
 
@@ -79,21 +83,37 @@ def read_files(
     return [restrict(tracks, video_ids) for tracks in (whole, *(load_pair(whole, path)[1] for path in results_files))]
 
 
-def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportPlace | None = None) -> None:
-    """Prints the table of AP and AR and a line of tracking metrics; writes the report if a place is given."""
+def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportPlace | None = None) -> list[Metrics]:
+    """Prints the table of AP and AR and a line of tracking metrics; writes the report if a place is given.
+
+    Returns what it printed: the metrics of masks, and with `scoring.boundary` those of tube boundaries.
+    """
     threshold = scoring.track_score_threshold
     truth, results = scoring.view(truth, results)
-    print(format_table(evaluate_results(truth, results)))
+    printed = [evaluate_results(truth, results)]
+    print(format_table(printed[0]))
     tracking = evaluate_tracking(truth, results, threshold).overall()
     numbers = ", ".join(f"{name} {_tracking_text(name, value)}" for name, value in tracking.items())
     print(f"tracks with a score of at least {threshold:g} (--track_score_threshold): {numbers}")
     if scoring.boundary:
-        print("\ntube-boundary AP: of two tracks, the smaller of the IoU of their masks and that of their boundaries")
-        print(format_table(evaluate_results(truth, results, "boundary")))
+        printed.append(evaluate_results(truth, results, "boundary"))
+        print(f"\n{BOUNDARY_TITLE}\n{format_table(printed[1])}")
     if report:
         from ytvis.report import write_report  # it needs matplotlib and OpenCV, which take a second to import
 
         print(f"report: {write_report(truth, results, report.folder, report.images, score_threshold=threshold)}")
+    return printed
+
+
+def print_halves(halves: Sequence[tuple[YTVOS, YTVOS]], scoring: Scoring) -> None:
+    """Prints the scores of the short and of the long videos, each (truth, results), and the means of both."""
+    printed = []
+    for name, (truth, results) in zip(("short", "long"), halves, strict=True):
+        print(f"{name} videos: {results.source} against {truth.source}, {len(truth.vids)} videos")
+        printed.append(print_scores(truth, results, scoring))
+        print()
+    for title, short, long in zip(("AP and AR", BOUNDARY_TITLE), *printed, strict=False):
+        print(f"{title}\n{format_halves(short, long)}")
 
 
 def print_differences(truth: YTVOS, results: YTVOS, others: YTVOS, scoring: Scoring) -> None:
@@ -141,6 +161,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare", metavar="OTHER.json", help="by how much RESULTS.json is better than this, with 95 %% intervals"
     )
     parser.add_argument(
+        "--long",
+        nargs="+",
+        metavar="FILE",
+        help="YouTube-VIS 2022: GT_LONG.json, the annotation file of the long videos, and RESULTS_LONG.json, unless "
+        "RESULTS.json holds the results of both; scores short and long videos apart, and their mean",
+    )
+    parser.add_argument(
         "--boundary", action="store_true", help="also tube-boundary AP, which asks for exact edges, as HQ-YTVIS does"
     )
     add_scoring_arguments(parser)
@@ -152,6 +179,18 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("--images is for the pictures of a report: add --report=DIR, or leave --images out")
     scoring, videos = scoring_of(options)
     scoring = replace(scoring, boundary=options.boundary)
+    if options.long:
+        _refuse_with_long(options, videos)
+        print_halves(read_halves(options.ann_file, options.results, *options.long), scoring)
+        return 0
     report = ReportPlace(options.report, options.images) if options.report else None
     score_files(options.ann_file, options.results, scoring, videos, report, options.compare)
     return 0
+
+
+def _refuse_with_long(options: argparse.Namespace, videos: VideoChoice) -> None:
+    """Raises InputError for options that do not say of which half they are, and for more than two files."""
+    if len(options.long) > 2:
+        raise InputError("--long takes GT_LONG.json and perhaps RESULTS_LONG.json, no third file")
+    if options.report or options.compare or videos != VideoChoice():
+        raise InputError("--long scores all videos of both halves: leave --report, --compare and choices of videos out")

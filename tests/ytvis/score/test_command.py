@@ -101,3 +101,13 @@ def test_boundaries_are_scored_when_asked_for(files, capsys):
     masks, boundaries = capsys.readouterr().out.split("\ntube-boundary AP: ")
     # All that is found is found exactly, and of track B and C the frames: both IoUs are the same.
     assert masks.splitlines()[1] == boundaries.splitlines()[2]
+
+
+def test_the_report_alone_is_the_one_of_the_scores(files, tmp_path, capsys):
+    images = f"--images={tmp_path / 'frames'}"
+    assert main(["score", *files, f"--report={tmp_path / 'a'}", images]) == 0
+    capsys.readouterr()
+    assert main(["report", *files, str(tmp_path / "b"), images]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'b' / 'report.html'}\n"
+    for name in ("report.html", "metrics.json", "metrics.md"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
