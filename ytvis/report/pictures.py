@@ -7,10 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_tools
 
 from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
+from ytvis.masks import decode_mask
 from ytvis.pictures import read_picture
 from ytvis.report.material import Material
 from ytvis.report.videos import VideoDetail
@@ -63,7 +63,7 @@ def _objects(
     for track, number in zip(tracks, numbers, strict=True):
         if track.masks[frame] is None:
             continue
-        full = rle_tools.decode(track.masks[frame])
+        full = decode_mask(track.masks[frame]).view(np.uint8)
         mask = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
         if mask.any():
             rows.append((mask, number, category_ids.index(track.category_id) + 1, track.score))

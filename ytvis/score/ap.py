@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ytvis.files import InputError
-from ytvis.masks import Tubes, compress_masks, frame_overlaps
+from ytvis.masks import Tubes, frame_overlaps, read_track
 from ytvis.score.boundary import boundary_mask
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
@@ -459,7 +459,7 @@ class YTVOSeval:
             return annotation
         video = self.cocoGt.vids[annotation["video_id"]]
         where = f"{self.cocoGt.source}: annotation {annotation['id']}: segmentations_refined"
-        masks, _ = compress_masks(masks, video.get("height"), video.get("width"), where)
+        masks, _ = read_track(masks, video.get("height"), video.get("width"), where)
         return {**annotation, "segmentations": masks}
 
     def _predictions(self) -> dict[int, dict[int, list[dict]]]:
