@@ -26,10 +26,9 @@ TINY = ("--device=cpu", "--set=input.size_hw=64,96")
 HERE = {
     r"^python -m data.synthetic --root data/ShapesVIS": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
     r"^python eval.py --trained_model=weights/STMask_demo.pth --mask_det_file": (*TINY, "--num_workers=0"),
-    r"^python eval.py --(only_calc_metrics|check)": (),
     r"^python -m tools.recipe recipes/demo.toml --(list|stage)": (),
     r"^python -m tools.plot weights/STMask_demo_training.jsonl": (),
-    r"^python -m ytvis (score|compare|report|check results)": (),
+    r"^python -m ytvis (score|compare|report|check (results|GT))": (),
     r"^python -m ytvis view": ("--no_browser", "--export=page"),
     r"^python -m ytvis convert (labelme FOLDER|ytvis|coco)": (),
 }
