@@ -1,129 +1,210 @@
-"""How fast the network is, run in one way or another: what `eval.py --benchmark` prints and writes."""
+"""How fast a run was, compared with the peak of the machine: what `eval.py --benchmark` prints and writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+import json
+import time
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from data.transforms import FrameTransform
-from inference.measurement import (
-    Measurement,
-    convolution_peak,
-    count_gflop,
-    describe_machine,
-    format_columns,
-    write_benchmark,
-)
-from inference.network import Network, finds_at_anchors
+from inference.network import Model, computes_at_anchors
+from inference.run_options import RunSettings
 from layers.cpu.fused_convolution import FusedConv2d
-from layers.deform_conv import deform_backend
-from utils.device import peak_memory_mib
-from utils.precision import PRECISIONS, check_precision
+from utils.device import describe_machine, peak_memory_mib, synchronize
+from utils.precision import PRECISIONS
 from utils.timer import StageTimer
-from ytvis.files import InputError
+from ytvis.files import atomic_write
 
-if TYPE_CHECKING:
-    from stmask import STMask
+BASELINE = RunSettings(deform_backend="torchvision", overlap=False, fused=False)
+PEAK_SHAPES = (
+    (256, 48, 80, 3),
+    (256, 96, 160, 3),
+    (512, 24, 40, 3),
+    (512, 48, 80, 1),
+)  # channels, height, width, kernel
+PEAK_REPEATS = 5
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a network is run: what changes its speed and, but for half precision, hardly its results."""
+@dataclass
+class Measurement:
+    """The times of one run over many frames: the stages of `timer`, and when each frame ended.
 
-    precision: str = "fp32"
-    deform_backend: str = "auto"
-    overlap: bool = True
-    fused: bool = True
-    compiled: bool = False
+    Frames go through the network `batch_size` at a time.
+    """
+
+    name: str
+    timer: StageTimer
     batch_size: int = 1
+    ends: array = field(default_factory=lambda: array("d"))
 
-    def check(self, device: torch.device) -> None:
-        """Raises InputError if that cannot be had on `device`."""
-        check_precision(self.precision, device)
-        with deform_backend(self.deform_backend):
-            pass
-        if self.deform_backend == "native" and device.type != "cpu":
-            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
+    def frame_done(self) -> None:
+        """Ends a frame, also that of `timer`."""
+        self.timer.frame_done()
+        self.ends.append(time.perf_counter())
 
-    def for_journal(self) -> dict[str, str]:
-        """What results may depend on beyond the config; nothing for what is usual."""
-        return {} if self.precision == "fp32" else {"precision": self.precision}
+    def summary(self, gflop: float | None = None, peak: float | None = None) -> dict[str, Any]:
+        """Milliseconds by stage, "stages", over all frames; and from the second batch on "wall_ms", median and 95th
+        percentile from the end of a frame to the end of the next (a batch in equal parts), and frames per second.
 
-    def network(self, model: STMask) -> Network:
-        """`model`, run so."""
-        return Network(model, self.precision, self.fused, self.compiled)
-
-    def measurement(self, name: str, device: torch.device) -> Measurement:
-        """What takes the times of a run on `device`, run so."""
-        return Measurement(name, StageTimer(device), self.batch_size)
-
-    def gflop(self, model: STMask) -> float:
-        """The 10⁹ floating-point operations that `model` takes for a frame, run so; see `count_gflop`."""
-        head = model.prediction_layers[0]
-        head.at_anchors = self.fused and finds_at_anchors(model.device, pack=not self.compiled)
-        try:
-            return count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
-        finally:
-            head.at_anchors = False
-
-
-BASELINE = Way(deform_backend="torchvision", overlap=False, fused=False)
+        `overhead` is how much longer that median is than the network's. `gflop` is what the network takes for a frame,
+        in 10⁹ floating-point operations, `peak` what the machine does a second at most: `gflops` is what the network
+        reaches. Values that need more frames than there were are left out.
+        """
+        stages = {name: asdict(stats) for name, stats in self.timer.summary().items()}
+        result: dict[str, Any] = {"frames": len(self.ends), "stages": stages}
+        steps = 1000 * np.diff(np.array(self.ends)[:: self.batch_size]) / self.batch_size
+        if len(steps):
+            median, p95 = np.percentile(steps, (50, 95))
+            result |= {"wall_ms": {"median": float(median), "p95": float(p95)}, "fps": float(1000 / steps.mean())}
+        network = stages.get("network", {}).get("median_ms")
+        if network and len(steps):
+            result["overhead"] = float(median) / network - 1
+        if network and gflop:
+            result["gflops"] = gflop / network * 1000
+            if peak:
+                result["part_of_peak"] = result["gflops"] / peak
+        return result
 
 
-def benchmark(
-    model: STMask,
-    way: Way,
+def report_benchmark(
+    model: Model,
+    settings: RunSettings,
     measured: Measurement,
     path: Path,
-    again: Callable[[Way, Measurement], None] | None = None,
+    repeat: Callable[[RunSettings, Measurement], None] | None = None,
 ) -> None:
-    """Prints how fast `model` was in the run `measured`, run in this `way`, and writes it to the JSON file `path`.
+    """Prints how fast `model` was in the run `measured`, made with `settings`, and writes it to the JSON file `path`.
 
-    `again`, if given, does the same work in another way: in the plain one, and, if the network was compiled, without;
-    these stand beside it.
+    `repeat`, if given, does the same work with other settings, which are then compared: `BASELINE`, and, if the network
+    was compiled, `settings` without that.
     """
     memory = peak_memory_mib(model.device)
-    runs = [(way, measured)]
-    if again is not None:
-        others = {"not compiled": replace(way, compiled=False)} if way.compiled else {}
+    runs = [(settings, measured)]
+    if repeat is not None:
+        others = {"not compiled": replace(settings, compiled=False)} if settings.compiled else {}
         for name, other in (others | {"baseline": BASELINE}).items():
-            runs.append((other, other.measurement(name, model.device)))
-            again(*runs[-1])
-    precisions = {way.precision for way, _ in runs}
-    peaks = {precision: peak_of(precision, model.device) for precision in precisions}
-    gflops = {how: how.gflop(model) for how, _ in runs}
+            runs.append((other, Measurement(name, StageTimer(model.device), other.batch_size)))
+            repeat(*runs[-1])
+    peaks = {precision: peak_gflops(precision, model.device) for precision in {run.precision for run, _ in runs}}
+    gflops = {used: gflop_per_frame(model, used) for used, _ in runs}
     columns = {
-        run.name: asdict(how) | {"gflop": gflops[how]} | run.summary(gflops[how], peaks[how.precision])
-        for how, run in runs
+        run.name: asdict(used) | {"gflop": gflops[used]} | run.summary(gflops[used], peaks[used.precision])
+        for used, run in runs
     }
     machine = describe_machine(model.device)
-    write_benchmark(
-        path,
-        {
-            "config": model.config.name,
-            "machine": machine,
-            "peaks_gflops": peaks,
-            "peak_memory_mib": memory,
-        }
-        | {"runs": columns},
-    )
+    content = {"config": model.config.name, "machine": machine, "peaks_gflops": peaks, "peak_memory_mib": memory}
+    with atomic_write(path, "w") as file:
+        json.dump(content | {"runs": columns}, file, indent=1)
     print(f"\n{model.config.name}: " + ", ".join(f"{name} {value}" for name, value in machine.items()))
     print(format_columns(columns))
     print(
-        f"network {gflops[way]:.1f} GFLOP a frame, as direct convolutions count (Winograd's do a quarter of theirs); "
+        f"network {gflops[settings]:.1f} GFLOP a frame, counted as direct convolutions (Winograd's take a quarter); "
         "peak of direct ones in GFLOP/s: " + ", ".join(f"{p} {v:.0f}" for p, v in peaks.items())
     )
-    if way.compiled:
+    if settings.compiled:
         warm_up = columns[measured.name]["stages"]["network"]["max_ms"] / 1000
-        print(f"slowest frame, with the compilation in it: {warm_up:.1f} s")
+        print(f"slowest frame, which includes the compilation: {warm_up:.1f} s")
     print(f"peak memory {memory:.0f} MiB; benchmark: {path}")
 
 
-def peak_of(precision: str, device: torch.device) -> float:
-    """The machine's convolution peak in 10⁹ operations a second, as fused and direct convolutions reach it."""
+def gflop_per_frame(model: Model, settings: RunSettings) -> float:
+    """The 10⁹ floating-point operations that `model` takes for a frame with `settings`; see `count_gflop`."""
+    head = model.prediction_layers[0]
+    head.at_anchors = settings.fused and computes_at_anchors(model.device, pack=not settings.compiled)
+    try:
+        return count_gflop(model, FrameTransform.from_config(model.config).padded_hw)
+    finally:
+        head.at_anchors = False
+
+
+def count_gflop(network: nn.Module, size_hw: tuple[int, int]) -> float:
+    """The 10⁹ floating-point operations (a multiplication and an addition are two) of the convolutions and products in
+    `network`'s forward pass for one image of `size_hw`; runs it once, on an image of zeros."""
+    image = torch.zeros(1, 3, *size_hw, device=next(network.parameters()).device)
+    deformable = {
+        torch.ops.torchvision.deform_conv2d: lambda _, weight, *args, out_shape, **kwargs: _flop(weight, out_shape),
+        torch.ops.stmask.deform_conv2d: lambda _, offsets, modulation, weight, *args, out_shape, **kwargs: _flop(
+            weight, out_shape
+        ),
+    }
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=deformable) as counter:
+        network(image)
+    return counter.get_total_flops() / 1e9
+
+
+def _flop(weight_shape: Sequence[int], out_shape: Sequence[int]) -> int:
+    batch, _, height, width = out_shape
+    return 2 * batch * height * width * int(np.prod(weight_shape))
+
+
+def peak_gflops(precision: str, device: torch.device) -> float:
+    """The machine's convolution peak in 10⁹ operations a second, reached by fused, direct convolutions."""
     dtype = PRECISIONS[precision]
     return convolution_peak(device, dtype, lambda conv: FusedConv2d(conv, dtype=dtype, direct=True))
+
+
+def convolution_peak(device: torch.device, dtype: torch.dtype, convolve: Callable[[nn.Conv2d], nn.Module]) -> float:
+    """The most 10⁹ floating-point operations a second that convolutions of some usual shapes reach here, in `dtype`.
+
+    `convolve` makes of a convolution the module that is run: a direct one, so that it does all these operations. Takes
+    about a second, and far longer where `dtype` is slow.
+    """
+    best = 0.0
+    for channels, height, width, kernel in PEAK_SHAPES:
+        conv = convolve(nn.Conv2d(channels, channels, kernel, padding=kernel // 2, device=device))
+        x = torch.randn(1, channels, height, width, device=device, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        operations = 2 * channels * channels * kernel * kernel * height * width
+        best = max(best, operations / _fastest(lambda conv=conv, x=x: conv(x), device) / 1e9)
+    return best
+
+
+def _fastest(function: Callable[[], Tensor], device: torch.device) -> float:
+    """Seconds of the fastest of a few calls, after one that does not count."""
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(PEAK_REPEATS + 1):
+            synchronize(device)
+            begin = time.perf_counter()
+            function()
+            synchronize(device)
+            seconds.append(time.perf_counter() - begin)
+    return min(seconds[1:])
+
+
+def format_columns(columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table of `Measurement.summary`s, one a column; the last row is the time as a multiple of the first one's."""
+    rows = {}
+    for stage in dict.fromkeys(stage for column in columns.values() for stage in column["stages"]):
+        times = (column["stages"].get(stage) for column in columns.values())
+        rows[f"{stage}, ms"] = [_milliseconds(values, "median_ms", "p95_ms") for values in times]
+    rows["wall, ms"] = [_milliseconds(column.get("wall_ms"), "median", "p95") for column in columns.values()]
+    for key, title, form in (
+        ("fps", "FPS", "{:.2f}"),
+        ("overhead", "over the network alone", "{:.1%}"),
+        ("gflops", "network, GFLOP/s", "{:.0f}"),
+        ("part_of_peak", "of the convolution peak", "{:.0%}"),
+    ):
+        rows[title] = [form.format(column[key]) if key in column else "-" for column in columns.values()]
+    walls = [column.get("wall_ms", {}).get("median") for column in columns.values()]
+    rows["times the first"] = [f"{wall / walls[0]:.2f}" if wall and walls[0] else "-" for wall in walls]
+    width = max(map(len, rows))
+    cells = [max(map(len, column)) for column in zip(columns, *rows.values(), strict=True)]
+    lines = [
+        "  ".join([title.ljust(width), *(text.rjust(size) for text, size in zip(row, cells, strict=True))])
+        for title, row in {"": list(columns), **rows}.items()
+    ]
+    return "\n".join(lines)
+
+
+def _milliseconds(values: Mapping[str, float] | None, median: str, p95: str) -> str:
+    return f"{values[median]:.1f} (p95 {values[p95]:.1f})" if values else "-"

@@ -26,7 +26,7 @@ ENDING = ".partial"  # behind the name of the results file that a journal is for
 _ROW_KEYS = tuple(f.name for f in fields(ObjectRow))
 
 
-class RowJournal(Journal):
+class FrameJournal(Journal):
     """The rows of frame after frame, a line each, and behind those of a frame a line that counts the frames.
 
     A row names the place of the row before it of its track, so that of a track only the place of the last is kept in
@@ -85,10 +85,8 @@ class RowJournal(Journal):
                     yield _row(content)
 
     def results(self, num_frames: int | None = None) -> Iterator[VideoResult]:
-        """As `inference.object_rows.video_results`, of a video of `num_frames` (default: those that came).
-
-        One track is in memory at a time.
-        """
+        """The entries of results.json for a video of `num_frames` (default: those that were appended), in the order in
+        which tracks first appear; see `ytvis.results.track_result`. One track is in memory at a time."""
         num_frames = self.num_frames if num_frames is None else num_frames
         details = self.header.get("details", False)
         for place in self._last_places.values():
@@ -158,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if target == options.journal:
             raise InputError(f"{options.journal}: must end with {ENDING}")
-        journal = RowJournal.open(options.journal)
+        journal = FrameJournal.open(options.journal)
         write_results(journal.results(), target)
     except InputError as error:
         print(f"inference.frame_journal: error: {error}", file=sys.stderr)

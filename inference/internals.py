@@ -1,4 +1,4 @@
-"""What the method did on the way to the objects of a frame, told from its predictions: anchors, samples, shifts."""
+"""How the method found the objects of a frame, derived from its predictions: anchors, samples, shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layers.box_utils import decode
 from layers.prediction_head import PredictionHead
-from utils.structures import FrameMeta, ObjectInsides, Predictions, Tracks
+from utils.structures import FrameMeta, Predictions, Tracks
 
 FINEST_LEVEL = 3  # P3, of stride 8
 NUM_LEVELS = 5
@@ -18,9 +18,35 @@ _SAME_BOX = 1e-6  # normalised; a detection's box is its anchor's, computed a se
 
 
 @dataclass(frozen=True)
+class ObjectInternals:
+    """How the method found one object of a frame, in pixels of that frame; boxes are x1 y1 x2 y2, points x y.
+
+    `box` [4] and `mask` [h,w] in 0…1, at the prototypes' size without their padding, are the object's; `weights` [K] in
+    −1…1 are those of the prototypes. If the object was known before, `last_box` [4] is its place in the frame before,
+    and `shifted_box` [4] where temporal fusion moved it. If it was detected in this frame, `level` 3…7 is its pyramid
+    level, `anchors` [k,4] are those of its cell, `kernel` is the number of its own, and with FCB `taps` [n,2] are
+    the regular samples of that kernel and `samples` [n,2] the calibrated ones. Everything else is None.
+    """
+
+    track_id: int
+    label: int
+    score: float
+    box: np.ndarray
+    mask: np.ndarray
+    weights: np.ndarray
+    last_box: np.ndarray | None = None
+    shifted_box: np.ndarray | None = None
+    level: int | None = None
+    kernel: int | None = None
+    anchors: np.ndarray | None = None
+    taps: np.ndarray | None = None
+    samples: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
 class AnchorPlace:
-    """Where an anchor lies: on `level` 3…7, which has `size_hw` cells, in the cell `row`, `column`, and the number of
-    its `kernel`, 0…k−1."""
+    """The place of an anchor: its `level` 3…7, which has `size_hw` cells, the `row` and `column` of its cell, and the
+    number of its `kernel`, 0…k−1."""
 
     level: int
     size_hw: tuple[int, int]
@@ -37,11 +63,11 @@ def explain_objects(
     predictions: Predictions,
     head: PredictionHead,
     meta: FrameMeta,
-) -> list[ObjectInsides]:
-    """How the method came to each of `tracks` in the frame `meta`, of which the network said `predictions` (B = 1).
+) -> list[ObjectInternals]:
+    """How the method found each of `tracks` in the frame `meta`, from the network's `predictions` for it (B = 1).
 
-    `last` are the objects known before, as of the frame before, `shifted` the same as temporal fusion moved them to
-    this frame; None without temporal fusion, or in the first frame.
+    `last` are the objects known before, in the frame before; `shifted` are the same, moved to this frame by temporal
+    fusion. Both are None without temporal fusion, and in the first frame.
     """
     to_pixels = torch.tensor(
         [padded / resized * side for side, resized, padded in
@@ -63,12 +89,12 @@ def explain_objects(
         if anchor is not None:
             more |= _of_anchor(anchor, predictions, head, meta.padded_hw, pixels)
         explained.append(
-            ObjectInsides(
+            ObjectInternals(
                 track_id=track_id,
                 label=int(tracks.labels[index]),
                 score=float(tracks.scores[index]),
                 box=pixels(tracks.boxes[index]),
-                mask=content(tracks.masks[index], meta).float().cpu().numpy(),
+                mask=without_padding(tracks.masks[index], meta).float().cpu().numpy(),
                 weights=tracks.mask_coeffs[index].tanh().float().cpu().numpy(),
                 **more,
             )
@@ -76,8 +102,8 @@ def explain_objects(
     return explained
 
 
-def content(values: Tensor, meta: FrameMeta) -> Tensor:
-    """A map [h,w,…] over the padded network input without what lies over the padding."""
+def without_padding(values: Tensor, meta: FrameMeta) -> Tensor:
+    """A map [h,w,…] of the padded network input, cut to the part that is not padding."""
     height, width = (
         round(side * resized / padded)
         for side, resized, padded in zip(values.shape[:2], meta.resized_hw, meta.padded_hw, strict=True)
@@ -86,7 +112,7 @@ def content(values: Tensor, meta: FrameMeta) -> Tensor:
 
 
 def _of_anchor(anchor: int, predictions: Predictions, head: PredictionHead, input_hw, pixels) -> Mapping[str, Any]:
-    """The fields of `ObjectInsides` that an object has from its anchor."""
+    """The fields of `ObjectInternals` that an object has from its anchor."""
     num_kernels = len(head.anchor_shapes)
     place = anchor_place(anchor, input_hw, num_kernels)
     first = anchor - place.kernel
@@ -111,7 +137,7 @@ def level_sizes(input_hw: Sequence[int]) -> list[tuple[int, int]]:
 def find_anchor(box: Tensor, predictions: Predictions) -> int | None:
     """The index of the anchor whose regression gave `box` [4], normalised, in the first image of the batch.
 
-    None if none did, as of an object that was not detected in this frame but carried on by temporal fusion.
+    None if there is none: the object was not detected in this frame, but carried on by temporal fusion.
     """
     boxes = decode(predictions.box_deltas[0].float(), predictions.anchors)
     distances = (boxes - box).abs().amax(dim=1)
@@ -120,7 +146,7 @@ def find_anchor(box: Tensor, predictions: Predictions) -> int | None:
 
 
 def anchor_place(index: int, input_hw: Sequence[int], num_kernels: int) -> AnchorPlace:
-    """Where anchor `index` lies, for a network input of (H, W) and so many kernels a cell.
+    """The place of anchor `index`, for a network input of (H, W) and `num_kernels` anchors a cell.
 
     Raises:
         IndexError: there are fewer anchors.
@@ -136,8 +162,8 @@ def anchor_place(index: int, input_hw: Sequence[int], num_kernels: int) -> Ancho
 
 
 def sampling_points(head: PredictionHead, box_deltas: Tensor, place: AnchorPlace) -> tuple[Tensor, Tensor]:
-    """([kh·kw,2], [kh·kw,2]): where the kernel of the anchor at `place` would sample, and where FCB lets it sample; x y
-    normalised by the padded network input. `box_deltas` [4] are the anchor's regression values.
+    """(taps [kh·kw,2], samples [kh·kw,2]): the regular and the calibrated samples (FCB) of the kernel of the anchor at
+    `place`, as x y normalised by the padded network input. `box_deltas` [4] are the anchor's regression values.
 
     Raises:
         ValueError: the head has no FCB.

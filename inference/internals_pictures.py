@@ -1,4 +1,4 @@
-"""The method's insides as pictures: prototypes, FCA's anchors, FCB's samples, the shift of temporal fusion.
+"""The internals of the method as pictures: prototypes, anchors (FCA), samples (FCB), the shift of temporal fusion.
 
 Each picture is a matplotlib figure of panels over the frame; `PICTURES` names them all.
 """
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
 
-from utils.structures import ObjectInsides
+from inference.internals import ObjectInternals
 from ytvis.drawing import track_colour
 from ytvis.files import InputError
 
@@ -33,8 +33,8 @@ _HALO = [withStroke(linewidth=3, foreground="black", alpha=0.6)]
 
 
 @dataclass(frozen=True)
-class MethodView:
-    """One frame and how the method came to its objects.
+class FrameInternals:
+    """One frame and how the method found its objects.
 
     `frame` and `last_frame`, the one before if there is one, are [h,w,3] uint8 RGB; `prototypes` [h',w',K] ≥ 0 without
     padding; `objects` are by falling score; `kernels` (height, width) in cells, of each anchor of a cell.
@@ -43,7 +43,7 @@ class MethodView:
     frame: np.ndarray
     last_frame: np.ndarray | None
     prototypes: np.ndarray
-    objects: Sequence[ObjectInsides]
+    objects: Sequence[ObjectInternals]
     kernels: Sequence[tuple[int, int]]
     class_names: Sequence[str]
 
@@ -53,12 +53,12 @@ class MethodView:
         height, width = self.frame.shape[:2]
         return 0, width, height, 0
 
-    def name(self, item: ObjectInsides) -> str:
+    def name(self, item: ObjectInternals) -> str:
         """What an object is called, as "ring #3" is."""
         return f"{self.class_names[item.label - 1]} #{item.track_id}"
 
 
-def draw_method(name: str, view: MethodView) -> np.ndarray:
+def draw_internals(name: str, view: FrameInternals) -> np.ndarray:
     """The picture `name` of `PICTURES`, [h,w,3] uint8 RGB.
 
     Raises:
@@ -71,7 +71,7 @@ def draw_method(name: str, view: MethodView) -> np.ndarray:
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def draw_prototypes(view: MethodView) -> Figure:
+def draw_prototypes(view: FrameInternals) -> Figure:
     """For the best object: the prototypes with their weights, those that matter most first, and what they add up to."""
     item = _several(view, lambda item: True, "object")[0]
     order = np.argsort(-np.abs(item.weights) * _brightness(view, item), kind="stable")
@@ -109,7 +109,7 @@ def draw_prototypes(view: MethodView) -> Figure:
     return figure
 
 
-def draw_anchors(view: MethodView) -> Figure:
+def draw_anchors(view: FrameInternals) -> Figure:
     """FCA: the anchor that each object came from, and for the best ones all anchors of its cell."""
     detected = _several(view, lambda item: item.anchors is not None, "object that was detected in this frame")
     figure, (axes,), zooms = _layout(view, 1, len(detected[:MOST_OBJECTS]))
@@ -142,7 +142,7 @@ def draw_anchors(view: MethodView) -> Figure:
     return figure
 
 
-def draw_calibration(view: MethodView) -> Figure:
+def draw_calibration(view: FrameInternals) -> Figure:
     """FCB: where the kernels of the classification sample, before and after calibration."""
     calibrated = _several(
         view, lambda item: item.samples is not None, "detected object whose class FCB calibrated (head.calibration)"
@@ -171,7 +171,7 @@ def draw_calibration(view: MethodView) -> Figure:
     return figure
 
 
-def draw_shift(view: MethodView) -> Figure:
+def draw_shift(view: FrameInternals) -> Figure:
     """Temporal fusion: where it moved the boxes of the frame before, and where they were found in this one."""
     moved = _several(view, lambda item: item.shifted_box is not None, "object that was known in the frame before")
     moved = sorted(moved, key=lambda item: -np.abs(item.shifted_box - item.last_box).max())
@@ -200,7 +200,7 @@ def draw_shift(view: MethodView) -> Figure:
     return figure
 
 
-PICTURES: Mapping[str, Callable[[MethodView], Figure]] = {
+PICTURES: Mapping[str, Callable[[FrameInternals], Figure]] = {
     "prototypes": draw_prototypes,
     "anchors": draw_anchors,
     "calibration": draw_calibration,
@@ -211,25 +211,25 @@ PICTURES: Mapping[str, Callable[[MethodView], Figure]] = {
 # ---------------------------------------------------------------------------------------------------- parts
 
 
-def _several(view: MethodView, wanted: Callable[[ObjectInsides], bool], what: str) -> list[ObjectInsides]:
+def _several(view: FrameInternals, wanted: Callable[[ObjectInternals], bool], what: str) -> list[ObjectInternals]:
     found = [item for item in view.objects if wanted(item)]
     if not found:
         raise InputError(f"the frame has no {what}")
     return found
 
 
-def _aspect(view: MethodView) -> float:
+def _aspect(view: FrameInternals) -> float:
     return view.frame.shape[0] / view.frame.shape[1]
 
 
-def _brightness(view: MethodView, item: ObjectInsides) -> np.ndarray:
+def _brightness(view: FrameInternals, item: ObjectInternals) -> np.ndarray:
     """[K]: how bright each prototype is in the object's box on average."""
     scale = np.divide(view.prototypes.shape[:2], view.frame.shape[:2])[::-1]
     x1, y1, x2, y2 = np.round(item.box.reshape(2, 2).clip(0) * scale).astype(int).ravel()
     return view.prototypes[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)].mean(axis=(0, 1))
 
 
-def _layout(view: MethodView, num_frames: int, num_zooms: int) -> tuple[Figure, Sequence[Axes], Sequence[Axes]]:
+def _layout(view: FrameInternals, num_frames: int, num_zooms: int) -> tuple[Figure, Sequence[Axes], Sequence[Axes]]:
     """A figure with `num_frames` panels of the whole frame side by side, below `num_zooms` square ones of details."""
     upper_height = min(WIDTH_INCHES / max(num_frames, 1.5) * _aspect(view), HIGHEST_INCHES)
     zoom_height = WIDTH_INCHES / MOST_OBJECTS
@@ -238,13 +238,13 @@ def _layout(view: MethodView, num_frames: int, num_zooms: int) -> tuple[Figure, 
     return figure, upper.subplots(1, num_frames, squeeze=False)[0], lower.subplots(1, num_zooms, squeeze=False)[0]
 
 
-def _show(axes: Axes, view: MethodView, picture: np.ndarray, title: str) -> AxesImage:
+def _show(axes: Axes, view: FrameInternals, picture: np.ndarray, title: str) -> AxesImage:
     axes.set(xticks=[], yticks=[], xlim=view.extent[:2], ylim=view.extent[2:])
     axes.set_title(title, pad=4)
     return axes.imshow(picture, extent=view.extent, interpolation="bilinear")
 
 
-def _zoom(axes: Axes, view: MethodView, boxes: np.ndarray) -> None:
+def _zoom(axes: Axes, view: FrameInternals, boxes: np.ndarray) -> None:
     """Shows the square around `boxes` [n,4], with some room."""
     low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
     side = max(*(high - low) * 1.15, 8)
@@ -277,7 +277,7 @@ def _label(axes: Axes, box: np.ndarray, text: str, colour) -> None:
     )
 
 
-def _samples(axes: Axes, item: ObjectInsides, size: float) -> None:
+def _samples(axes: Axes, item: ObjectInternals, size: float) -> None:
     lines = LineCollection(np.stack([item.taps, item.samples], axis=1), colors="black", linewidths=0.8, alpha=0.7)
     axes.add_collection(lines)
     look = {"marker": "o", "linestyle": "", "markeredgecolor": "black", "markeredgewidth": 0.7}
@@ -285,7 +285,7 @@ def _samples(axes: Axes, item: ObjectInsides, size: float) -> None:
     axes.plot(*item.samples.T, **look, color=_colour(item), markersize=1.2 * size)
 
 
-def _shift(axes: Axes, item: ObjectInsides) -> None:
+def _shift(axes: Axes, item: ObjectInternals) -> None:
     colour = _colour(item)
     _box(axes, item.last_box, colour, 1.6, (0, (1, 1.2)))
     _box(axes, item.box, colour, 2.2)
@@ -310,11 +310,11 @@ def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, fontsize=9)
 
 
-def _colour(item: ObjectInsides) -> tuple[float, float, float]:
+def _colour(item: ObjectInternals) -> tuple[float, float, float]:
     return tuple(channel / 255 for channel in track_colour(item.track_id))
 
 
-def _kernel_colours(view: MethodView) -> list[str]:
+def _kernel_colours(view: FrameInternals) -> list[str]:
     return [KERNEL_COLOURS[number % len(KERNEL_COLOURS)] for number in range(len(view.kernels))]
 
 

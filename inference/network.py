@@ -1,22 +1,42 @@
-"""How the network is run: fused for inference, in some precision, perhaps compiled."""
+"""How the network is run: fused for inference, in half precision, compiled."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING
+from typing import Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbone import fuse_backbone
+from data.config import Config
 from layers.cpu.fused_convolution import fuse_convolutions
 from layers.feature_calibration import FeatureCalibration
-from layers.temporal_fusion import fuse
+from layers.temporal_fusion import TemporalNet, fuse
 from utils.precision import PRECISIONS, autocast, check_precision
 from utils.structures import FusionFeatures, Predictions
 
-if TYPE_CHECKING:
-    from stmask import STMask
+
+class Model(Protocol):
+    """What this folder needs of a model. `stmask.STMask` is one, an `nn.Module`.
+
+    `TemporalNet` is there if the config enables temporal fusion.
+    """
+
+    config: Config
+    training: bool
+    backbone: nn.Module
+    prediction_layers: nn.ModuleList
+    TemporalNet: TemporalNet
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, images: Tensor) -> Predictions: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def eval(self) -> Self: ...
 
 
 class Network:
@@ -32,7 +52,7 @@ class Network:
         InputError: the model's device cannot compute in that precision.
     """
 
-    def __init__(self, model: STMask, precision: str = "fp32", fused: bool = True, compiled: bool = False):
+    def __init__(self, model: Model, precision: str = "fp32", fused: bool = True, compiled: bool = False):
         check_precision(precision, model.device)
         self._autocast = autocast(precision, model.device)
         if fused:
@@ -54,20 +74,20 @@ class Network:
         return regression.float(), changes.float()
 
 
-def fused_copy(model: STMask, dtype: torch.dtype, pack: bool) -> STMask:
+def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
     """A copy of `model` for inference: see `Network` and `layers.cpu.fused_convolution.FusedConv2d`.
 
     The weights of deformable convolutions stay float32; they go their own way (`layers.deform_conv`).
     """
     copy = deepcopy(model).eval().requires_grad_(False)
-    copy.prediction_layers[0].at_anchors = finds_at_anchors(model.device, pack)
+    copy.prediction_layers[0].at_anchors = computes_at_anchors(model.device, pack)
     fuse_backbone(copy.backbone, dtype, pack)
     sampled = {module.conv_adaption for module in copy.modules() if isinstance(module, FeatureCalibration)}
     fuse_convolutions(copy, dtype, pack, keep=sampled)
     return copy
 
 
-def finds_at_anchors(device: torch.device, pack: bool) -> bool:
+def computes_at_anchors(device: torch.device, pack: bool) -> bool:
     """Whether mask coefficients and embeddings are computed for the objects alone: not where many small steps cost more
     than a convolution, on a GPU, nor where torch.compile has to see what is computed."""
     return pack and device.type == "cpu"

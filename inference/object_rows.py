@@ -7,21 +7,21 @@ command that installs them.
 import csv
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from utils.structures import FrameObjects
 from ytvis.convert import mots
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo
 from ytvis.files import atomic_write, make_folder
-from ytvis.masks import encode_masks, mask_area
 from ytvis.optional import import_extra
-from ytvis.results import VideoResult, track_result
+from ytvis.results import VideoResult, encode_masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ TABLE_COLUMNS = tuple(f.name for f in fields(ObjectRow) if f.name not in ("rle",
 
 def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str]) -> list[ObjectRow]:
     """One row for each of `objects`, in their order; `class_names[0]` is the name of label 1."""
-    rles = encode_masks(objects.masks.cpu().numpy())
+    rles = encode_masks(objects.masks)
     return [
         ObjectRow(
             *(frame_index, time_s, track_id, label, class_names[label - 1], score, *box),
-            area=mask_area(rle),
+            area=int(coco_mask.area(rle)),
             rle=rle,
             shifted=shifted,
         )
@@ -166,20 +166,6 @@ def write_csv(rows: Iterable[ObjectRow], path: str | os.PathLike) -> None:
 
 def _table_row(row: ObjectRow) -> list:
     return [getattr(row, name) for name in TABLE_COLUMNS]
-
-
-def video_results(
-    rows: Iterable[ObjectRow], num_frames: int, video_id: int = 1, details: bool = False
-) -> Iterator[VideoResult]:
-    """The entries of results.json for a video of `num_frames`, in the order the tracks first appear.
-
-    As in `ytvis.results.VideoResultBuilder`, which has to know the number of frames first: see `track_result` there.
-    """
-    tracks: dict[int, list[ObjectRow]] = {}
-    for row in rows:
-        tracks.setdefault(row.track_id, []).append(row)
-    for track in tracks.values():
-        yield track_result(track, num_frames, video_id, details)
 
 
 def write_mots(

@@ -1,19 +1,17 @@
 """The files a followed stream leaves behind: the drawn video or pictures, and what was found, beside them.
 
 source, target = split_paths("in.mp4:out.mp4")
-with StreamFiles(open_source(source), "video", target, class_names) as files:
+with OutputFiles(open_source(source), "video", target, class_names) as files:
     for frame in model.stream(files.source):
         files.add(frame.rows, frame.draw(), frame.index, frame.time_s, frame.name)
 files.written                                       # out.mp4, out.json
 """
 
-import argparse
-import glob
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +20,8 @@ from typing import Literal, Self
 import cv2
 import numpy as np
 
-from data.video import DEFAULT_FRAME_RATE, FrameSource, ImageFiles, SceneCuts, VideoWriter, open_source
-from inference.frame_journal import ENDING, RowJournal
+from data.video import FrameSource, ImageFiles, VideoWriter
+from inference.frame_journal import ENDING, FrameJournal
 from inference.object_rows import ObjectRow, write_csv, write_mots
 from ytvis.files import InputError, atomic_write
 from ytvis.pictures import PICTURE_SUFFIXES
@@ -32,126 +30,7 @@ from ytvis.results import VideoResult, write_results
 logger = logging.getLogger(__name__)
 
 Kind = Literal["video", "images", "image"]
-KINDS: tuple[Kind, ...] = ("video", "images", "image")
-SWITCHES = ("masks", "bboxes", "text", "scores")  # of what is drawn, each --display_<name>=True|False
-
-FOLLOW_OPTIONS = (  # of the files that --show does without
-    *(f"display_{name}" for name in SWITCHES),
-    *("display_trails", "display_fps", "save_csv", "save_mots"),
-)
-VIDEO_OPTIONS = ("classes", "scene_cut", "frame_rate", *FOLLOW_OPTIONS, "show", "show_frame")  # besides KINDS
 DEFAULT_FOLDER = Path("results")
-
-
-def add_video_arguments(parser: argparse.ArgumentParser, pictures: Collection[str] = ()) -> None:
-    """Gives a command line the options for a person's own video, `pictures` being the names that --show knows."""
-    group = parser.add_argument_group("your own video (docs/your-video.md)")
-    kinds = group.add_mutually_exclusive_group()
-    kinds.add_argument(
-        "--video",
-        metavar="IN[:OUT]",
-        help="follow the objects of a video file, a folder of frames, or a camera by its number; OUT is an mp4 file, "
-        "and the results are beside it in <OUT>.json (default: results/<IN>.mp4)",
-    )
-    kinds.add_argument("--images", metavar="IN[:OUT]", help="the same of a folder or glob of frames; OUT is a folder")
-    kinds.add_argument("--image", metavar="IN[:OUT]", help="one picture; OUT is a picture too")
-    group.add_argument("--classes", metavar="NAME,…", help="report only these classes (default: all)")
-    group.add_argument(
-        "--scene_cut",
-        nargs="?",
-        const=True,
-        default=False,
-        type=float,
-        metavar="THRESHOLD",
-        help=f"begin anew at hard cuts; the threshold lies in 0…1 (default: {SceneCuts.DEFAULT_THRESHOLD})",
-    )
-    group.add_argument(
-        "--frame_rate",
-        type=float,
-        default=DEFAULT_FRAME_RATE,
-        help="frames per second of what has no time stamps (default: %(default)s)",
-    )
-    for name in SWITCHES:
-        group.add_argument(f"--display_{name}", type=_switch, default=True, metavar="True|False", help=f"draw {name}")
-    group.add_argument("--display_trails", action="store_true", help="draw the way each object came")
-    group.add_argument("--display_fps", action="store_true", help="write the frames per second into each frame")
-    group.add_argument("--save_csv", action="store_true", help="also write a table of boxes, <OUT>.csv")
-    group.add_argument("--save_mots", action="store_true", help="also write MOTS text, into <OUT>_mots/")
-    group.add_argument(
-        "--show",
-        type=_names_of(pictures),
-        metavar="NAME,…",
-        help="write only pictures of how the method came to one frame, into the folder OUT: " + ", ".join(pictures),
-    )
-    group.add_argument(
-        "--show_frame",
-        type=int,
-        metavar="N",
-        help="that of --show, from 0 (default: the first with an object that was known before)",
-    )
-
-
-def kind_of(options: argparse.Namespace) -> Kind | None:
-    """Which of --video, --images and --image was given."""
-    return next((kind for kind in KINDS if getattr(options, kind) is not None), None)
-
-
-def split_names(text: str | None) -> list[str] | None:
-    """The names in "person, dog"; None stays None."""
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _names_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """What turns "a,b" into a list of names that are all `known`, for argparse."""
-
-    def parse(text: str) -> list[str]:
-        names = split_names(text)
-        unknown = [name for name in names if name not in known]
-        if unknown or not names:
-            raise argparse.ArgumentTypeError(f"{', '.join(unknown) or 'nothing'}: choose from {', '.join(known)}")
-        return names
-
-    return parse
-
-
-def _switch(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text} is neither True nor False")
-    return values[text.lower()]
-
-
-def split_paths(text: str) -> tuple[str, str | None]:
-    """(source, target) of "source:target", target None if only a source is named.
-
-    The colons of Windows drives and of stream addresses are no separators, nor are those in the name of a file that is
-    there.
-
-    Raises:
-        InputError: there is more than one way to split it, or nothing on one side of the colon.
-    """
-    if not text:
-        raise InputError("say which video, folder or picture: IN:OUT, or only IN")
-    if os.path.exists(text):
-        return text, None
-    places = [match.start() for match in re.finditer(":", text) if _may_separate(text, match.start())]
-    of_files = [place for place in places if os.path.exists(text[:place]) or glob.glob(text[:place])]
-    places = of_files or places
-    if not places:
-        return text, None
-    if len(places) > 1:
-        raise InputError(f"{text!r}: which colon is between input and output? Use paths without colons")
-    source, target = text[: places[0]], text[places[0] + 1 :]
-    if not source or not target:
-        raise InputError(f"{text!r}: input or output is missing; say IN:OUT, or only IN")
-    return source, target
-
-
-def _may_separate(text: str, place: int) -> bool:
-    before, after = text[:place], text[place + 1 :]
-    is_drive = re.search(r"(^|:)[A-Za-z]$", before) and after[:1] in ("/", "\\") and not os.path.exists(before)
-    is_port = "://" in before and re.match(r"\d+(/|$)", after)
-    return not (is_drive or is_port or after.startswith("//"))
 
 
 def default_target(source: FrameSource, kind: Kind) -> Path:
@@ -177,23 +56,13 @@ def write_picture(picture: np.ndarray, path: str | os.PathLike) -> None:
         file.write(content)
 
 
-def open_input(options: argparse.Namespace) -> tuple[FrameSource, str | None]:
-    """(what a command line with `add_video_arguments` names as its input, the output if it names one).
-
-    Raises:
-        InputError: there is no such source.
-    """
-    source, target = split_paths(getattr(options, kind_of(options)))
-    return open_source(source, options.frame_rate), target
-
-
-def tracks_text(tracks: Counter) -> str:
+def describe_tracks(tracks: Counter) -> str:
     """The number of tracks, and of those of each of the most frequent classes."""
     names = ", ".join(f"{count} {name}" for name, count in tracks.most_common(8))
     return f"{tracks.total()} tracks{': ' if tracks else ''}{names}{', …' if len(tracks) > 8 else ''}"
 
 
-class StreamFiles:
+class OutputFiles:
     """A context manager that writes what is drawn and found in the frames of `source`, given to `add` one by one.
 
     `kind` says what `target` is: an mp4 file for "video", with the source's time stamps and sound; a folder for
@@ -230,7 +99,7 @@ class StreamFiles:
         self.written: list[Path] = []
         self._csv, self._mots, self._details = csv, mots, details
         self._size_hw: tuple[int, int] | None = None
-        self._journal: RowJournal | None = None
+        self._journal: FrameJournal | None = None
         self._stack = ExitStack()
         self._check()
 
@@ -278,7 +147,7 @@ class StreamFiles:
         if self._journal is None:
             self._size_hw = picture.shape[:2]
             header = {"rows_of": self.source.name, "details": self._details}
-            self._journal = RowJournal.create(self.beside(f".json{ENDING}"), header)
+            self._journal = FrameJournal.create(self.beside(f".json{ENDING}"), header)
         self.num_frames = index + 1
         self._journal.append(rows, self.num_frames)
 
@@ -313,7 +182,7 @@ class StreamFiles:
                 path = self._journal.path
                 logger.warning("what was found is kept; python -m inference.frame_journal %s makes results of it", path)
 
-    def _write_tables(self, journal: RowJournal) -> None:
+    def _write_tables(self, journal: FrameJournal) -> None:
         num_frames = self.num_frames
         if isinstance(self.source, ImageFiles):  # the last of them may be unreadable
             num_frames = self.source.num_frames

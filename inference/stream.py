@@ -106,8 +106,8 @@ class Stream(Iterator[StreamFrame]):
         source: FrameSource,
         scene_cuts: SceneCuts | None,
         labels: Collection[int] | None,
-        timer: StageTimer | None,
-        overlap: bool,
+        timer: StageTimer | None = None,
+        overlap: bool = False,
     ):
         self.tracker = tracker
         self.source = source

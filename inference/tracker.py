@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from data.config import Config
-from inference.network import Network
+from inference.network import Model, Network
 from layers.association import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
 from layers.detection import Detector
 from layers.temporal_fusion import shift_tracks
 from utils.structures import Detections, FusionFeatures, Predictions, Tracks
 from utils.timer import NoTimer, StageTimer
-
-if TYPE_CHECKING:
-    from stmask import STMask
 
 
 class VideoTracker:
@@ -31,7 +28,7 @@ class VideoTracker:
 
     def __init__(
         self,
-        model: STMask,
+        model: Model,
         cross_class_nms: bool | None = None,
         timer: StageTimer | None = None,
         max_track_age: int | None = None,

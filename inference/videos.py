@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, groupby, islice
-from typing import TYPE_CHECKING
 
 import torch
 
 from data.video import read_ahead
-from inference.network import Network
+from inference.network import Model, Network
 from inference.tracker import VideoTracker
 from layers.postprocess import postprocess
 from utils.structures import FrameInput, FrameResult, Tracks
@@ -18,12 +17,9 @@ from ytvis.annotations import Video
 from ytvis.files import InputError
 from ytvis.results import VideoResult, VideoResultBuilder
 
-if TYPE_CHECKING:
-    from stmask import STMask
-
 
 def track_videos(
-    model: STMask,
+    model: Model,
     frames: Iterable[FrameInput],
     timer: StageTimer | None = None,
     tracker: VideoTracker | None = None,

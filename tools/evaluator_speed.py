@@ -1,13 +1,12 @@
-"""Compares the speed of the evaluator with the official one; measures start-up, and memory on large results files.
+"""How fast the evaluator is beside the official one, and how much memory large results files take.
 
     python -m tools.evaluator_speed                        # times on the large generated case, with and without kernels
-    python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of `ytvis` on results files of these sizes
-    python -m tools.evaluator_speed --start GT.json RESULTS.json          # start-up and whole of `ytvis score`
+    python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of eval.py on results files of these sizes
 
 The official times were recorded on another machine (tests/fixtures/evaluator/README.md, section 11), so the same work
 is timed on both: reading the two JSON files, and comparing all pairs of tracks by pycocotools' merging, as the official
-evaluator does. Their ratio scales the official times to this machine. All times are CPU seconds unless the table says
-otherwise, the minimum of several fresh processes that take turns, so that other work on the machine matters little.
+evaluator does. Their ratio scales the official times to this machine. All times are CPU seconds, the minimum of several
+fresh processes that take turns, so that other work on the machine matters little.
 """
 
 import argparse
@@ -16,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +23,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from pycocotools import mask as mask_ops
 
@@ -41,12 +40,10 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="fresh processes for each time (default: %(default)s)")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[], help="sizes of results files; measures memory")
     parser.add_argument("--folder", type=Path, help="keep the generated files there (default: a temporary folder)")
-    parser.add_argument("--start", nargs=2, metavar=("GT.json", "RESULTS.json"), help="measures `ytvis score` of these")
-    parser.add_argument("--child", choices=("calibration", *BACKENDS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.start:
-        print(start_table(options.start, options.runs))
-        return 0
+    parser.add_argument("--child", choices=("calibration", *BACKENDS, "eval"), help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    if options.child == "eval":
+        return run_eval(rest)
     if options.child:
         print(json.dumps(calibrate(options.folder) if options.child == "calibration" else score(options)))
         return 0
@@ -194,33 +191,16 @@ def write_large_results(source: Path, path: Path, size: int) -> None:
         file.write("]")
 
 
-class Run(NamedTuple):
-    """What a process took: its exit code, wall and CPU seconds, peak bytes of memory."""
+def run_eval(line: list[str]) -> int:
+    """eval.py with this command line; says its exit code, peak memory and CPU time."""
+    import eval as command
 
-    code: int
-    wall: float
-    cpu: float
-    peak: int
-
-
-def run_ytvis(*arguments: str | os.PathLike) -> Run:
-    """Runs `python -m ytvis` with these arguments, its output thrown away."""
-    begin = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "ytvis", *map(str, arguments)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begin
-    return Run(os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-
-
-def start_table(files: list[str], runs: int) -> str:
-    """The Markdown table of what starting `ytvis score` takes, and what scoring these files does."""
-    lines = ["| | wall time | CPU time | peak memory |", "|---|---|---|---|"]
-    commands = {"`score --help`": ["score", "--help"], "`score GT.json RESULTS.json`": ["score", *files]}
-    done = [{title: run_ytvis(*command) for title, command in commands.items()} for _ in range(runs)]
-    for title in commands:
-        wall, cpu, peak = (min(getattr(one[title], name) for one in done) for name in ("wall", "cpu", "peak"))
-        lines.append(f"| {title} | {wall:.2f} s | {cpu:.2f} s | {peak / 1e6:.0f} MB |")
-    return "\n".join(lines)
+    with contextlib.redirect_stdout(io.StringIO()):
+        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        code, seconds = timed(lambda: command.main(line))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"code": code, "seconds": seconds, "base": base * 1024, "peak": peak * 1024}))
+    return 0
 
 
 def memory_table(folder: Path, sizes: list[int]) -> str:
@@ -231,13 +211,12 @@ def memory_table(folder: Path, sizes: list[int]) -> str:
         try:
             write_large_results(folder / "pred.json", path, megabytes * 10**6)
             size = path.stat().st_size
-            truth = folder / "gt.json"
-            for command in (["score", truth, path], ["check", path, "--ann_file", truth]):
-                done, base = run_ytvis(*command), run_ytvis(command[0], "--help")
-                grown = done.peak - base.peak
+            for mode in ("--only_calc_metrics", "--check"):
+                done = child("eval", folder, mode, f"--ann_file={folder / 'gt.json'}", f"--mask_det_file={path}")
+                grown = done["peak"] - done["base"]
                 lines.append(
-                    f"| {size / 1e6:.0f} MB | `{command[0]}` | {done.code} | {done.peak / 1e6:.0f} MB "
-                    f"| {grown / 1e6:.0f} MB ({grown / size:.2f}x the file) | {done.cpu:.0f} s |"
+                    f"| {size / 1e6:.0f} MB | `{mode}` | {done['code']} | {done['peak'] / 1e6:.0f} MB "
+                    f"| {grown / 1e6:.0f} MB ({grown / size:.2f}x the file) | {done['seconds']:.0f} s |"
                 )
         finally:
             path.unlink(missing_ok=True)

@@ -17,9 +17,9 @@ import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from inference.measurement import describe_machine
 from layers.deform_conv import available_backends, deform_backend, deformable_conv2d
 from tools.plot import STYLE, save_figure
+from utils.device import describe_machine
 from ytvis.files import atomic_write
 
 P3 = (256, 48, 80)  # channels, height, width

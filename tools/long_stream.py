@@ -16,10 +16,10 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from data.config import get_config
-from inference.measurement import describe_machine
 from stmask import STMask
 from tools.plot import STYLE, save_figure
 from tools.stream_memory import resident_mib, shapes_frames
+from utils.device import describe_machine
 from ytvis.files import atomic_write
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "STMask_demo.pth"

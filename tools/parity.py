@@ -28,8 +28,7 @@ from stmask import STMask
 from tests.fixtures.reference import fill, inputs
 from utils.device import pick_device
 from utils.structures import ClipBatch, FrameMeta, FrameTargets
-from ytvis.masks import decode_mask
-from ytvis.results import VideoResultBuilder
+from ytvis.results import VideoResultBuilder, decode_mask
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "fixtures" / "reference"
 RECORDED = ("STMask_plus_resnet50", "STMask_plus_resnet50_ada")

@@ -18,10 +18,9 @@ from torch.profiler import ProfilerActivity, profile
 import train
 from data.clips import ClipDataset, SampleKey, collate_clips
 from data.dataset import YTVISDataset
-from inference.measurement import describe_machine
 from layers.deform_conv import available_backends, deform_backend
 from stmask import STMask
-from utils.device import pick_device
+from utils.device import describe_machine, pick_device
 from utils.distributed import World
 from ytvis.files import atomic_write
 

@@ -23,7 +23,7 @@ import eval as command
 import inference.own_video as own_video
 from data.synthetic import draw_video
 from data.video import VideoWriter
-from inference.output_files import StreamFiles
+from inference.output_files import OutputFiles
 from utils.device import peak_memory_mib, pick_device
 
 ROOT = Path(__file__).parent.parent
@@ -61,7 +61,7 @@ def measure(folder: Path, num_frames: int, every: int, options: Sequence[str] = 
     """The memory of `eval.py --video` with `options`, over a video of `num_frames` that is written into `folder`."""
     by_frames: dict[int, float] = {}
 
-    class Watched(StreamFiles):
+    class Watched(OutputFiles):
         def add(self, *arguments) -> None:
             super().add(*arguments)
             if self.num_frames % every == 0:
@@ -69,7 +69,7 @@ def measure(folder: Path, num_frames: int, every: int, options: Sequence[str] = 
 
     write_long_video(folder / "in.mp4", num_frames)
     line = (f"--trained_model={ROOT / 'weights' / 'STMask_demo.pth'}", "--set=input.size_hw=64,96")
-    with mock.patch.object(own_video, "StreamFiles", Watched):
+    with mock.patch.object(own_video, "OutputFiles", Watched):
         code = command.main([*line, "--device=cpu", f"--video={folder / 'in.mp4'}:{folder / 'out.mp4'}", *options])
     assert code == 0, f"eval.py ended with exit code {code}"
     return Memory(by_frames, resident_mib(), peak_memory_mib(pick_device("cpu")))

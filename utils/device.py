@@ -1,7 +1,10 @@
 """The one place that asks which devices there are."""
 
 import os
+import platform
 import sys
+from importlib.metadata import version
+from typing import Any
 
 import torch
 
@@ -12,7 +15,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device `name` ("cpu", "cuda", "cuda:1", …), or the GPU if there is one and `name` is None.
 
     From then on, in this process, float32 is float32 on a GPU too: torch by itself lets its convolutions round factors
-    to 10 bits (TF32), and then numbers are not the published ones. Who wants speed says bf16.
+    to 10 bits (TF32), and then numbers are not the published ones. Use bf16 for speed.
 
     Raises:
         InputError: no such device here.
@@ -49,6 +52,18 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Versions, device and threads, which timings need beside them."""
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+        "device": describe_device(device),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -221,29 +221,3 @@ class FrameResult:
     is_last: bool
     frame: np.ndarray | None = None
     error: str | None = None
-
-
-@dataclass(frozen=True)
-class ObjectInsides:
-    """How the method came to one object of a frame, in pixels of that frame; boxes are x1 y1 x2 y2, points x y.
-
-    `box` [4] and `mask` [h,w] in 0…1, at the prototypes' size without their padding, are what it found, `weights` [K]
-    in −1…1 those of the prototypes. Of an object that was known before, `last_box` [4] is where it was in the frame
-    before and `shifted_box` [4] where temporal fusion moved it. Of one that was detected in this frame, `level` 3…7 is
-    the pyramid level, `anchors` [k,4] are those of its cell, of which it is number `kernel`, and with FCB `taps`
-    [n,2] are where that kernel samples and `samples` [n,2] where FCB lets it sample. What does not apply is None.
-    """
-
-    track_id: int
-    label: int
-    score: float
-    box: np.ndarray
-    mask: np.ndarray
-    weights: np.ndarray
-    last_box: np.ndarray | None = None
-    shifted_box: np.ndarray | None = None
-    level: int | None = None
-    kernel: int | None = None
-    anchors: np.ndarray | None = None
-    taps: np.ndarray | None = None
-    samples: np.ndarray | None = None

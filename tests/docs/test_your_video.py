@@ -8,8 +8,8 @@ import pytest
 import eval as command
 from data.synthetic import draw_video
 from data.video import VideoFile, VideoWriter
-from inference import frame_journal as row_journal
-from inference.frame_journal import RowJournal
+from inference import frame_journal, own_video
+from inference.frame_journal import FrameJournal
 from inference.internals_pictures import PICTURES
 from inference.output_files import write_picture
 from tests.docs.pages import ROOT, blocks, commands
@@ -44,8 +44,8 @@ def test_every_command_of_the_page_runs_and_those_of_the_readme(folder):
             assert command.main([*arguments, "--device=cpu"]) == 0, arguments
         else:
             assert (program, arguments[0]) == ("-m", "inference.frame_journal")
-            RowJournal.create(folder / arguments[1], {"rows_of": "in.mp4"})
-            assert row_journal.main(arguments[1:]) == 0
+            FrameJournal.create(folder / arguments[1], {"rows_of": "in.mp4"})
+            assert frame_journal.main(arguments[1:]) == 0
     assert len(list(VideoFile("out.mp4"))) == LENGTH and VideoFile("out.mp4").frame_rate == 10
     assert len(read_results("out.json")[0]["segmentations"]) == LENGTH
     there = {path.name for path in folder.iterdir()}
@@ -60,7 +60,9 @@ def test_the_program_of_the_page_runs(folder, capsys):
 
 
 def test_every_option_of_the_page_is_one():
-    known = set(vars(command.parse_arguments([])))
+    known = set(vars(own_video.make_parser().parse_args(["--video=0"]))) | set(
+        vars(command.make_parser().parse_args([]))
+    )
     named = {name for name in re.findall(r"--(\w+)", PAGE) if not name.endswith("_")}
     assert named <= known, named - known
     assert {"video", "images", "image", "classes", "scene_cut", "display_trails", "show"} <= named

@@ -2,14 +2,22 @@ import json
 
 import pytest
 
-from inference import frame_journal as row_journal
-from inference.frame_journal import RowJournal, main
-from inference.object_rows import ObjectRow, video_results
+from inference import frame_journal
+from inference.frame_journal import FrameJournal, main
+from inference.object_rows import ObjectRow
 from ytvis.files import InputError
-from ytvis.results import read_results
+from ytvis.results import read_results, track_result
 
 RLE = {"size": [2, 3], "counts": "06"}
 HEADER = {"rows_of": "in.mp4"}
+
+
+def results_of(rows, num_frames, details=False):
+    """The results of rows that are all in memory."""
+    tracks = {}
+    for item in rows:
+        tracks.setdefault(item.track_id, []).append(item)
+    return [track_result(track, num_frames, video_id=1, details=details) for track in tracks.values()]
 
 
 def row(frame, track_id, label=1, score=0.5, shifted=False):
@@ -34,39 +42,39 @@ def path(tmp_path):
 
 
 def test_rows_come_back_as_they_were_and_tracks_as_one_by_one(path):
-    journal = fill(RowJournal.create(path, HEADER))
+    journal = fill(FrameJournal.create(path, HEADER))
     assert journal.num_frames == 5
     assert list(journal.rows()) == ROWS
-    assert list(journal.results()) == list(video_results(ROWS, 5))
-    assert list(journal.results(8)) == list(video_results(ROWS, 8))
+    assert list(journal.results()) == results_of(ROWS, 5)
+    assert list(journal.results(8)) == results_of(ROWS, 8)
 
 
 def test_without_rows_there_are_no_results(path):
-    journal = RowJournal.create(path, HEADER)
+    journal = FrameJournal.create(path, HEADER)
     assert list(journal.rows()) == list(journal.results()) == [] and journal.num_frames == 0
     fill(journal, [[], []])
     assert list(journal.rows()) == list(journal.results()) == [] and journal.num_frames == 2
 
 
 def test_a_journal_that_is_opened_again_goes_on(path):
-    fill(RowJournal.create(path, HEADER), FRAMES[:2])
-    journal = RowJournal.open(path)
+    fill(FrameJournal.create(path, HEADER), FRAMES[:2])
+    journal = FrameJournal.open(path)
     assert journal.num_frames == 2 and list(journal.rows()) == ROWS[:3]
     fill(journal, FRAMES[2:], first=2)
-    assert list(journal.results()) == list(video_results(ROWS, 5))
+    assert list(journal.results()) == results_of(ROWS, 5)
 
 
 @pytest.mark.parametrize(("cut", "kept"), [(1, 3), (20, 2), (60, 2)])
 def test_what_a_crash_cuts_off_is_left_out(path, cut, kept):
-    fill(RowJournal.create(path, HEADER), FRAMES[:2])
+    fill(FrameJournal.create(path, HEADER), FRAMES[:2])
     path.write_bytes(path.read_bytes()[:-cut])
-    journal = RowJournal.open(path)
+    journal = FrameJournal.open(path)
     assert list(journal.rows()) == ROWS[:kept] and journal.num_frames == 2
-    assert list(journal.results()) == list(video_results(ROWS[:kept], 2))
+    assert list(journal.results()) == results_of(ROWS[:kept], 2)
 
 
 def test_of_the_tracks_only_a_place_is_kept(path):
-    journal = RowJournal.create(path, HEADER)
+    journal = FrameJournal.create(path, HEADER)
     for index in range(50):
         journal.append([row(index, index % 3)], index + 1)
     kept = {name: value for name, value in vars(journal).items() if name not in ("path", "header")}
@@ -74,7 +82,7 @@ def test_of_the_tracks_only_a_place_is_kept(path):
 
 
 def test_the_command_makes_results_of_it(path, capsys):
-    fill(RowJournal.create(path, HEADER))
+    fill(FrameJournal.create(path, HEADER))
     assert main([str(path)]) == 0
     assert capsys.readouterr().out == f"5 frames: {path.with_suffix('')}\n"
     entries = read_results(path.with_suffix(""))
@@ -84,8 +92,8 @@ def test_the_command_makes_results_of_it(path, capsys):
 
 @pytest.mark.parametrize("details", [True, False])
 def test_details_are_kept_if_the_run_asked_for_them(path, details):
-    fill(RowJournal.create(path, {**HEADER, "details": details}))
-    assert list(RowJournal.open(path).results()) == list(video_results(ROWS, 5, details=details))
+    fill(FrameJournal.create(path, {**HEADER, "details": details}))
+    assert list(FrameJournal.open(path).results()) == results_of(ROWS, 5, details=details)
     assert main([str(path)]) == 0
     found = [(entry.get("scores"), entry.get("shifted")) for entry in read_results(path.with_suffix(""))]
     seven = ([0.1, 0.7, None, 0.5, None], [False, True, False, False, False])
@@ -95,10 +103,10 @@ def test_details_are_kept_if_the_run_asked_for_them(path, details):
 
 def test_rows_of_a_journal_from_before_there_were_shifted_ones_are_not_shifted(path, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr(row_journal, "_ROW_KEYS", tuple(key for key in row_journal._ROW_KEYS if key != "shifted"))
-        fill(RowJournal.create(path, HEADER))
+        before.setattr(frame_journal, "_ROW_KEYS", tuple(key for key in frame_journal._ROW_KEYS if key != "shifted"))
+        fill(FrameJournal.create(path, HEADER))
     assert b"shifted" not in path.read_bytes()
-    assert [entry.shifted for entry in RowJournal.open(path).rows()] == [False] * len(ROWS)
+    assert [entry.shifted for entry in FrameJournal.open(path).rows()] == [False] * len(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -115,13 +123,13 @@ def test_rows_of_a_journal_from_before_there_were_shifted_ones_are_not_shifted(p
     ],
 )
 def test_a_damaged_row_is_named(path, capsys, changes):
-    journal = fill(RowJournal.create(path, HEADER), [[row(0, 7)], [row(1, 7)]])
+    journal = fill(FrameJournal.create(path, HEADER), [[row(0, 7)], [row(1, 7)]])
     lines = path.read_text().splitlines()
     assert json.loads(lines[3])["before"] == len(lines[0]) + 1
     lines[3] = json.dumps({**json.loads(lines[3]), **changes})
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(InputError, match=r"out\.json\.partial: line 4 is damaged"):
-        RowJournal.open(path)
+        FrameJournal.open(path)
     assert main([str(path)]) == 2 and capsys.readouterr().err.count("\n") == 1 and journal.path.exists()
 
 
@@ -129,11 +137,11 @@ def test_a_damaged_row_is_named(path, capsys, changes):
     "line", ['{"before": null}', '{"num_frames": null}', '{"num_frames": "2"}', '{"num_frames": 0}', "{}", "[]"]
 )
 def test_a_damaged_line_is_named(path, line):
-    fill(RowJournal.create(path, HEADER), [[row(0, 7)]])
+    fill(FrameJournal.create(path, HEADER), [[row(0, 7)]])
     with open(path, "a") as file:
         file.write(f'{line}\n{{"num_frames": 2}}\n')
     with pytest.raises(InputError, match="line 4 is damaged"):
-        RowJournal.open(path)
+        FrameJournal.open(path)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +164,6 @@ def test_what_is_no_journal_is_one_clear_line(tmp_path, capsys, name, content, w
 
 
 def test_the_journal_of_another_run_is_refused(path):
-    fill(RowJournal.create(path, HEADER))
+    fill(FrameJournal.create(path, HEADER))
     with pytest.raises(InputError, match="rows_of"):
-        RowJournal.resume(path, {"rows_of": "other.mp4"})
+        FrameJournal.resume(path, {"rows_of": "other.mp4"})

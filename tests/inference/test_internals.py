@@ -5,11 +5,11 @@ import torch
 from inference.internals import (
     AnchorPlace,
     anchor_place,
-    content,
     explain_objects,
     find_anchor,
     level_sizes,
     sampling_points,
+    without_padding,
 )
 from layers.anchors import make_anchors
 from layers.box_utils import decode
@@ -109,12 +109,12 @@ def test_samples_by_hand():
     twice_as_high = torch.tensor([0, 0, 0, np.log(2) / 0.2])
     _, samples = sampling_points(make_head("ali"), twice_as_high.float(), place)
     assert samples[0].tolist() == pytest.approx([5.5 / 20, 2.5 / 10])
-    with pytest.raises(ValueError, match="without calibration"):
+    with pytest.raises(ValueError, match="has no FCB"):
         sampling_points(make_head("none"), torch.zeros(4), place)
 
 
 def test_content_leaves_the_padding_out():
-    assert content(torch.zeros(16, 24, 5), META).shape == (15, 22, 5)
+    assert without_padding(torch.zeros(16, 24, 5), META).shape == (15, 22, 5)
 
 
 def test_objects_are_explained_in_pixels_of_the_frame(predictions):

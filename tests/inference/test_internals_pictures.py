@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.internals_pictures import PICTURES, MethodView, draw_method
-from utils.structures import ObjectInsides
+from inference.internals import ObjectInternals
+from inference.internals_pictures import PICTURES, FrameInternals, draw_internals
 from ytvis.files import InputError
 
 KERNELS = ((3, 3), (3, 5), (5, 3))
@@ -16,7 +16,7 @@ def make_object(track_id=3, **changes):
     taps = np.stack(np.meshgrid([65.0, 80.0, 95.0], [35.0, 50.0, 65.0]), axis=-1).reshape(-1, 2)
     mask = np.zeros((24, 40))
     mask[7:18, 15:25] = 0.9
-    item = ObjectInsides(
+    item = ObjectInternals(
         track_id=track_id,
         label=2,
         score=0.8,
@@ -37,22 +37,22 @@ def make_object(track_id=3, **changes):
 def make_view(*objects, size_hw=(96, 160)):
     rng = np.random.default_rng(0)
     frame = rng.integers(100, 140, (*size_hw, 3)).astype(np.uint8)
-    return MethodView(frame, frame, rng.random((24, 40, 4)), objects, KERNELS, ("circle", "ring"))
+    return FrameInternals(frame, frame, rng.random((24, 40, 4)), objects, KERNELS, ("circle", "ring"))
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_every_picture_of_one_and_of_many_objects(name):
-    one = draw_method(name, make_view(make_object()))
-    many = draw_method(name, make_view(*(make_object(number) for number in range(5))))
+    one = draw_internals(name, make_view(make_object()))
+    many = draw_internals(name, make_view(*(make_object(number) for number in range(5))))
     for picture in (one, many):
         assert picture.dtype == np.uint8 and picture.shape[1] == 1200 and 300 < picture.shape[0] < 1200
         assert picture.std() > 20
-    assert np.array_equal(one, draw_method(name, make_view(make_object())))
+    assert np.array_equal(one, draw_internals(name, make_view(make_object())))
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_an_upright_frame_stays_within_a_page(name):
-    assert draw_method(name, make_view(make_object(), size_hw=(640, 360))).shape[0] < 1800
+    assert draw_internals(name, make_view(make_object(), size_hw=(640, 360))).shape[0] < 1800
 
 
 @pytest.mark.parametrize(
@@ -65,14 +65,14 @@ def test_an_upright_frame_stays_within_a_page(name):
 )
 def test_what_a_frame_does_not_have_is_said(name, item, words):
     with pytest.raises(InputError, match=words):
-        draw_method(name, make_view(item))
-    assert draw_method(name, make_view(item, make_object(4))).std() > 20  # the other one has it
+        draw_internals(name, make_view(item))
+    assert draw_internals(name, make_view(item, make_object(4))).std() > 20  # the other one has it
 
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_frame_without_objects_is_refused(name):
     with pytest.raises(InputError, match="the frame has no"):
-        draw_method(name, make_view())
+        draw_internals(name, make_view())
 
 
 def test_texts_tell_which_weight_and_how_far():

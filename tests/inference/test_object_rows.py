@@ -14,15 +14,14 @@ from inference.object_rows import (
     to_dataframe,
     to_labelme,
     to_supervision,
-    video_results,
     write_csv,
     write_mots,
 )
+from tests.inference.test_frame_journal import results_of
 from utils.structures import FrameObjects
 from ytvis.convert import mots
 from ytvis.files import InputError
-from ytvis.masks import decode_mask
-from ytvis.results import VideoResultBuilder, read_results, write_results
+from ytvis.results import VideoResultBuilder, decode_mask, read_results, write_results
 
 CLASS_NAMES = ("circle", "giant_panda", "bar")
 SIZE = (12, 16)
@@ -162,7 +161,7 @@ def test_csv(tmp_path):
 
 @pytest.mark.parametrize("details", [True, False])
 def test_results_are_those_of_the_builder(tmp_path, details):
-    ours = list(video_results(rows_of(FRAMES), num_frames=4, details=details))
+    ours = results_of(rows_of(FRAMES), 4, details)
     builder = VideoResultBuilder(1, 4, SIZE, category_ids=(1, 2, 3), details=details)
     for index, objects in enumerate(FRAMES):
         builder.add(index, objects)
@@ -172,11 +171,10 @@ def test_results_are_those_of_the_builder(tmp_path, details):
     assert [(result.category_id, result.score) for result in ours] == [(2, 0.5), (3, 0.5), (3, 1.0)]
     write_results(ours, tmp_path / "out.json")
     assert [len(entry["segmentations"]) for entry in read_results(tmp_path / "out.json")] == [4, 4, 4]
-    assert list(video_results([], 4)) == []
 
 
 def test_mots_text_can_be_read_back(tmp_path):
-    results = list(video_results(rows_of(FRAMES), num_frames=3))
+    results = results_of(rows_of(FRAMES), 3)
     folder = tmp_path / "out_mots"
     write_mots(results, CLASS_NAMES, SIZE, folder, "out")
     lines = [line.split() for line in (folder / "out.txt").read_text().splitlines()]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from data.video import FrameIterable, VideoFile, VideoWriter, open_source
-from inference import frame_journal as row_journal
+from inference import frame_journal
 from inference.object_rows import object_rows
-from inference.output_files import StreamFiles, default_target, split_paths, write_picture
+from inference.output_files import OutputFiles, default_target, write_picture
 from utils.structures import FrameObjects
 from ytvis.files import InputError
 from ytvis.pictures import read_picture
@@ -49,43 +49,6 @@ def folder(tmp_path):
     return tmp_path / "frames"
 
 
-# ------------------------------------------------------------------------------------------------ in:out
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("in.mp4:out.mp4", ("in.mp4", "out.mp4")),
-        ("in.mp4", ("in.mp4", None)),
-        ("0", ("0", None)),
-        ("0:out.mp4", ("0", "out.mp4")),
-        ("frames/*.jpg:out", ("frames/*.jpg", "out")),
-        (r"C:\videos\in.mp4", (r"C:\videos\in.mp4", None)),
-        (r"C:\videos\in.mp4:D:\out.mp4", (r"C:\videos\in.mp4", r"D:\out.mp4")),
-        ("c:/in.mp4:out.mp4", ("c:/in.mp4", "out.mp4")),
-        ("in.mp4:d:/out.mp4", ("in.mp4", "d:/out.mp4")),
-        ("rtsp://camera:554/live", ("rtsp://camera:554/live", None)),
-        ("rtsp://camera:554/live:out.mp4", ("rtsp://camera:554/live", "out.mp4")),
-    ],
-)
-def test_paths_are_split(text, expected):
-    assert split_paths(text) == expected
-
-
-@pytest.mark.parametrize("text", ["a:b:c.mp4", "in.mp4:", ":out.mp4"])
-def test_what_cannot_be_split_is_refused(text):
-    with pytest.raises(InputError, match="IN:OUT|colon"):
-        split_paths(text)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no file can be named so")
-def test_colons_in_the_names_of_files_that_are_there(tmp_path):
-    name = str(tmp_path / "12:30.mp4")
-    open(name, "w").close()
-    assert split_paths(name) == (name, None)
-    assert split_paths(f"{name}:out.mp4") == (name, "out.mp4")
-
-
 def test_default_targets(folder):
     assert default_target(open_source(folder), "images").as_posix() == "results/frames"
     assert default_target(open_source(folder), "video").as_posix() == "results/frames.mp4"
@@ -103,7 +66,7 @@ def test_a_video_keeps_its_times_and_has_its_results_beside_it(tmp_path):
         for picture, time_s in zip(pictures(3), times, strict=True):
             writer.write(picture, time_s)
     source = VideoFile(tmp_path / "in.mp4")
-    with StreamFiles(source, "video", tmp_path / "new" / "out.mp4", CLASS_NAMES, csv=True, mots=True) as files:
+    with OutputFiles(source, "video", tmp_path / "new" / "out.mp4", CLASS_NAMES, csv=True, mots=True) as files:
         for index, item in enumerate(source):
             files.add(rows(index, count=index), item.frame, index, item.time_s)
     names = ["out.csv", "out.json", "out.mp4", "out_mots"]
@@ -124,7 +87,7 @@ def held_mib(path, *frames):
     held = []
     tracemalloc.start()
     try:
-        with StreamFiles(FrameIterable([]), "video", path, CLASS_NAMES) as files:
+        with OutputFiles(FrameIterable([]), "video", path, CLASS_NAMES) as files:
             for index in range(frames[-1]):
                 files.add(rows(index, count=6), pictures(1)[0], index, index / 10)
                 if index + 1 in frames:
@@ -148,7 +111,7 @@ def test_memory_does_not_grow_with_five_thousand_frames(tmp_path):
 
 def test_pictures_keep_their_names(folder, tmp_path):
     source = open_source(folder)
-    with StreamFiles(source, "images", tmp_path / "drawn.v1", CLASS_NAMES) as files:
+    with OutputFiles(source, "images", tmp_path / "drawn.v1", CLASS_NAMES) as files:
         for item in source:
             files.add(rows(item.index), 255 - item.frame, item.index, item.time_s, item.name)
     assert sorted(os.listdir(tmp_path / "drawn.v1")) == ["b1.png", "b10.png", "b2.png"]
@@ -159,7 +122,7 @@ def test_pictures_keep_their_names(folder, tmp_path):
 def test_results_have_an_entry_for_every_picture_readable_or_not(folder, tmp_path):
     (folder / "b10.png").write_bytes(b"no picture")
     source = open_source(folder)
-    with StreamFiles(source, "images", tmp_path / "drawn", CLASS_NAMES) as files, pytest.raises(InputError):
+    with OutputFiles(source, "images", tmp_path / "drawn", CLASS_NAMES) as files, pytest.raises(InputError):
         for item in source:
             files.add(rows(item.index), item.frame, item.index, item.time_s, item.name)
     (entry,) = read_results(tmp_path / "drawn.json")
@@ -168,7 +131,7 @@ def test_results_have_an_entry_for_every_picture_readable_or_not(folder, tmp_pat
 
 def test_one_picture(folder, tmp_path):
     source = open_source(folder / "b1.png")
-    with StreamFiles(source, "image", tmp_path / "out.jpg", CLASS_NAMES) as files:
+    with OutputFiles(source, "image", tmp_path / "out.jpg", CLASS_NAMES) as files:
         for item in source:
             files.add(rows(0), item.frame, item.index, item.time_s, item.name)
     assert cv2.imread(str(tmp_path / "out.jpg")).shape == (24, 32, 3)
@@ -177,7 +140,7 @@ def test_one_picture(folder, tmp_path):
 
 def test_a_video_file_becomes_pictures_with_numbers(tmp_path):
     source = FrameIterable(pictures(2))
-    with StreamFiles(source, "images", tmp_path / "out", CLASS_NAMES) as files:
+    with OutputFiles(source, "images", tmp_path / "out", CLASS_NAMES) as files:
         for item in source:
             files.add([], item.frame, item.index, item.time_s, item.name)
     assert sorted(os.listdir(tmp_path / "out")) == ["000000.png", "000001.png"]
@@ -187,14 +150,14 @@ def test_a_video_file_becomes_pictures_with_numbers(tmp_path):
 def test_an_exception_leaves_no_video_and_no_results_but_what_results_can_be_made_of(tmp_path, caplog):
     with (
         pytest.raises(RuntimeError),
-        StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
+        OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
     ):
         files.add(rows(0), pictures(1)[0], 0, 0.0)
         files.add(rows(1, count=2), pictures(1)[0], 1, 0.1)
         raise RuntimeError
     assert os.listdir(tmp_path) == ["out.json.partial"] and files.written == []
     assert f"python -m inference.frame_journal {tmp_path / 'out.json.partial'}" in caplog.text
-    assert row_journal.main([str(tmp_path / "out.json.partial")]) == 0
+    assert frame_journal.main([str(tmp_path / "out.json.partial")]) == 0
     assert os.listdir(tmp_path) == ["out.json"]
     found = [entry["segmentations"] for entry in read_results(tmp_path / "out.json")]
     assert found == [[rows(0)[0].rle, rows(1)[0].rle], [None, rows(1, count=2)[1].rle]]
@@ -204,7 +167,7 @@ def test_what_cannot_be_written_at_the_end_is_kept(tmp_path):
     (tmp_path / "out.json").mkdir()
     with (
         pytest.raises(InputError, match="out.json: cannot be written"),
-        StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
+        OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files,
     ):
         files.add(rows(0), pictures(1)[0], 0, 0.0)
     assert sorted(os.listdir(tmp_path)) == ["out.json", "out.json.partial", "out.mp4"]
@@ -214,27 +177,27 @@ def test_a_file_in_the_place_of_the_folder_for_mots_is_bad_input(tmp_path):
     (tmp_path / "out_mots").touch()
     with (
         pytest.raises(InputError, match="out_mots: cannot be made a folder"),
-        StreamFiles(FrameIterable([]), "images", tmp_path / "out", CLASS_NAMES, mots=True) as files,
+        OutputFiles(FrameIterable([]), "images", tmp_path / "out", CLASS_NAMES, mots=True) as files,
     ):
         files.add(rows(0), pictures(1)[0], 0, 0.0)
     assert (tmp_path / "out.json.partial").exists()
 
 
 def test_the_tracks_of_each_class_are_counted(tmp_path):
-    with StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
+    with OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
         for index in range(3):
             files.add(rows(index, count=2), pictures(1)[0], index, index / 10)
     assert files.tracks == {"ring": 2} and not (tmp_path / "out.json.partial").exists()
 
 
 def test_without_a_frame_nothing_is_written(tmp_path):
-    with StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
+    with OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
         pass
     assert list(tmp_path.iterdir()) == [] and files.written == []
 
 
 def test_a_video_of_two_sizes_is_refused(tmp_path):
-    with StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
+    with OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
         files.add([], pictures(1)[0], 0, 0.0, "a.png")
         with pytest.raises(InputError, match=r"b\.png: is 48×20, the frames before it 32×24"):
             files.add([], pictures(1, (20, 48))[0], 1, 0.1, "b.png")
@@ -243,14 +206,14 @@ def test_a_video_of_two_sizes_is_refused(tmp_path):
 
 def test_mots_text_of_two_sizes_is_refused_and_pictures_of_two_are_not(tmp_path):
     first, second = pictures(1)[0], pictures(1, (20, 48))[0]
-    with StreamFiles(FrameIterable([]), "images", tmp_path / "out", CLASS_NAMES, mots=True) as files:
+    with OutputFiles(FrameIterable([]), "images", tmp_path / "out", CLASS_NAMES, mots=True) as files:
         files.add(rows(0), first, 0, 0.0, "a.png")
         with pytest.raises(InputError, match=r"b\.png: is 48×20, the frames before it 32×24: MOTS text has one size"):
             files.add(rows(1, size_hw=(20, 48)), second, 1, 0.1, "b.png")
     assert os.listdir(tmp_path / "out") == ["a.png"]
     assert len(read_results(tmp_path / "out.json")[0]["segmentations"]) == 1
     assert sorted(os.listdir(tmp_path / "out_mots")) == ["labels.txt", "out.txt"]
-    with StreamFiles(FrameIterable([]), "images", tmp_path / "both", CLASS_NAMES) as files:
+    with OutputFiles(FrameIterable([]), "images", tmp_path / "both", CLASS_NAMES) as files:
         files.add(rows(0), first, 0, 0.0, "a.png")
         files.add(rows(1, size_hw=(20, 48)), second, 1, 0.1, "b.png")
     assert sorted(os.listdir(tmp_path / "both")) == ["a.png", "b.png"]
@@ -258,10 +221,10 @@ def test_mots_text_of_two_sizes_is_refused_and_pictures_of_two_are_not(tmp_path)
 
 def test_the_journal_of_a_killed_run_outlives_the_same_command(tmp_path, caplog):
     def write():
-        with StreamFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
+        with OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES) as files:
             files.add(rows(0), pictures(1)[0], 0, 0.0)
 
-    killed = row_journal.RowJournal.create(tmp_path / "out.json.partial", {"rows_of": "in.mp4"})
+    killed = frame_journal.FrameJournal.create(tmp_path / "out.json.partial", {"rows_of": "in.mp4"})
     killed.append(rows(0, count=2), 1)
     content = killed.path.read_bytes()
     write()
@@ -269,7 +232,7 @@ def test_the_journal_of_a_killed_run_outlives_the_same_command(tmp_path, caplog)
     assert f"python -m inference.frame_journal {tmp_path / 'out.1.json.partial'}" in record.getMessage()
     assert sorted(os.listdir(tmp_path)) == ["out.1.json.partial", "out.json", "out.mp4"]
     assert (tmp_path / "out.1.json.partial").read_bytes() == content
-    assert row_journal.main([str(tmp_path / "out.1.json.partial")]) == 0
+    assert frame_journal.main([str(tmp_path / "out.1.json.partial")]) == 0
     assert len(read_results(tmp_path / "out.1.json")) == 2
     killed.path.write_bytes(content)
     write()  # of the first, the results are there
@@ -290,20 +253,20 @@ def test_the_journal_of_a_killed_run_outlives_the_same_command(tmp_path, caplog)
 )
 def test_targets_that_cannot_be_are_refused(folder, tmp_path, kind, source, target, message):
     with pytest.raises(InputError, match=message):
-        StreamFiles(open_source(folder / source), kind, tmp_path / target, CLASS_NAMES)
+        OutputFiles(open_source(folder / source), kind, tmp_path / target, CLASS_NAMES)
 
 
 def test_a_folder_is_no_target_for_a_video(folder, tmp_path):
     (tmp_path / "out.mp4").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        StreamFiles(open_source(folder), "video", tmp_path / "out.mp4", CLASS_NAMES)
+        OutputFiles(open_source(folder), "video", tmp_path / "out.mp4", CLASS_NAMES)
 
 
 def test_pictures_of_the_same_name_from_two_folders_are_refused(folder, tmp_path):
     (tmp_path / "more").mkdir()
     write_picture(pictures(1)[0], tmp_path / "more" / "b1.png")
     with pytest.raises(InputError, match="have the same name"):
-        StreamFiles(open_source(tmp_path / "*" / "b1.png"), "images", tmp_path / "out", CLASS_NAMES)
+        OutputFiles(open_source(tmp_path / "*" / "b1.png"), "images", tmp_path / "out", CLASS_NAMES)
 
 
 def test_pictures_of_no_format_are_refused(tmp_path):

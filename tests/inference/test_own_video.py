@@ -16,8 +16,9 @@ import eval as command
 import inference.own_video as own_video
 from data.config import get_config
 from data.video import VideoFile, VideoWriter
-from inference import frame_journal as row_journal
+from inference import frame_journal
 from inference.internals_pictures import PICTURES
+from inference.own_video import split_paths
 from stmask import STMask
 from tests.data.test_video import sound_of, write_source
 from tests.inference.test_stream import SMALL, make_model
@@ -25,9 +26,9 @@ from tests.processes import ROOT, start
 from utils.checkpoint import save_state_dict
 from utils.window import LiveWindow
 from ytvis.drawing import draw_objects
-from ytvis.masks import decode_mask
+from ytvis.files import InputError
 from ytvis.pictures import read_picture
-from ytvis.results import read_results
+from ytvis.results import decode_mask, read_results
 
 FEW = {**SMALL, "detection.top_k": 12}  # objects, for a network that finds one in every cell
 CLASS_NAMES = get_config("STMask_demo_config").dataset.class_names
@@ -78,6 +79,43 @@ def frames(tmp_path):
 
 def boxes_of(entries, index):
     return sum(entry["segmentations"][index] is not None for entry in entries)
+
+
+# ------------------------------------------------------------------------------------------------ in:out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("in.mp4:out.mp4", ("in.mp4", "out.mp4")),
+        ("in.mp4", ("in.mp4", None)),
+        ("0", ("0", None)),
+        ("0:out.mp4", ("0", "out.mp4")),
+        ("frames/*.jpg:out", ("frames/*.jpg", "out")),
+        (r"C:\videos\in.mp4", (r"C:\videos\in.mp4", None)),
+        (r"C:\videos\in.mp4:D:\out.mp4", (r"C:\videos\in.mp4", r"D:\out.mp4")),
+        ("c:/in.mp4:out.mp4", ("c:/in.mp4", "out.mp4")),
+        ("in.mp4:d:/out.mp4", ("in.mp4", "d:/out.mp4")),
+        ("rtsp://camera:554/live", ("rtsp://camera:554/live", None)),
+        ("rtsp://camera:554/live:out.mp4", ("rtsp://camera:554/live", "out.mp4")),
+    ],
+)
+def test_paths_are_split(text, expected):
+    assert split_paths(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a:b:c.mp4", "in.mp4:", ":out.mp4"])
+def test_what_cannot_be_split_is_refused(text):
+    with pytest.raises(InputError, match="IN:OUT|colon"):
+        split_paths(text)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file can be named so")
+def test_colons_in_the_names_of_files_that_are_there(tmp_path):
+    name = str(tmp_path / "12:30.mp4")
+    open(name, "w").close()
+    assert split_paths(name) == (name, None)
+    assert split_paths(f"{name}:out.mp4") == (name, "out.mp4")
 
 
 # ------------------------------------------------------------------------------------------------ what comes out
@@ -303,7 +341,7 @@ def test_of_a_killed_run_the_results_are_kept(checkpoint, frames, tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert row_journal.main([str(journal)]) == 0 and not journal.exists()
+    assert frame_journal.main([str(journal)]) == 0 and not journal.exists()
     (length,) = {len(entry["segmentations"]) for entry in read_results(tmp_path / "out.json")}
     assert 4 <= length < 64
 
@@ -412,8 +450,8 @@ def test_only_a_camera_has_a_window(run, frames, monkeypatch):
         (["--images=frames:out", "--scene_cut=2"], "must lie in 0…1, not 2.0"),
         (["--images=frames:out", "--scene_cut=nan"], "must lie in 0…1, not nan"),
         (["--images=frames:out", "--scene_cut=-1", "--show=anchors"], "must lie in 0…1, not -1.0"),
-        (["--scene_cut=0"], "--scene_cut is for one's own video"),
-        (["--display_trails"], "--display_trails is for one's own video"),
+        (["--scene_cut=0"], "--scene_cut is for your own video"),
+        (["--display_trails"], "--display_trails is for your own video"),
         (["--images=frames:out", "--show_frame=3"], "--show_frame needs --show"),
         (["--images=frames:out", "--show=shift", "--show_frame=9"], "no frame 9"),
         (["--images=frames:out", "--show=shift", "--show_frame=0"], "known in the frame before"),

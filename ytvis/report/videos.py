@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from ytvis.masks import measure_masks
+from pycocotools import mask as rle_tools
+
 from ytvis.report.material import Material
 from ytvis.viewer.matching import FrameMatches, Track, link_tracks, match_frames
 
@@ -100,8 +101,7 @@ def describe_video(material: Material, video_id: int, quality: float, cut: float
 
 def _as_track(entry: dict, length: int) -> Track:
     """An entry as the matching takes it; one that ends before its video does is not seen from there on."""
-    areas = measure_masks(entry["segmentations"])
-    masks = [mask if area else None for mask, area in zip(entry["segmentations"], areas, strict=True)]
+    masks = [mask if mask and rle_tools.area(mask) else None for mask in entry["segmentations"]]
     masks += [None] * (length - len(masks))
     return Track(entry["category_id"], entry.get("score"), tuple(masks), bool(entry.get("iscrowd")))
 

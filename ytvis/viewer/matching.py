@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-
-from ytvis.masks import mask_ious
+from pycocotools import mask as coco_mask
 
 MIN_IOU = 0.5
 
@@ -97,7 +96,7 @@ def _overlaps(
     """{(predicted, true): IoU} where it is enough; of a crowd, what counts is the part of the prediction inside it."""
     if not seen or not present:
         return {}
-    ious = mask_ious(
+    ious = coco_mask.iou(
         [predictions[track].masks[frame] for track in seen],
         [truths[true].masks[frame] for true in present],
         [truths[true].is_crowd for true in present],

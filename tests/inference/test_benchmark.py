@@ -1,10 +1,8 @@
-import json
-
 import pytest
 import torch
 from torch import nn
 
-from inference.measurement import Measurement, convolution_peak, count_gflop, format_columns, write_benchmark
+from inference.benchmark import Measurement, convolution_peak, count_gflop, format_columns
 from layers.deform_conv import ModulatedDeformConv2d, available_backends, deform_backend
 from utils.timer import StageTimer
 
@@ -77,8 +75,3 @@ def test_the_peak_is_positive_and_in_the_asked_dtype():
 
     assert convolution_peak(CPU, torch.float32, convolve) > 0
     assert set(seen) == {torch.float32}
-
-
-def test_the_file_is_json(tmp_path):
-    write_benchmark(tmp_path / "benchmark.json", {"runs": {"a": measured("a", 0.5, [0.0, 0.6]).summary()}})
-    assert json.loads((tmp_path / "benchmark.json").read_text())["runs"]["a"]["frames"] == 2

@@ -1,0 +1,181 @@
+"""How the network is run, and the options of a command line that say so: those that all modes of eval.py share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from data.classes import config_for
+from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
+from inference.network import Model, Network
+from layers.deform_conv import BACKENDS, deform_backend
+from utils.checkpoint import config_name_of, find_checkpoint
+from utils.device import has_spare_core
+from utils.precision import PRECISIONS, check_precision
+from ytvis.files import InputError
+
+RANDOM_WEIGHTS = "random"
+CONFIG_OPTIONS = {  # options that are short for a config key
+    "cross_class_nms": "detection.cross_class_nms",
+    "score_threshold": "postprocess.score_threshold",
+    "top_k": "postprocess.top_k",
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """How a network is run. The settings change its speed and, except for half precision, hardly its results."""
+
+    precision: str = "fp32"
+    deform_backend: str = "auto"
+    overlap: bool = True
+    fused: bool = True
+    compiled: bool = False
+    batch_size: int = 1
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace, device: torch.device, batch_size: int = 1) -> Self:
+        """What the options of `add_speed_options` say.
+
+        Raises:
+            InputError: `device` cannot run the network so.
+        """
+        check_precision(options.precision, device)
+        backend = options.deform_backend or "auto"
+        with deform_backend(backend):
+            pass
+        if backend == "native" and device.type != "cpu":
+            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
+        overlap = has_spare_core(device) and not options.no_overlap
+        return cls(options.precision, backend, overlap, compiled=options.compile, batch_size=batch_size)
+
+    def for_journal(self) -> dict[str, str]:
+        """The settings that results depend on; {} for the default ones."""
+        return {} if self.precision == "fp32" else {"precision": self.precision}
+
+    def network(self, model: Model) -> Network:
+        """`model`, run with these settings."""
+        return Network(model, self.precision, self.fused, self.compiled)
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which network to run: that of `config`, with the weights of `checkpoint`, or None for random ones of `seed`."""
+
+    config: Config
+    checkpoint: Path | None
+    seed: int
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Self:
+        """What the options of `add_model_options` and `add_threshold_options` say.
+
+        Raises:
+            InputError: a config, a checkpoint or a value is missing or wrong.
+        """
+        random_weights = options.trained_model == RANDOM_WEIGHTS
+        checkpoint = None
+        name = options.config
+        if options.trained_model and not random_weights:
+            known = get_config(name).name if name else None
+            checkpoint = find_checkpoint(options.trained_model, WEIGHT_NAMES, known)
+            name = known or config_name_of(checkpoint, WEIGHT_NAMES)
+        if name is None:
+            missing = "--config=NAME" if random_weights else "--trained_model=FILE"
+            raise InputError(f"say {missing}; --help lists the options")
+        if not options.trained_model and not options.print_config:
+            raise InputError("say --trained_model=FILE, or --trained_model=random to try the installation")
+        return cls(config_for(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint, options.seed)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that choose config, weights and device."""
+    add_config_arguments(parser)
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--trained_model",
+        metavar="FILE",
+        help="checkpoint; its name tells the config. Or [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights), "
+        "or 'random' for seeded random weights, to try the installation or measure speed",
+    )
+    group.add_argument("--seed", type=int, default=0, help="seed of --trained_model=random (default: %(default)s)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
+    group.add_argument(
+        "--cross_class_nms",
+        metavar="True|False",
+        help="one class per candidate in NMS, or class by class (default: the config's, True)",
+    )
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds the options that limit what is reported; returns their group."""
+    group = parser.add_argument_group("results")
+    group.add_argument("--score_threshold", type=float, help="report objects over this score (default: 0.05)")
+    group.add_argument("--top_k", type=not_negative, help="report at most this many objects a frame (default: all)")
+    return group
+
+
+def add_speed_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds the options of `RunSettings`; returns their group."""
+    group = parser.add_argument_group("speed")
+    group.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default="fp32",
+        help="of the network; boxes, scores and overlaps stay float32 (default: fp32; fp16 is for GPUs)",
+    )
+    group.add_argument(
+        "--deform_backend",
+        choices=BACKENDS,
+        help="which deformable convolution (default: native on a CPU if it is built, else torchvision)",
+    )
+    group.add_argument(
+        "--compile", action="store_true", help="compile the network with torch.compile, which takes minutes at first"
+    )
+    group.add_argument(
+        "--no_overlap",
+        action="store_true",
+        help="run the network and the work on its results in turns, in one thread; this is the default on a CPU whose "
+        "cores all run the network",
+    )
+    return group
+
+
+def add_file_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for more content and more files beside results.json."""
+    group = parser.add_argument_group("more results")
+    group.add_argument(
+        "--save_details",
+        action="store_true",
+        help="add to each track 'scores', one a frame, and 'shifted', true where only temporal fusion shows it",
+    )
+    group.add_argument(
+        "--benchmark",
+        action="store_true",
+        help="print time by stage, memory, frames and operations per second, and write them to "
+        "<results>_benchmark.json (your own video: <OUT>_benchmark.json)",
+    )
+
+
+def positive(text: str) -> int:
+    """An option's value as an integer of at least 1, for argparse."""
+    return _at_least(1, text)
+
+
+def not_negative(text: str) -> int:
+    """An option's value as an integer of at least 0, for argparse."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+    return number
