@@ -238,26 +238,27 @@ def _label_texts(name: str, track_id: int, score: float | None) -> list[str]:
 def _draw_label(
     picture: np.ndarray, texts: list[str], box: list[int], colour: Colour, taken: list[Rect], cap_height: float
 ) -> Rect:
-    """Draws the first of `texts` that is at most half as wide as the picture; returns the label's x1 y1 x2 y2.
+    """Draws one of `texts`, each shorter than the one before, as the label of `box`; returns the label's x1 y1 x2 y2.
 
-    It stands on the box, or else inside or under it: the first place inside the picture that is not `taken`.
+    It is the first text that is at most half as wide as the picture and has a place inside the picture that is not
+    `taken`: on the box, inside or under it, at its left or its right side. Without one it covers as little as possible.
     """
     height, width = picture.shape[:2]
     scale = cap_height / _FONT_CAP_HEIGHT
     stroke = max(1, round(cap_height / 9))
-    for text in texts:
-        (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, stroke)
-        if text_width <= width / 2:
-            break
     # The letters g, j, p, q, y reach 0.4 capital heights below the line.
     pad = math.ceil(0.4 * cap_height)
-    tag_width, tag_height = text_width + pad, round(cap_height) + 2 * pad
-
-    x1, y1, _, y2 = box
-    left = max(0, min(x1, width - tag_width))
-    tops = [max(0, min(top, height - tag_height)) for top in (y1 - tag_height, y1, y2)]
-    rects = [(left, top, left + tag_width, top + tag_height) for top in tops]
-    rect = next((rect for rect in rects if not any(_overlap(rect, other) for other in taken)), rects[0])
+    tag_height = round(cap_height) + 2 * pad
+    x1, y1, x2, y2 = box
+    places = []
+    for text in texts:
+        (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, stroke)
+        if text_width <= width / 2 or text == texts[-1]:
+            tag_width = text_width + pad
+            for left in (max(0, min(side, width - tag_width)) for side in (x1, x2 - tag_width)):
+                for top in (max(0, min(side, height - tag_height)) for side in (y1 - tag_height, y1, y2)):
+                    places.append((text, (left, top, left + tag_width, top + tag_height)))
+    text, rect = min(places, key=lambda place: sum(_overlap(place[1], other) for other in taken))
 
     cv2.rectangle(picture, rect[:2], (rect[2] - 1, rect[3] - 1), colour, cv2.FILLED)
     origin = (rect[0] + pad // 2, rect[3] - pad)
@@ -270,5 +271,6 @@ def _area(box: list[int]) -> int:
     return (x2 - x1) * (y2 - y1)
 
 
-def _overlap(a: Rect, b: Rect) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _overlap(a: Rect, b: Rect) -> int:
+    """The pixels that two rectangles share."""
+    return max(0, min(a[2], b[2]) - max(a[0], b[0])) * max(0, min(a[3], b[3]) - max(a[1], b[1]))

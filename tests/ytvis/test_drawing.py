@@ -126,6 +126,16 @@ def test_labels_of_equal_boxes_do_not_hide_each_other():
         assert (two == track_colour(track_id)).all(axis=2).sum() > 300
 
 
+def test_a_label_without_a_free_place_is_shorter():
+    """Two wide boxes leave no place for a name around a third one, but its number fits between."""
+    frame, boxes = grey(180, 320), [[0, 60, 90, 76], [110, 60, 200, 76], [60, 60, 118, 76]]
+    objects = make_objects((180, 320), boxes, [10, 11, 12])
+    parts = {"masks": False, "boxes": False}
+    picture = draw_objects(frame, objects, CLASS_NAMES, **parts)
+    for track_id in (10, 11, 12):
+        assert (picture == track_colour(track_id)).all(axis=2).sum() > 200
+
+
 def test_letters_contrast_with_their_tag():
     frame = grey(180, 320)
     for track_id in range(12):

@@ -12,15 +12,15 @@ from ytvis.viewer.server import PAGE_TYPES, page_file
 
 
 def export_page(content: Content, folder: str | os.PathLike) -> Path:
-    """The index.html of a new folder that shows `content`, pictures included; it appears whole or not at all.
+    """Writes a new folder that shows `content`, pictures included, whole or not at all; returns its index.html.
 
-    A page opened from a file may not read other files, but may run scripts beside it: the data are scripts there.
+    A page opened from a file may not read other files, but may run scripts beside it: so its data are scripts.
 
     Raises:
         InputError: there is something at `folder` already, or it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists():
+    if os.path.lexists(folder):
         raise InputError(f"{folder}: is there already; delete it, or choose another place")
     try:
         make_folder(folder.parent)

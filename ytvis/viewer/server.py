@@ -47,18 +47,20 @@ def page_file(name: str) -> bytes:
 
 
 class ViewerServer(ThreadingHTTPServer):
-    """Answers requests for `content` on this machine's own address; `port` 0 takes any free one."""
+    """Answers requests for `content` on this machine's own address; `port` 0 takes any free port."""
 
     daemon_threads = True
 
     def __init__(self, content: Content, port: int):
-        """Raises InputError if the port cannot be had."""
+        """Raises InputError if the port cannot be used."""
         self.content = content
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InputError(f"port {port} cannot be had ({reason}); say another --port, 0 for any free one") from None
+            raise InputError(
+                f"port {port} cannot be used ({reason}); name another --port, 0 for any free one"
+            ) from None
 
     @property
     def url(self) -> str:
@@ -66,7 +68,7 @@ class ViewerServer(ThreadingHTTPServer):
 
     @property
     def hosts(self) -> set[str]:
-        """What a request may call this server. Another name is a web page's that points to this machine."""
+        """The names that a request may use for this server; another one belongs to a web page that points here."""
         names = {ADDRESS, "localhost"}
         return {f"{name}:{self.server_port}" for name in names} | (names if self.server_port == 80 else set())
 
@@ -101,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, media_type, file, with_body)
 
     def _find(self, path: str) -> tuple[str, IO[bytes]] | None:
-        """Media type and content of what `path` names; None if nothing. Names in files never get into a path."""
+        """(media type, content) of what `path` names; None if nothing. Names in files never become part of a path."""
         content = self.server.content
         name = path.removeprefix("/") or "index.html"
         if name in PAGE_TYPES:

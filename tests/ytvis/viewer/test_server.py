@@ -149,7 +149,7 @@ def test_the_page_has_no_script_or_style_in_its_text(server):
 
 
 def test_a_port_in_use_is_refused(server, content):
-    with pytest.raises(InputError, match=f"port {server.server_port} cannot be had"):
+    with pytest.raises(InputError, match=f"port {server.server_port} cannot be used"):
         ViewerServer(content, server.server_port)
     with pytest.raises(InputError, match="port 70000"):
         ViewerServer(content, 70000)
