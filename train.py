@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ from ytvis.splits import write_video_ids
 logger = logging.getLogger("train")
 
 MAX_BAD_STEPS = 20
+OPTIMIZER_STATE = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 SHOWN_VIDEOS = 4  # of a validation, as pictures in TensorBoard
 CONFIG_OPTIONS = {  # options that are short for a config key
     "lr": "train.learning_rate",
@@ -255,7 +257,7 @@ def start_from(model: STMask, path: Path) -> None:
     Raises:
         InputError: no such file (the message says how to do without), or it has nothing in common with the model.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"{path}: the COCO checkpoint to start from is not there; put it there (weights/README.md), or train "
             "from scratch with --set train.pretrained= --set train.freeze_batch_norm=false"
@@ -572,16 +574,11 @@ class Trainer:
             self.iteration = name.iteration
             logger.warning("%s has no .state beside it: optimiser and warm-up start anew", checkpoint)
         else:
-            for key, default in (("seed", 0), ("batch_size", 1), ("accumulate", 1), ("task", "clips")):
-                value = training.get(key, default)
-                if value != getattr(self.options, key):
-                    raise InputError(f"{checkpoint}: was trained with --{key}={value}; say so to resume it")
-            if training.get("recipe", self.recipe()) != self.recipe():
-                raise InputError(f"{checkpoint}: was trained with other --set train.…; say the same to resume it")
             try:
+                self._compare(training, checkpoint)
                 self._take(training)
-            except (KeyError, ValueError, TypeError, RuntimeError) as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            except (AttributeError, KeyError, OverflowError, ValueError, TypeError, RuntimeError) as error:
+                reason = shorten(f"{type(error).__name__}: {error}", 120, placeholder="…")
                 raise InputError(
                     f"{checkpoint}: its .state does not fit ({reason}); delete it to resume with the weights only"
                 ) from None
@@ -592,8 +589,22 @@ class Trainer:
         trained = [name.removeprefix("module.") for name, p in self.losses.named_parameters() if p.requires_grad]
         return {"optimizer": self.model.config.train.optimizer, "trained": trained}
 
+    def _compare(self, training: dict[str, Any], checkpoint: Path) -> None:
+        """Refuses the state `training` of a run with other settings, which could not go on as it was."""
+        for key, default in (("seed", 0), ("batch_size", 1), ("accumulate", 1), ("task", "clips")):
+            value = training.get(key, default)
+            if type(value) is not type(default):
+                raise TypeError(f"{key!r} is a {type(value).__name__}")
+            if value != getattr(self.options, key):
+                raise InputError(f"{checkpoint}: was trained with --{key}={value}; give the same to resume it")
+        if training.get("recipe", self.recipe()) != self.recipe():
+            raise InputError(f"{checkpoint}: was trained with other --set train.…; give the same to resume it")
+
     def _take(self, training: dict[str, Any]) -> None:
         """Goes on from the state `training`, with the settings of today."""
+        if type(training["iteration"]) is not int or not 0 <= training["iteration"] < 2**53:
+            raise ValueError(f"'iteration' is {training['iteration']!r}")
+        check_optimizer_state(training["optimizer"]["state"], self.optimizer)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": training["optimizer"]["state"], "param_groups": groups})
         self.auxiliary.load_state_dict(training.get("auxiliary", {}))
@@ -621,6 +632,19 @@ def make_optimizer(losses: nn.Module, config: Config) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def check_optimizer_state(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError where `state`, by the number of a parameter, is none of this optimiser."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = OPTIMIZER_STATE[type(optimizer)]
+    for number, values in state.items():
+        if number not in range(len(parameters)) or set(values) not in (set(), names):
+            raise ValueError(f"the optimiser has no state {list(values)} of a parameter {number!r}")
+        for name, value in values.items():
+            shape = torch.Size() if name == "step" else parameters[number].shape
+            if value is not None and (value.shape != shape or not value.is_floating_point()):
+                raise ValueError(f"{name!r} of parameter {number} is {value.dtype} {list(value.shape)}")
 
 
 def split(batch: ClipBatch, num_parts: int) -> list[ClipBatch]:

@@ -17,7 +17,7 @@ from data.synthetic import generate
 from layers.losses import MultiBoxLoss
 from stmask import STMask
 from tests import processes
-from utils.checkpoint import load_state_dict, load_training_state, save_state_dict
+from utils.checkpoint import load_state_dict, load_training_state, save_state_dict, save_training_state
 from utils.distributed import World
 from utils.structures import ClipBatch, CropBatch, FrameTargets
 from ytvis.files import InputError
@@ -182,6 +182,43 @@ def test_a_state_that_does_not_fit_and_a_name_that_tells_nothing_are_refused(dat
     nameless.write_bytes(path.read_bytes())
     assert command.main(arguments(data, tmp_path, f"--config={DEMO}", f"--resume={nameless}")) == 2
     assert "tells no iteration" in capsys.readouterr().err
+
+
+def test_odd_states_are_refused_in_one_line(tmp_path):
+    first = trainer(*PLAIN[1:], f"--save_folder={tmp_path}")
+    first.step(two_clips())
+    first.save()
+    (path,) = tmp_path.glob("*.pth")
+    state = load_training_state(path)
+    adam = state["optimizer"]["state"]
+    moments = adam[0]
+    shape = moments["exp_avg"].shape
+    second = trainer(*PLAIN[1:])
+    for odd in (
+        [],
+        torch.zeros(3),
+        {**state, "iteration": "6"},
+        {**state, "iteration": -1},
+        {**state, "seed": torch.zeros(3)},
+        {**state, "random": torch.zeros(3)},
+        {**state, "random": "abc"},
+        {**state, "recipe": state["optimizer"]},
+        {**state, "auxiliary": {"weight": 3}},
+        {**state, "optimizer": [state["optimizer"]]},
+        {**state, "optimizer": {"state": {len(adam): moments}}},
+        {**state, "optimizer": {"state": {0: {**moments, "exp_avg": torch.zeros(*shape, 1)}}}},
+        {**state, "optimizer": {"state": {0: {**moments, "exp_avg": torch.zeros(1).expand(60_000, 60_000)}}}},
+        {**state, "optimizer": {"state": {0: {**moments, "exp_avg": torch.zeros(shape).to_sparse()}}}},
+        {**state, "optimizer": {"state": {0: {**moments, "exp_avg": torch.zeros(shape, device="meta")}}}},
+        {**state, "optimizer": {"state": {0: {**moments, "exp_avg": [0.0]}}}},
+        {**state, "optimizer": {"state": {0: {"exp_avg": moments["exp_avg"]}}}},
+    ):
+        torch.save(odd, path.with_suffix(".state"))
+        with pytest.raises(InputError, match="delete it to resume|other --set train") as caught:
+            second.resume(path)
+        assert str(caught.value).startswith(str(path.with_suffix(""))) and str(caught.value).isprintable()
+    save_training_state(state, path)
+    second.resume(path)
 
 
 def test_what_is_resumed_goes_on_with_the_settings_of_today(tmp_path):

@@ -8,9 +8,12 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +22,9 @@ from ytvis.files import InputError, atomic_write
 
 StateDict = dict[str, Tensor]
 SEARCH_WORDS = ("latest", "interrupt")
+MOST_SHARED = 4  # times the size of its file that a checkpoint's tensors may take: some share their numbers
+DTYPES = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int64))
+LONGEST_NAME = 80  # characters of a name from a file in a message
 
 _NAME = re.compile(r"(?P<model>.+?)(_(?P<epoch>\d+)_(?P<iteration>\d+))?(?P<interrupted>_interrupt)?\.pth")
 
@@ -68,7 +74,7 @@ def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_na
         InputError: none there, or of several models and no `config_name`; the message names one of each.
     """
     folder, path = _searched_folder(path), Path(path)
-    if path.name not in SEARCH_WORDS or path.exists():
+    if path.name not in SEARCH_WORDS or os.path.exists(path):
         return path
     found: dict[str, list[tuple[int, float, Path]]] = {}
     for file in sorted(folder.glob("*.pth")):
@@ -92,52 +98,114 @@ def load_state_dict(path: str | Path) -> StateDict:
     Names written by DataParallel lose their "module." prefix.
 
     Raises:
-        InputError: no such file, not a checkpoint, not a plain state dict, or with values that are not finite.
+        InputError: no such file, not a checkpoint, not a plain state dict, with tensors that the file does not hold the
+            numbers of, or with values that are not finite.
     """
     path = Path(path)
-    if not path.is_file():
-        there = ", ".join(sorted(file.name for file in path.parent.glob("*.pth"))) or "no .pth file"
-        raise InputError(f"{path}: no such file (in {path.parent}: {there}); see weights/README.md")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch raise almost anything; its advice would be to load unsafely
-        kind = type(error).__name__
-        raise InputError(f"{path}: not a checkpoint that loads safely ({kind}); download or save it again") from None
+    if not os.path.isfile(path):  # Path.is_file raises where the name is too long
+        raise InputError(f"{path}: no such file (in {path.parent}: {_neighbours(path.parent)}); see weights/README.md")
+    state = _load(path, "download or save it again")
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain or not state:
         raise InputError(f"{path}: not a plain state dict (name → tensor); save `model.state_dict()`")
-    broken = [name for name, value in state.items() if not value.isfinite().all()]
-    if broken:
-        raise InputError(f"{path}: {broken[0]} holds values that are not finite; take a checkpoint from before that")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def _neighbours(folder: Path, most: int = 10) -> str:
+    """The names of the checkpoints in a folder, as far as it can be read."""
+    try:
+        names = sorted(file.name for file in folder.glob("*.pth"))
+    except OSError:
+        names = []
+    return _examples(names, most) or "no .pth file"
+
+
+def _load(path: Path, advice: str) -> Any:
+    """What `torch.save` wrote to a file, on the CPU; nothing in it is executed, and every tensor in it is an ordinary
+    one with finite values, which together are no larger than the file makes plausible.
+
+    Raises:
+        InputError: it is anything else; the message ends with `advice`.
+    """
+    size = os.path.getsize(path)
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > size:  # torch does not compress
+                    raise ValueError
+        with warnings.catch_warnings(action="ignore"):  # of kinds of tensors that are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch raise almost anything; its advice would be to load unsafely
+        kind = type(error).__name__
+        raise InputError(f"{path}: not a checkpoint that loads safely ({kind}); {advice}") from None
+    tensors = list(_tensors(content))
+    for name, value in tensors:
+        if value.dtype not in DTYPES or value.layout != torch.strided or value.is_nested or value.is_meta:
+            raise InputError(f"{path}: {name} is no ordinary tensor of real numbers; {advice}")
+    if sum(value.numel() * value.element_size() for _, value in tensors) > MOST_SHARED * size + 2**20:
+        raise InputError(f"{path}: its tensors are larger than the file: their numbers are not there; {advice}")
+    for name, value in tensors:
+        if not value.isfinite().all():
+            raise InputError(f"{path}: {name} holds values that are not finite; take a checkpoint from before that")
+    return content
+
+
+def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of all tensors in nested dicts, lists and tuples, each container once."""
+    waiting, seen = [("it", content)], set()
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield name, value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(_shown(key), item) for key, item in items]
+
+
 def save_state_dict(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Writes a plain state dict, whole or not at all."""
-    with atomic_write(path, "wb") as file:
-        torch.save({name: value.detach().cpu() for name, value in state.items()}, file)
+    """Writes a plain state dict, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written there, the disk is full, say.
+    """
+    _save({name: value.detach().cpu() for name, value in state.items()}, Path(path))
 
 
 def save_training_state(state: Mapping, checkpoint: str | Path) -> None:
-    """Writes what training needs beside the weights to go on: `<checkpoint without .pth>.state`."""
-    with atomic_write(Path(checkpoint).with_suffix(".state"), "wb") as file:
-        torch.save(dict(state), file)
+    """Writes what training needs beside the weights to go on: `<checkpoint without .pth>.state`.
+
+    Raises:
+        InputError: as `save_state_dict`.
+    """
+    _save(dict(state), Path(checkpoint).with_suffix(".state"))
 
 
-def load_training_state(checkpoint: str | Path) -> dict | None:
+def _save(content: dict, path: Path) -> None:
+    with atomic_write(path, "wb") as file:
+        try:
+            torch.save(content, file)
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's own of a full disk
+                raise
+            reason = getattr(error, "strerror", None) or "the disk is full"
+            raise InputError(f"{path}: cannot be written: {reason}; choose another place") from None
+
+
+def load_training_state(checkpoint: str | Path) -> dict[str, Any] | None:
     """What `save_training_state` wrote beside `checkpoint`, or None if there is nothing.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or holds something else.
     """
     path = Path(checkpoint).with_suffix(".state")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        kind = type(error).__name__
-        raise InputError(f"{path}: damaged ({kind}); delete it to resume with the weights only") from None
+    advice = "delete it to resume with the weights only"
+    state = _load(path, advice)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise InputError(f"{path}: holds no state of a training; {advice}")
+    return state
 
 
 def fingerprint(path: str | Path) -> str:
@@ -148,7 +216,7 @@ def fingerprint(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How a checkpoint differs from what a network expects: names of tensors."""
+    """How a checkpoint differs from what a network expects: names of tensors; whole numbers count as another shape."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
@@ -171,8 +239,13 @@ def compare(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Mism
     return Mismatch(
         missing=tuple(k for k in expected if k not in state and not k.endswith("num_batches_tracked")),
         unexpected=tuple(k for k in state if k not in expected),
-        reshaped=tuple(k for k in expected if k in state and state[k].shape != expected[k].shape),
+        reshaped=tuple(k for k in expected if k in state and not _is_alike(state[k], expected[k])),
     )
+
+
+def _is_alike(value: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor is of the expected shape, and of floating-point numbers if that is expected."""
+    return value.shape == expected.shape and value.is_floating_point() >= expected.is_floating_point()
 
 
 def publish(source: Path, target: Path, half: bool = False) -> None:
@@ -219,9 +292,14 @@ def _searched_folder(path: str | Path) -> Path:
     return Path(os.path.dirname(path) or "weights")
 
 
-def _examples(names: Iterable[str], count: int = 2) -> str:
-    names = list(names)
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+def _examples(names: Sequence[str], count: int = 2) -> str:
+    return ", ".join(map(_shown, names[:count])) + (", …" if len(names) > count else "")
+
+
+def _shown(name: Any) -> str:
+    """A name from a file for a message of one line."""
+    text = name if isinstance(name, str) and name.isprintable() else repr(name)
+    return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "…"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,91 @@ def test_weights_of_a_training_that_diverged_are_refused(tmp_path):
     path = tmp_path / "model.pth"
     torch.save({"fc.weight": torch.ones(2), "fc.bias": torch.tensor([0.0, float("nan")])}, path)
     assert "fc.bias holds values that are not finite" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(1).expand(60_000, 60_000),
+        torch.eye(4).to_sparse(),
+        torch.eye(4).to_sparse_csr(),
+        torch.zeros(2, 2, device="meta"),
+        torch.zeros(2, dtype=torch.complex64),
+        torch.zeros(2, dtype=torch.int8),
+        torch.zeros(2).to(torch.float8_e4m3fn),
+        torch.nested.nested_tensor([torch.zeros(1), torch.zeros(2)]),
+        torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+    ],
+    ids=["stride 0", "sparse", "csr", "meta", "complex", "int8", "float8", "nested", "quantised"],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused_before_they_are_computed_with(tmp_path, value):
+    path = tmp_path / "model.pth"
+    torch.save({"fc.weight": value}, path)
+    assert "no ordinary tensor" in refused(path) or "larger than the file" in refused(path)
+
+
+def test_many_names_of_the_same_numbers_are_refused(tmp_path):
+    path = tmp_path / "model.pth"
+    shared = torch.zeros(2**20)
+    torch.save({str(number): shared for number in range(1000)}, path)
+    assert "larger than the file" in refused(path)
+    torch.save({"a": shared, "b": shared}, path)  # tied weights
+    assert len(load_state_dict(path)) == 2
+
+
+def test_a_compressed_file_is_refused_before_it_is_unpacked(tmp_path):
+    torch.save({"a": torch.zeros(2**20)}, tmp_path / "plain.pth")
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(tmp_path / "plain.pth") as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    assert path.stat().st_size < 2**16
+    assert "not a checkpoint that loads safely" in refused(path)
+
+
+def test_nested_and_circular_contents_are_refused(tmp_path):
+    path = tmp_path / "model.pth"
+    circular, grown = [], [torch.zeros(1)]
+    circular.append(circular)
+    for _ in range(50):
+        grown = [grown] * 10
+    for content in ({"a": {"b": torch.zeros(1)}}, {"a": circular}, {"a": grown}, {3: torch.zeros(1)}, []):
+        torch.save(content, path)
+        assert "not a plain state dict" in refused(path)
+
+
+def test_names_from_a_file_are_shown_shortened_on_one_line(tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save({"a\nb\0" + "c" * 1000: torch.tensor(float("nan"))}, path)
+    assert len(refused(path)) < len(str(path)) + 200
+    state = {"a\nb" + "c" * 1000: torch.zeros(1)}
+    assert str(compare(state, {})).isprintable() and len(str(compare(state, {}))) < 200
+
+
+def test_whole_numbers_in_the_place_of_weights_do_not_fit():
+    assert compare({"a": torch.ones(1, dtype=torch.int64)}, {"a": torch.ones(1)}).reshaped == ("a",)
+    assert not compare({"a": torch.ones(1, dtype=torch.float16)}, {"a": torch.ones(1)})
+
+
+def test_a_name_that_is_too_long_is_no_such_file(tmp_path):
+    assert "no such file" in refused(tmp_path / ("x" * 300 + ".pth"))
+
+
+@pytest.mark.parametrize("size", [2**12, 2**18, 2**20])
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(tmp_path, size):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "a.pth"
+    save_state_dict(STATE, path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))  # what is written beyond it fails as on a full disk
+    try:
+        with pytest.raises(InputError, match=r"a\.pth: cannot be written") as caught:
+            save_state_dict({"a": torch.zeros(size), "b": torch.zeros(10)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    one_line(caught)
+    same(load_state_dict(path), STATE)
+    assert os.listdir(tmp_path) == ["a.pth"]
 
 
 def test_saved_is_loaded_again(tmp_path):
