@@ -1,6 +1,7 @@
 # Everything runs in the active virtual or conda environment; where none is active, in .venv, which is made first.
 
 PYTHON ?= python3
+EXTRAS ?= dev,crosscheck
 ENVIRONMENT = $${VIRTUAL_ENV:-$${CONDA_PREFIX:-.venv}}
 PY = "$(ENVIRONMENT)/bin/python"
 
@@ -24,7 +25,7 @@ venv: ## install what is needed, if setup.py, pyproject.toml or a kernel has cha
 	fi; \
 	echo "Installing into $(ENVIRONMENT); the first time this takes some minutes"; \
 	if [ -z "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then "$$python" -m venv .venv || exit 1; fi; \
-	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev,crosscheck]' && touch "$$stamp"
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' && touch "$$stamp"
 
 demo: venv ## draw the demo data set, track its objects, score them, write results, a report and overlay videos
 	$(PY) -m data.synthetic --root data/ShapesVIS
@@ -47,8 +48,8 @@ pictures: venv ## draw pictures of the docs again, with the demo's weights
 	$(PY) -m ytvis browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
 		--videos 3,4,7 --columns 4 --output docs/images/browse.jpg
 
-test: venv ## run the tests
-	$(PY) -m pytest
+test: venv ## run the tests, two at a time
+	$(PY) -m pytest -n 2 --dist worksteal
 
 lint: venv ## check style and formatting
 	$(PY) -m ruff check .
