@@ -42,7 +42,7 @@ from tools.mutations import mutate_bytes, mutate_json
 from utils import checkpoint as checkpoint_command
 from ytvis.__main__ import main as ytvis_command
 from ytvis.files import InputError
-from ytvis.results import encode_masks
+from ytvis.masks import encode_masks
 
 HEIGHT, WIDTH, LENGTH = 32, 48, 3
 CONFIG = "STMask_demo_config"
@@ -100,7 +100,7 @@ def write_seeds(folder: Path) -> None:
     masks = np.zeros((LENGTH, HEIGHT, WIDTH), bool)
     for frame in range(LENGTH):
         masks[frame, 4:20, 4 + frame : 24] = True
-    rles = encode_masks(torch.from_numpy(masks))
+    rles = encode_masks(masks)
     runs = {"size": [HEIGHT, WIDTH], "counts": [10, 20, HEIGHT * WIDTH - 30]}
     polygon = [[5.0, 5.0, 25.0, 5.0, 25.0, 20.0]]
     size = {"width": WIDTH, "height": HEIGHT}
