@@ -1,12 +1,12 @@
-"""How fast the evaluator is beside the official one, and how much memory large results files take.
+"""Times the evaluator against the official one, and measures the memory that large results files take.
 
     python -m tools.evaluator_speed                        # times on the large generated case, with and without kernels
     python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of eval.py on results files of these sizes
 
 The official times were recorded on another machine (tests/fixtures/evaluator/README.md, section 11), so the same work
 is timed on both: reading the two JSON files, and comparing all pairs of tracks by pycocotools' merging, as the official
-evaluator does. Their ratio scales the official times to this machine. All times are CPU seconds, the minimum of several
-fresh processes that take turns, so that other work on the machine matters little.
+evaluator does. The ratio scales the official times to this machine. All times are CPU seconds, the minimum over several
+fresh processes that alternate, so that other work on the machine matters little.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def draw_case(folder: Path) -> None:
 
 
 def golden_case() -> dict:
-    """What was recorded of the large case."""
+    """The recorded numbers of the large case."""
     return json.loads((FIXTURES / "large_golden.json").read_text("utf-8"))["cases"]["large"]
 
 
 def child(name: str, folder: Path, *arguments: str) -> dict:
-    """What a fresh process says that does the work of `name`."""
+    """What a fresh process prints that does the work of `name`."""
     line = [sys.executable, "-m", "tools.evaluator_speed", "--child", name, "--folder", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -81,13 +81,13 @@ def child(name: str, folder: Path, *arguments: str) -> dict:
 
 
 def timed(work: Callable) -> tuple[object, float]:
-    """What `work` gives and the CPU seconds it took."""
+    """The result of `work` and its CPU seconds."""
     begin = time.process_time()
     return work(), time.process_time() - begin
 
 
 def calibrate(folder: Path) -> dict[str, float]:
-    """CPU seconds for what the official evaluator spends most of its time with, done as it does."""
+    """CPU seconds of the work that takes the official evaluator most of its time, done in its way."""
     texts = [folder / "gt.json", folder / "pred.json"]
     (truth, predictions), json_time = timed(lambda: [json.loads(path.read_text("utf-8")) for path in texts])
     truths = defaultdict(list)
@@ -104,7 +104,7 @@ def calibrate(folder: Path) -> dict[str, float]:
 
 
 def tube_iou_by_merging(firsts: list[dict | None], seconds: list[dict | None]) -> float:
-    """IoU of two tracks, both the intersection and the union of every frame drawn and counted."""
+    """IoU of two tracks from the drawn intersection and union of every frame."""
     intersection = union = 0.0
     for first, second in zip(firsts, seconds, strict=True):
         if first and second:
@@ -141,7 +141,7 @@ def score(options: argparse.Namespace) -> dict:
 def time_table(folder: Path, runs: int) -> str:
     """The Markdown table of times; raises AssertionError if a score is not the recorded one."""
     names = ("calibration", *BACKENDS)
-    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # in turns
+    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # alternating
 
     def fastest(name: str, key: str) -> float:
         return min(measured[name][key] for measured in rounds)
@@ -176,9 +176,9 @@ def time_table(folder: Path, runs: int) -> str:
 
 
 def write_large_results(source: Path, path: Path, size: int) -> None:
-    """A results file of about `size` bytes: every object again and again, each time as another class and less sure.
+    """Writes a results file of about `size` bytes: every object repeatedly, as other classes with lower scores.
 
-    Methods that report the best classes of every query write such files.
+    Methods that report several classes for every query write such files.
     """
     predictions = json.loads(source.read_text("utf-8"))
     text_size = source.stat().st_size
@@ -192,7 +192,7 @@ def write_large_results(source: Path, path: Path, size: int) -> None:
 
 
 def run_eval(line: list[str]) -> int:
-    """eval.py with this command line; says its exit code, peak memory and CPU time."""
+    """Runs eval.py with this command line; prints its exit code, peak memory and CPU time."""
     import eval as command
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -204,7 +204,7 @@ def run_eval(line: list[str]) -> int:
 
 
 def memory_table(folder: Path, sizes: list[int]) -> str:
-    """The Markdown table of peak memory; the large files are removed again."""
+    """The Markdown table of peak memory; removes the large files afterwards."""
     lines = ["| file | command | exit code | peak memory | beyond the start | CPU time |", "|---|---|---|---|---|---|"]
     for megabytes in sizes:
         path = folder / f"results_{megabytes}.json"

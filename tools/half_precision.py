@@ -1,11 +1,13 @@
-"""How many objects of the recorded clips come out otherwise in bfloat16 than in float32.
+"""Counts the objects of the recorded clips that differ between bfloat16 and float32.
 
-python -m tools.half_precision
+    python -m tools.half_precision
 
-The weights of the recordings are random, so scores lie close together and close to the thresholds, where rounding
-decides: a hard case. An object of a frame is found again if a mask of the other precision overlaps its own by more
-than half.
+The weights of the recordings are random, so scores are close to each other and to the thresholds, where rounding
+decides: a hard case. An object of a frame counts as found again if a mask of the other precision overlaps its own with
+an IoU over 0.5.
 """
+
+import argparse
 
 from inference.network import Network
 from inference.tracker import VideoTracker
@@ -18,6 +20,7 @@ VIDEOS = (1, 2)
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name in RECORDED:
         model = load_model(name)
         found, same_id, total = compare(track(model, "fp32"), track(model, "bf16"))
@@ -25,7 +28,7 @@ def main() -> None:
 
 
 def track(model: STMask, precision: str) -> list[Tracks]:
-    """What is visible in each frame of the recorded videos."""
+    """The tracks of each frame of the recorded videos."""
     frames = []
     for video in VIDEOS:
         tracker = VideoTracker(model, network=Network(model, precision))

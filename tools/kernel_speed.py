@@ -1,10 +1,11 @@
-"""How fast the native deformable convolution is beside torchvision's: the layer on P3, taking turns in one process.
+"""Times the native deformable convolution against torchvision's: the layer on P3, alternating in one process.
 
     python -m tools.kernel_speed --output=results/kernel.json --picture=docs/images/kernel_speed.png
 
-1×256×48×80, 3×3, 256→256, modulated. "bf16" is the native kernel's with columns and weights in bfloat16, forward only:
-a processor without instructions for it takes many times as long. Times are the fastest of several rounds, of the clock
-and of the CPU, all threads together; the ratio is of the latter, which other work on the machine changes little.
+Input 1×256×48×80, 3×3, 256→256, modulated. "bf16" is the native kernel with columns and weights in bfloat16, forward
+only; it is many times slower on a processor without bfloat16 instructions. Times are the fastest of several rounds, by
+the clock and by the CPU (all threads together). The ratio is of CPU times, which other work on the machine changes
+little.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Whether a long stream stays small and steady: memory and CPU time of `model.stream`, thousand frames by thousand.
+"""Measures memory and CPU time of `model.stream` over a long video, every thousand frames.
 
     OMP_NUM_THREADS=1 python -m tools.long_stream --output=results/long_stream.json --picture=results/long_stream.png
 
-The frames are those of some videos of the drawn demo set, over and over, so that objects come and go and track ids go
-on. The weights are the demo's. CPU seconds, so that other work on the machine matters little.
+The frames are those of some videos of the drawn demo set, repeated, so that objects come and go and track ids grow. The
+weights are the demo's. CPU time is reported, because other work on the machine changes it little.
 """
 
 import argparse
@@ -40,12 +40,15 @@ def main() -> None:
         with style.context(STYLE):
             save_figure(draw(measured), options.picture)
     for row in measured["rows"]:
-        print("{frames:>7} frames {memory_mib:8.1f} MiB {cpu_ms:7.2f} ms a frame, {track_ids} track ids".format(**row))
+        print("{frames:>7} frames {memory_mib:8.1f} MiB {cpu_ms:7.2f} ms/frame, {track_ids} track ids".format(**row))
 
 
 def measure(num_frames: int, every: int, size_hw: tuple[int, int]) -> dict:
-    """{"machine", "size_hw", "rows"}: after every `every` frames of a stream the memory that the process holds in MiB,
-    the CPU milliseconds a frame since the row before, and how many track ids there were so far."""
+    """{"machine", "size_hw", "rows"}, a row every `every` frames of a stream of `num_frames`.
+
+    A row has the memory of the process in MiB, the CPU milliseconds per frame since the row before, and the number of
+    track ids so far.
+    """
     model = STMask.from_pretrained(WEIGHTS, get_config("STMask_demo_config", {"input.size_hw": size_hw}), "cpu")
     rows, largest = [], -1
     begin = time.process_time()
@@ -71,7 +74,7 @@ def draw(measured: dict) -> Figure:
     rows = measured["rows"]
     frames = [row["frames"] for row in rows]
     figure = Figure((10, 3.2), dpi=100, layout="constrained")
-    for place, (key, title) in enumerate((("memory_mib", "memory, MiB"), ("cpu_ms", "CPU time a frame, ms")), start=1):
+    for place, (key, title) in enumerate((("memory_mib", "memory, MiB"), ("cpu_ms", "CPU ms per frame")), start=1):
         axes = figure.add_subplot(1, 2, place, title=title, xlabel="frames")
         values = [row[key] for row in rows]
         axes.plot(frames, values, marker=".")

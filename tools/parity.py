@@ -1,14 +1,15 @@
-"""How far our numbers are from those recorded of the published network.
+"""Compares the numbers of our network with those recorded from the published one.
 
-    python -m tools.parity [DEVICE]       # a table: largest relative error per recorded array and config
+    python -m tools.parity [DEVICE]       # prints the largest relative error per recorded array and config
 
-Relative errors are the largest absolute difference divided by the largest absolute recorded value of the array.
+A relative error is the largest absolute difference divided by the largest absolute recorded value of the array.
 tests/fixtures/reference/README.md says what each array is and how far a float64 run of the original is from it.
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
@@ -39,7 +40,7 @@ RUNS = [(name, nms, True) for name in RECORDED for nms in ("cc", "pc")] + [
 
 @dataclass
 class Comparison:
-    """Largest absolute and relative difference of an array to its recording."""
+    """Largest absolute and relative difference between an array and its recording."""
 
     absolute: float = 0.0
     relative: float = 0.0
@@ -86,7 +87,7 @@ def frame_meta(video: int, frame: int) -> FrameMeta:
 
 @torch.inference_mode()
 def compare_forward(name: str, device: str = "cpu") -> dict[str, Comparison]:
-    """Every array of forward.npz that inference has: stage by stage, head outputs, temporal fusion."""
+    """{array of forward.npz: its comparison}: the stages, the head's outputs, temporal fusion."""
     recorded = np.load(REFERENCE / name / "forward.npz")
     model = load_model(name, device=device)
     images = clip(1)[:2].to(model.device)
@@ -131,7 +132,7 @@ def compare_forward(name: str, device: str = "cpu") -> dict[str, Comparison]:
 
 @dataclass
 class TrackingComparison:
-    """Differences over whole clips; `discrete` lists counts, ids, labels and orders that are not the recorded ones."""
+    """Differences over whole clips; `discrete` lists counts, ids, labels and orders that differ."""
 
     values: dict[str, Comparison] = field(default_factory=dict)
     discrete: list[str] = field(default_factory=list)
@@ -169,7 +170,7 @@ def recorded_frames(path: Path) -> Iterator[tuple[int, int, dict[str, np.ndarray
 
 @cache
 def compare_tracking(name: str, nms: str, fusion: bool, device: str = "cpu") -> TrackingComparison:
-    """The recorded clips through a `VideoTracker` each, post-processing and the final list."""
+    """Tracks each recorded clip with a `VideoTracker`, and compares detections, tracks and reported objects."""
     model = load_model(name, fusion, device)
     prefix = "" if fusion else "notf_"
     out = TrackingComparison()
@@ -260,8 +261,10 @@ def training_batch() -> tuple[Tensor, tuple[tuple[FrameTargets, ...], ...]]:
 
 @dataclass
 class TrainingComparison:
-    """Relative differences of a training step: losses before and after it, gradient and parameter norms; `matches`
-    counts anchors matched in another way, `frozen` lists parameters that are trained on one side only."""
+    """Relative differences of a training step: losses before and after it, gradient and parameter norms.
+
+    `matches` counts anchors that are assigned differently, `frozen` lists parameters that only one side trains.
+    """
 
     losses: dict[str, float]
     losses_after: dict[str, float]
@@ -273,7 +276,7 @@ class TrainingComparison:
 
 @cache
 def compare_training(name: str, device: str = "cpu") -> TrainingComparison:
-    """One SGD step on the recorded batch."""
+    """Compares one SGD step on the recorded batch."""
     recorded = json.loads((REFERENCE / name / "train.json").read_text())
     recorded_match = np.load(REFERENCE / name / "train_match.npz")
     model = load_for_training(name).to(pick_device(device))
@@ -309,8 +312,11 @@ def compare_training(name: str, device: str = "cpu") -> TrainingComparison:
     )
 
 
-def main() -> int:
-    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("device", nargs="?", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
+    device = parser.parse_args(arguments).device
     print(f"{'config':28} {'recording':18} {'array':22} {'relative':>10} {'absolute':>10}")
     for name in RECORDED:
         for key, comparison in compare_forward(name, device).items():
@@ -334,7 +340,7 @@ def main() -> int:
         for key in ("losses", "losses_after", "gradient_norms", "parameter_norms"):
             values = getattr(step, key).values()
             print(f"{name:28} {'train':18} {key:22} {max(values):10.1e} (median {np.median(list(values)):.1e})")
-        print(f"{name:28} {'train':18} anchors matched in another way: {step.matches}")
+        print(f"{name:28} {'train':18} anchors assigned differently: {step.matches}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Draw the curves of trainings from the logs that train.py writes.
+"""Draws the curves of trainings from the logs that train.py writes.
 
-    python -m tools.plot weights/STMask_demo_log.jsonl --output=curves.png
+    python -m tools.plot weights/STMask_demo_training.jsonl --output=curves.png
     python -m tools.plot fp32/STMask_demo_log.jsonl bf16/STMask_demo_log.jsonl --labels=fp32,bf16 --output=both.svg
 
-A panel each for the total loss, every loss, the learning rate, and AP and AP50 of the validations, if there are any;
-several logs are drawn over each other. Each point of a loss is the mean of ten iterations.
+There is a panel for the total loss, each loss, the learning rate, and AP and AP50 of validations, if any. Several logs
+are drawn over each other. Each point of a loss is the mean of ten iterations.
 """
 
 import argparse
@@ -26,11 +26,11 @@ from ytvis.files import InputError, atomic_write
 COLUMNS = 3
 PANEL_INCHES = (16 / COLUMNS, 3.2)
 DOTS_PER_INCH = 100  # 1600 pixels wide
-LINE_STYLES = ("-", "--", "-.", ":")  # the next one where the ten colours begin anew
-WIDEST, NARROWEST = 3.6, 1.2  # points; each run narrower than the one before, so that equal curves all show
-MAX_MARKED = 30  # curves of so many points have them marked: a single one would not show otherwise
-# Whatever a person's own settings, the same logs give the same file (ids in SVG are random without the salt); and a
-# dollar sign in a path is one.
+LINE_STYLES = ("-", "--", "-.", ":")  # the next one after ten colours
+WIDEST, NARROWEST = 3.6, 1.2  # points; each run is narrower than the one before, so that equal curves all show
+MAX_MARKED = 30  # curves with at most so many points have them marked: a single one would not show otherwise
+# The same logs give the same file whatever the user's own settings (ids in SVG are random without the salt), and a
+# dollar sign in a path stays one.
 STYLE = ["default", {"svg.hashsalt": "tools.plot", "text.parse_math": False}]
 
 Record = Mapping[str, Any]
@@ -45,7 +45,7 @@ MEANINGS = {
 
 
 class Panel(NamedTuple):
-    """A quantity to draw: what it is of a line of the log (None where the line lacks it), and whether it is noisy."""
+    """A quantity to draw: its value in a line of the log (None where the line lacks it), and whether it is noisy."""
 
     title: str
     value: Callable[[Record], float | None]
@@ -93,9 +93,9 @@ def default_labels(paths: Sequence[Path]) -> list[str]:
 def draw_curves(
     runs: Sequence[Sequence[Record]], labels: Sequence[str], title: str | None = None, smooth: int = 1
 ) -> Figure:
-    """The curves of `runs`, each the lines of a log (see `read_log`), over each other in one panel a quantity.
+    """The curves of `runs`, each the lines of a log (see `read_log`), over each other in one panel per quantity.
 
-    A run has no curve in the panels of what it lacks. At each line, losses are means over the last `smooth` lines.
+    A run has no curve in the panels of what it lacks. Losses are means over the last `smooth` lines.
 
     Raises:
         InputError: a run has nothing to draw.
@@ -133,7 +133,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Writes `figure` as PNG or SVG, by the name; the same figure gives the same bytes.
 
     Raises:
-        InputError: the name ends otherwise, or the file cannot be written.
+        InputError: the name has another ending, or the file cannot be written.
     """
     kind = path.suffix.lower().removeprefix(".")
     if kind not in ("png", "svg"):
@@ -146,7 +146,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def _panels(runs: Sequence[Sequence[Record]]) -> list[Panel]:
-    """What may be drawn, losses in the order in which they first appear."""
+    """The panels, with losses in the order in which they first appear."""
     others = ("iteration", "total", "validation", *MEASURES)
     losses = dict.fromkeys(name for run in runs for record in run for name in record if name not in others)
     return [
@@ -157,20 +157,20 @@ def _panels(runs: Sequence[Sequence[Record]]) -> list[Panel]:
 
 
 def _percentage(record: Record, name: str) -> float | None:
-    """A validation's score; None too where it is -1, of a set without truth."""
+    """A validation's score in percent; None too where it is -1, for a set without truth."""
     score = record.get("validation", {}).get(name, -1)
     return None if score < 0 else 100 * score
 
 
 def _curve(run: Sequence[Record], value: Callable[[Record], float | None]) -> Curve:
-    """The values over the iterations; of an iteration that the log has twice, the later line's."""
+    """The values by iteration; if the log has an iteration twice, the later line counts."""
     points = {record["iteration"]: number for record in run if (number := value(record)) is not None}
     iterations = sorted(points)
     return iterations, [points[x] if math.isfinite(points[x]) else math.nan for x in iterations]
 
 
 def _looks(index: int, count: int) -> dict[str, Any]:
-    """How matplotlib shall draw run `index` of `count`."""
+    """The style of run `index` of `count`."""
     return {
         "color": f"C{index % 10}",
         "linestyle": LINE_STYLES[index // 10 % len(LINE_STYLES)],
@@ -187,7 +187,7 @@ def _draw_curve(axes: Axes, curve: Curve, smooth: int, look: Mapping[str, Any]) 
 
 
 def _trailing_means(values: Sequence[float], count: int) -> list[float]:
-    """At each place the mean of the last `count` values up to there, or of as many as there are; NaNs are left out."""
+    """At each place the mean of the last `count` values, or of as many as there are; NaNs are ignored."""
     windows = ([v for v in values[max(0, end - count) : end] if not math.isnan(v)] for end in range(1, len(values) + 1))
     return [fmean(window) if window else math.nan for window in windows]
 

@@ -1,4 +1,4 @@
-"""Takes the picture of a report page that docs/report.md shows, or one of the whole page.
+"""Takes a picture of a report page, as docs/report.md shows it.
 
     python -m tools.report_picture OUT/report.html docs/images/report.png
     python -m tools.report_picture OUT/report.html whole.png --sections scores categories curves groups confusion videos

@@ -1,10 +1,10 @@
-"""How long a training step takes with each deformable convolution, and where the time goes.
+"""Times a training step with each deformable convolution, and lists the operators that take most of it.
 
     python -m tools.step_speed --config=STMask_plus_resnet50_ada_config --batch_size=1 --set=train.pretrained=
 
-Forward, losses, backward and optimiser, as train.py does them, on the first clips of its data set; the backends take
-turns in one process. All options but ours are train.py's. Seconds of the clock and of the CPU; the latter matter where
-other work is done beside it.
+A step is train.py's: forward pass, losses, backward pass and optimiser, on the first clips of its data set. The
+backends alternate in one process. All options except --rounds and --output are those of train.py. Compare the CPU
+seconds where other work runs on the machine.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main() -> None:
 def measure(rounds: int, options: argparse.Namespace) -> dict:
     """{"machine", "config", "size_hw", "seconds": {backend: {"wall", "cpu"}}, "operators": {backend: {name: part}}}.
 
-    Times are those of the fastest step after one that warms up, operators the dearest of one more step.
+    Times are those of the fastest step after one that warms up; operators are the slowest of one more step.
     """
     config, _ = train.find_config(options)
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root)

@@ -1,10 +1,10 @@
-"""Reports the memory that `eval.py --video` takes, and how it grows with the length of the video.
+"""Measures the memory that `eval.py --video` takes, by the length of the video.
 
-python -m tools.stream_memory [--frames 5000] [--every 500] [OPTION OF eval.py …]
+    python -m tools.stream_memory [--frames 5000] [--every 500] [OPTION OF eval.py …]
 
-The video is H.264 of 160×96 pixels: frames of the drawn demo set, over and over, so that tracks come and go. The
-weights are the demo's, at a small size for the sake of time. The line "end" is the memory when all files are written,
-and the peak is that of the whole run.
+The video is H.264 of 160×96 pixels: frames of the drawn demo set, repeated, so that tracks come and go. The weights are
+the demo's, at a small input size to save time. "end" is the memory after all files are written, "peak" that of the
+whole run.
 """
 
 import argparse
@@ -32,7 +32,7 @@ SIZE_HW = (96, 160)
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of the process: by the number of frames that were done, when the files were written, and at most."""
+    """MiB of the process: by the number of frames done, after the files are written, and at most."""
 
     by_frames: dict[int, float]
     end: float
@@ -40,7 +40,7 @@ class Memory:
 
 
 def shapes_frames(size_hw: tuple[int, int], num_videos: int = 8) -> Iterator[np.ndarray]:
-    """The frames [h,w,3] of some videos of the demo set, without end."""
+    """Endless frames [h,w,3] uint8 RGB of some videos of the demo set."""
     videos = [draw_video(0, "valid", number).frames for number in range(num_videos)]
     yield from cycle([cv2.resize(frame, size_hw[::-1]) for frames in videos for frame in frames])
 
@@ -53,7 +53,7 @@ def write_long_video(path: Path, num_frames: int) -> None:
 
 
 def resident_mib() -> float:
-    """What the process holds in memory now (Linux)."""
+    """The resident memory of the process (Linux)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 

@@ -1,4 +1,4 @@
-"""Takes the pictures of the viewer's page that docs/viewer.md shows: viewer.png, and viewer-phone.png in dark colours.
+"""Takes the pictures of the viewer that docs/viewer.md shows: viewer.png, and viewer-phone.png in dark colours.
 
     python -m tools.viewer_pictures results/demo/results.json docs/images
 
@@ -24,7 +24,7 @@ PHONE = {
     "color_scheme": "dark",
 }
 PICTURES = {"viewer.png": DESKTOP, "viewer-phone.png": PHONE}
-# Tracks with a lower score are many, and hidden as with the page's own slider.
+# Hides the many tracks with a lower score, as the page's slider does.
 HIDE_LOW_SCORES = """score => {
     const slider = document.getElementById("min-score");
     slider.value = score;

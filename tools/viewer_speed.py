@@ -1,11 +1,10 @@
-"""Reports how many frames a second the page shows of 1080p video with 30 tracks, in a headless Chromium.
+"""Measures how many frames per second the viewer's page shows of 1080p video with 30 tracks, in a headless Chromium.
 
-python -m tools.viewer_speed [--tracks 30] [--frames 90] [--speed 30]
+    python -m tools.viewer_speed [--tracks 30] [--frames 90] [--speed 30]
 
-The first pass loads and decodes every frame, the second plays what is still in memory. A machine without a GPU draws in
-software, which is the slowest case. On a machine that is busy with other things the frames a second tell little, the
-processor time for each frame more: 30 frames a second are possible under 33 ms of the page's main thread, and as many
-of the whole browser on each core that is free.
+The first pass loads and decodes every frame, the second plays from memory. Without a GPU the browser draws in software,
+which is the slowest case. On a busy machine compare the processor time per frame: 30 frames per second need at most
+33 ms of the page's main thread, and 33 ms of the whole browser per free core.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from ytvis.viewer.server import ViewerServer
 WIDTH, HEIGHT = 1920, 1080
 STARTING_MS = 3000  # a browser that was just started is busy with itself
 METRICS = ("TaskDuration", "ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
-# Plays once to the end; gives the number of frames shown, and seconds.
+# Plays once to the end; returns the number of frames shown, and seconds.
 PLAY = """async ([frames, speed]) => {
     viewer.speed = speed;
     viewer.switches.loop = false;
@@ -71,9 +70,11 @@ def write_video(folder: Path, num_tracks: int, num_frames: int) -> tuple[Path, P
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass through the video: frames shown a second, the share of frames left out because they came too late, and
-    milliseconds of processor time for each frame shown: of the page's main thread, what of it are scripts, layout and
-    style, and of all of the browser's processes and threads."""
+    """One pass through the video: frames shown per second, and the share of frames that were skipped because of delays.
+
+    The others are milliseconds of processor time per shown frame: of the page's main thread, its scripts, its layout
+    and style, and of all processes of the browser.
+    """
 
     fps: float
     left_out: float
@@ -91,7 +92,7 @@ class Pass:
 
 
 def measure(browser, url: str, num_frames: int, speed: int) -> Iterator[Pass]:
-    """What a first and a second pass through the video cost."""
+    """Measures a first and a second pass through the video."""
     with new_page(browser, viewport={"width": 1920, "height": 1080}) as page:
         page.set_default_timeout(120_000)
         page.goto(url)
@@ -117,11 +118,11 @@ def processor_seconds(browser, session) -> list[float]:
     return [*(values[name] for name in METRICS), sum(process["cpuTime"] for process in processes)]
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracks", type=int, default=30)
     parser.add_argument("--frames", type=int, default=90)
-    parser.add_argument("--speed", type=int, default=30, help="frames a second asked for")
+    parser.add_argument("--speed", type=int, default=30, help="frames per second asked for")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ann_file, results = write_video(Path(folder), options.tracks, options.frames)
@@ -131,3 +132,7 @@ if __name__ == "__main__":
             for number, measured in enumerate(measure(browser, server.url, options.frames, options.speed), start=1):
                 print(f"pass {number}: {measured}", flush=True)
             server.shutdown()
+
+
+if __name__ == "__main__":
+    main()
