@@ -36,12 +36,11 @@ from ytvis.annotations import (
     _read_content,
     _valid_box,
     read_annotations,
-    segmentation_to_rle,
 )
 from ytvis.coco import as_videos, compact_polygons, is_static
 from ytvis.files import InputError
+from ytvis.masks import decode_mask, to_rle
 from ytvis.pictures import read_picture
-from ytvis.results import decode_mask
 from ytvis.splits import base_split, read_video_ids, subset_annotations, videos_of_split
 
 logger = logging.getLogger(__name__)
@@ -236,7 +235,7 @@ class YTVISDataset:
         video = self._videos[track.video_id]
         segmentation = track.segmentations[frame_index]
         where = self._where(track, frame_index)
-        return _located(segmentation_to_rle, where, segmentation, video.height, video.width)
+        return _located(to_rle, where, segmentation, video.height, video.width)
 
     def _where(self, track: TrackAnnotation, frame_index: int) -> str:
         return f"{self.ann_file}: annotation {track.annotation_id}, frame {frame_index}"

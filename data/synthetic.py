@@ -30,11 +30,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_tools
 from tqdm import tqdm
 
 from data.config import DATASETS
 from ytvis.files import InputError, atomic_write
+from ytvis.masks import encode_masks, mask_boxes, measure_masks
 
 # Part of the stamp: a change of the drawing must raise it, so that cached sets are drawn anew.
 GENERATOR_VERSION = 1
@@ -685,11 +685,11 @@ def _encode(masks: np.ndarray) -> dict[str, list]:
     The RLE is COCO's compressed form, as in results.json: a tenth of the size of the list form, and pycocotools
     reads it as it stands.
     """
-    rles = rle_tools.encode(np.asfortranarray(masks.transpose(1, 2, 0), dtype=np.uint8))
+    rles = encode_masks(masks)
     result = {"segmentations": [], "bboxes": [], "areas": []}
-    for rle, box, area in zip(rles, rle_tools.toBbox(rles), rle_tools.area(rles), strict=True):
+    for rle, box, area in zip(rles, mask_boxes(rles), measure_masks(rles), strict=True):
         seen = int(area) > 0
-        result["segmentations"].append({"size": rle["size"], "counts": rle["counts"].decode("ascii")} if seen else None)
+        result["segmentations"].append(rle if seen else None)
         result["bboxes"].append([int(value) for value in box] if seen else None)
         result["areas"].append(int(area) if seen else None)
     return result

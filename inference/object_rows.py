@@ -14,14 +14,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from utils.structures import FrameObjects
 from ytvis.convert import mots
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo
 from ytvis.files import atomic_write, make_folder
+from ytvis.masks import encode_masks, mask_area
 from ytvis.optional import import_extra
-from ytvis.results import VideoResult, encode_masks
+from ytvis.results import VideoResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +49,11 @@ TABLE_COLUMNS = tuple(f.name for f in fields(ObjectRow) if f.name not in ("rle",
 
 def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str]) -> list[ObjectRow]:
     """One row for each of `objects`, in their order; `class_names[0]` is the name of label 1."""
-    rles = encode_masks(objects.masks)
+    rles = encode_masks(objects.masks.cpu().numpy())
     return [
         ObjectRow(
             *(frame_index, time_s, track_id, label, class_names[label - 1], score, *box),
-            area=int(coco_mask.area(rle)),
+            area=mask_area(rle),
             rle=rle,
             shifted=shifted,
         )

@@ -1,12 +1,13 @@
-"""Times the evaluator against the official one, and measures the memory that large results files take.
+"""Times the evaluator against the official one; measures start-up, and the memory that large results files take.
 
     python -m tools.evaluator_speed                        # times on the large generated case, with and without kernels
-    python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of eval.py on results files of these sizes
+    python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of `ytvis` on results files of these sizes
+    python -m tools.evaluator_speed --start GT.json RESULTS.json          # start-up and whole of `ytvis score`
 
 The official times were recorded on another machine (tests/fixtures/evaluator/README.md, section 11), so the same work
 is timed on both: reading the two JSON files, and comparing all pairs of tracks by pycocotools' merging, as the official
-evaluator does. The ratio scales the official times to this machine. All times are CPU seconds, the minimum over several
-fresh processes that alternate, so that other work on the machine matters little.
+evaluator does. Their ratio scales the official times to this machine. All times are CPU seconds unless the table says
+otherwise, the minimum of several fresh processes that take turns, so that other work on the machine matters little.
 """
 
 import argparse
@@ -15,7 +16,6 @@ import hashlib
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from pycocotools import mask as mask_ops
 
@@ -40,10 +41,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5, help="fresh processes for each time (default: %(default)s)")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[], help="sizes of results files; measures memory")
     parser.add_argument("--folder", type=Path, help="keep the generated files there (default: a temporary folder)")
-    parser.add_argument("--child", choices=("calibration", *BACKENDS, "eval"), help=argparse.SUPPRESS)
-    options, rest = parser.parse_known_args()
-    if options.child == "eval":
-        return run_eval(rest)
+    parser.add_argument("--start", nargs=2, metavar=("GT.json", "RESULTS.json"), help="measures `ytvis score` of these")
+    parser.add_argument("--child", choices=("calibration", *BACKENDS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.start:
+        print(start_table(options.start, options.runs))
+        return 0
     if options.child:
         print(json.dumps(calibrate(options.folder) if options.child == "calibration" else score(options)))
         return 0
@@ -65,12 +68,12 @@ def draw_case(folder: Path) -> None:
 
 
 def golden_case() -> dict:
-    """The recorded numbers of the large case."""
+    """What was recorded of the large case."""
     return json.loads((FIXTURES / "large_golden.json").read_text("utf-8"))["cases"]["large"]
 
 
 def child(name: str, folder: Path, *arguments: str) -> dict:
-    """What a fresh process prints that does the work of `name`."""
+    """What a fresh process says that does the work of `name`."""
     line = [sys.executable, "-m", "tools.evaluator_speed", "--child", name, "--folder", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -81,13 +84,13 @@ def child(name: str, folder: Path, *arguments: str) -> dict:
 
 
 def timed(work: Callable) -> tuple[object, float]:
-    """The result of `work` and its CPU seconds."""
+    """What `work` gives and the CPU seconds it took."""
     begin = time.process_time()
     return work(), time.process_time() - begin
 
 
 def calibrate(folder: Path) -> dict[str, float]:
-    """CPU seconds of the work that takes the official evaluator most of its time, done in its way."""
+    """CPU seconds for what the official evaluator spends most of its time with, done as it does."""
     texts = [folder / "gt.json", folder / "pred.json"]
     (truth, predictions), json_time = timed(lambda: [json.loads(path.read_text("utf-8")) for path in texts])
     truths = defaultdict(list)
@@ -104,7 +107,7 @@ def calibrate(folder: Path) -> dict[str, float]:
 
 
 def tube_iou_by_merging(firsts: list[dict | None], seconds: list[dict | None]) -> float:
-    """IoU of two tracks from the drawn intersection and union of every frame."""
+    """IoU of two tracks, both the intersection and the union of every frame drawn and counted."""
     intersection = union = 0.0
     for first, second in zip(firsts, seconds, strict=True):
         if first and second:
@@ -141,7 +144,7 @@ def score(options: argparse.Namespace) -> dict:
 def time_table(folder: Path, runs: int) -> str:
     """The Markdown table of times; raises AssertionError if a score is not the recorded one."""
     names = ("calibration", *BACKENDS)
-    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # alternating
+    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # in turns
 
     def fastest(name: str, key: str) -> float:
         return min(measured[name][key] for measured in rounds)
@@ -176,9 +179,9 @@ def time_table(folder: Path, runs: int) -> str:
 
 
 def write_large_results(source: Path, path: Path, size: int) -> None:
-    """Writes a results file of about `size` bytes: every object repeatedly, as other classes with lower scores.
+    """A results file of about `size` bytes: every object again and again, each time as another class and less sure.
 
-    Methods that report several classes for every query write such files.
+    Methods that report the best classes of every query write such files.
     """
     predictions = json.loads(source.read_text("utf-8"))
     text_size = source.stat().st_size
@@ -191,32 +194,50 @@ def write_large_results(source: Path, path: Path, size: int) -> None:
         file.write("]")
 
 
-def run_eval(line: list[str]) -> int:
-    """Runs eval.py with this command line; prints its exit code, peak memory and CPU time."""
-    import eval as command
+class Run(NamedTuple):
+    """What a process took: its exit code, wall and CPU seconds, peak bytes of memory."""
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        code, seconds = timed(lambda: command.main(line))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"code": code, "seconds": seconds, "base": base * 1024, "peak": peak * 1024}))
-    return 0
+    code: int
+    wall: float
+    cpu: float
+    peak: int
+
+
+def run_ytvis(*arguments: str | os.PathLike) -> Run:
+    """Runs `python -m ytvis` with these arguments, its output thrown away."""
+    begin = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "ytvis", *map(str, arguments)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    return Run(os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+
+
+def start_table(files: list[str], runs: int) -> str:
+    """The Markdown table of what starting `ytvis score` takes, and what scoring these files does."""
+    lines = ["| | wall time | CPU time | peak memory |", "|---|---|---|---|"]
+    commands = {"`score --help`": ["score", "--help"], "`score GT.json RESULTS.json`": ["score", *files]}
+    done = [{title: run_ytvis(*command) for title, command in commands.items()} for _ in range(runs)]
+    for title in commands:
+        wall, cpu, peak = (min(getattr(one[title], name) for one in done) for name in ("wall", "cpu", "peak"))
+        lines.append(f"| {title} | {wall:.2f} s | {cpu:.2f} s | {peak / 1e6:.0f} MB |")
+    return "\n".join(lines)
 
 
 def memory_table(folder: Path, sizes: list[int]) -> str:
-    """The Markdown table of peak memory; removes the large files afterwards."""
+    """The Markdown table of peak memory; the large files are removed again."""
     lines = ["| file | command | exit code | peak memory | beyond the start | CPU time |", "|---|---|---|---|---|---|"]
     for megabytes in sizes:
         path = folder / f"results_{megabytes}.json"
         try:
             write_large_results(folder / "pred.json", path, megabytes * 10**6)
             size = path.stat().st_size
-            for mode in ("--only_calc_metrics", "--check"):
-                done = child("eval", folder, mode, f"--ann_file={folder / 'gt.json'}", f"--mask_det_file={path}")
-                grown = done["peak"] - done["base"]
+            truth = folder / "gt.json"
+            for command in (["score", truth, path], ["check", path, "--ann_file", truth]):
+                done, base = run_ytvis(*command), run_ytvis(command[0], "--help")
+                grown = done.peak - base.peak
                 lines.append(
-                    f"| {size / 1e6:.0f} MB | `{mode}` | {done['code']} | {done['peak'] / 1e6:.0f} MB "
-                    f"| {grown / 1e6:.0f} MB ({grown / size:.2f}x the file) | {done['seconds']:.0f} s |"
+                    f"| {size / 1e6:.0f} MB | `{command[0]}` | {done.code} | {done.peak / 1e6:.0f} MB "
+                    f"| {grown / 1e6:.0f} MB ({grown / size:.2f}x the file) | {done.cpu:.0f} s |"
                 )
         finally:
             path.unlink(missing_ok=True)

@@ -29,7 +29,8 @@ from stmask import STMask
 from tests.fixtures.reference import fill, inputs
 from utils.device import pick_device
 from utils.structures import ClipBatch, FrameMeta, FrameTargets
-from ytvis.results import VideoResultBuilder, decode_mask
+from ytvis.masks import decode_mask
+from ytvis.results import VideoResultBuilder
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "fixtures" / "reference"
 RECORDED = ("STMask_plus_resnet50", "STMask_plus_resnet50_ada")

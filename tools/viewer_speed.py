@@ -17,10 +17,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from tests.ytvis.viewer.browser import launch, new_page
-from ytvis.results import encode_masks, write_results
+from ytvis.masks import encode_masks
+from ytvis.results import write_results
 from ytvis.viewer.content import Content
 from ytvis.viewer.server import ViewerServer
 
@@ -58,7 +58,7 @@ def write_video(folder: Path, num_tracks: int, num_frames: int) -> tuple[Path, P
         for mask, centre, speed, axis in zip(masks, centres, speeds, axes, strict=True):
             x, y = (centre + frame * speed).astype(int) % (WIDTH, HEIGHT)
             cv2.ellipse(mask, (int(x), int(y)), tuple(map(int, axis)), frame, 0, 360, 1, -1)
-        for track, rle in zip(segmentations, encode_masks(torch.from_numpy(masks)), strict=True):
+        for track, rle in zip(segmentations, encode_masks(masks), strict=True):
             track.append(rle)
     video = {"id": 1, "width": WIDTH, "height": HEIGHT, "length": num_frames, "file_names": names}
     ann_file = folder / "videos.json"

@@ -1,27 +1,45 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""The inner loops of evaluation: reading compressed masks, their overlaps, matching tracks.
+"""The inner loops of scoring: reading compressed masks, their overlaps, matching tracks.
 
-`rle.py` and `ytvis_eval.py` call them, and do the same in Python where this is not compiled. Nothing checks shapes here.
+`ytvis.masks` and `ytvis.score.ap` call them, and do the same in Python where this is not compiled. Whatever the
+arguments hold, nothing outside their memory is read or written: masks are checked, shapes and offsets that do not fit
+together raise ValueError.
 """
 
 import numpy as np
 from cpython.bytes cimport PyBytes_AsStringAndSize
 from cpython.number cimport PyNumber_Index
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-cdef int LONGEST_NUMBER = 7  # characters, of five bits each, of the longest run that has a place in 32 bits
-cdef uint64_t MOST_PIXELS = 2**32 - 1
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object text)
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+cdef int LONGEST_NUMBER = 6  # characters, of five bits each: pycocotools reads more of them wrongly
 
 
-cdef Py_ssize_t text_of(object counts, const char** text) except -1:
-    """Points `text` to the characters of str or bytes and gives their number."""
+cdef Py_ssize_t text_of(object counts, const char** text) except -2:
+    """Points `text` to the characters of ASCII str or bytes and gives their number, -1 for anything else."""
     cdef Py_ssize_t length
     if isinstance(counts, bytes):
         PyBytes_AsStringAndSize(counts, <char**>text, &length)
-    else:
+    elif isinstance(counts, str) and PyUnicode_IS_ASCII(counts):
         text[0] = PyUnicode_AsUTF8AndSize(counts, &length)
+    else:
+        return -1
     return length
+
+
+cdef int64_t side_of(object size, Py_ssize_t axis, int64_t max_side) except -2:
+    """A mask's height or width, -1 if it is no whole number from 1 to `max_side`."""
+    side = size[axis]
+    if isinstance(side, (bool, np.bool_)):
+        return -1
+    try:
+        side = PyNumber_Index(side)
+    except TypeError:
+        return -1
+    return side if 1 <= side <= max_side else -1
 
 
 cdef Py_ssize_t read_edges(const char* text, Py_ssize_t length, int64_t pixels, uint32_t* edges,
@@ -65,33 +83,45 @@ cdef Py_ssize_t read_edges(const char* text, Py_ssize_t length, int64_t pixels, 
     return count
 
 
-def read_masks(list masks):
-    """Areas, sizes, edges and starts of compressed masks (None: no mask) as `rle.Tubes` holds them; an area of -1 if
-    the counts are wrong."""
+def read_masks(list masks, int64_t max_side=2**16, int64_t max_pixels=2**27):
+    """Areas, sizes, edges and starts of compressed masks (None: no mask) as `ytvis.masks.Tubes` holds them; an area of
+    -1 for all that is no compressed mask within the limits, and for counts that are wrong."""
     cdef Py_ssize_t number = len(masks), place, length, total = 0
     cdef const char* text
-    cdef uint32_t height, width
-    cdef uint64_t pixels
+    cdef int64_t height, width
+    if not 0 < max_pixels < 2**31:
+        raise ValueError("max_pixels must be under 2**31")
+    known = []  # of each mask its size and counts, kept so that they are the same when they are read
     for mask in masks:
-        if mask is not None:
-            total += len(mask["counts"])
+        if mask is None:
+            known.append(None)
+            continue
+        try:
+            size, counts = mask["size"], mask["counts"]
+        except (TypeError, KeyError, IndexError):
+            size = counts = None
+        length = text_of(counts, &text)
+        total += max(length, 0)
+        known.append((size, counts))
     edges, starts = np.empty(total + 1, np.uint32), np.zeros(number + 1, np.int64)
     areas, sizes = np.zeros(number, np.int64), np.zeros(number, np.int64)
     cdef uint32_t[::1] to_edges = edges
     cdef int64_t[::1] to_starts = starts, to_areas = areas, to_sizes = sizes
     for place in range(number):
-        mask = masks[place]
         to_starts[place + 1] = to_starts[place]
-        if mask is not None:
-            size = mask["size"]
-            height, width = PyNumber_Index(size[0]), PyNumber_Index(size[1])
-            length = text_of(mask["counts"], &text)
-            to_sizes[place] = (<int64_t>height << 32) + width
-            pixels = <uint64_t>height * width
-            if pixels > MOST_PIXELS:
-                to_areas[place] = -1
-                continue
-            to_starts[place + 1] += read_edges(text, length, pixels, &to_edges[to_starts[place]], &to_areas[place])
+        item = known[place]
+        if item is None:
+            continue
+        size, counts = item
+        to_areas[place] = -1
+        length = text_of(counts, &text)
+        if length < 0 or not isinstance(size, (list, tuple, np.ndarray)) or len(size) != 2:
+            continue
+        height, width = side_of(size, 0, max_side), side_of(size, 1, max_side)
+        if height < 0 or width < 0 or height * width > max_pixels:
+            continue
+        to_sizes[place] = (height << 32) + width
+        to_starts[place + 1] += read_edges(text, length, height * width, &to_edges[to_starts[place]], &to_areas[place])
     return areas, sizes, edges, starts
 
 
@@ -120,29 +150,51 @@ cdef struct Tubes:
     const int64_t* starts
 
 
-cdef Tubes point_into(tuple arrays):
-    """Pointers into the arrays, which must be kept."""
+cdef Tubes point_into(tuple arrays) except *:
+    """Pointers into the arrays, which must be kept; ValueError unless they fit together."""
     cdef int64_t[::1] offsets, areas, sizes, starts
     cdef uint32_t[::1] edges
     cdef Tubes tubes
     offsets, areas, sizes, edges, starts = arrays
+    if offsets.shape[0] < 1 or not edges.shape[0] or areas.shape[0] != sizes.shape[0] \
+            or starts.shape[0] != areas.shape[0] + 1:
+        raise ValueError("the arrays of tubes are not of one length")
+    check_rising(offsets, areas.shape[0])
+    check_rising(starts, edges.shape[0])
     tubes.number = offsets.shape[0] - 1
     tubes.offsets, tubes.areas, tubes.sizes = &offsets[0], &areas[0], &sizes[0]
     tubes.edges, tubes.starts = &edges[0], &starts[0]
     return tubes
 
 
-def measure_overlaps(tuple firsts, tuple seconds, double[:, :, ::1] intersection, double[:, :, ::1] union):
-    """Fills both [D,G,frames], which hold zeros, as `rle.frame_overlaps` says.
+cdef int check_rising(int64_t[::1] places, int64_t most) except -1:
+    """ValueError unless `places` rise from 0 or more to no more than `most`."""
+    cdef Py_ssize_t i
+    cdef int64_t before = 0
+    for i in range(places.shape[0]):
+        if places[i] < before or places[i] > most:
+            raise ValueError("the offsets of tubes do not fit their arrays")
+        before = places[i]
+    return 0
 
-    The tubes are given as offsets, areas, sizes, edges and starts, of which none is empty.
+
+def measure_overlaps(tuple firsts, tuple seconds, double[:, :, ::1] intersection, double[:, :, ::1] union):
+    """Fills both [D,G,frames], which hold zeros, as `ytvis.masks.frame_overlaps` says.
+
+    The tubes are given as offsets, areas, sizes, edges and starts.
     """
     cdef Tubes a = point_into(firsts), b = point_into(seconds)
     cdef Py_ssize_t d, g, t, i, j
     cdef int64_t shared
+    for d in range(3):
+        if intersection.shape[d] != union.shape[d]:
+            raise ValueError("intersection and union are not of one shape")
+    if intersection.shape[0] != a.number or intersection.shape[1] != b.number:
+        raise ValueError("intersection and union do not have a row for each pair of tracks")
     for d in range(a.number):
         for g in range(b.number):
-            for t in range(min(a.offsets[d + 1] - a.offsets[d], b.offsets[g + 1] - b.offsets[g])):
+            for t in range(min(a.offsets[d + 1] - a.offsets[d], b.offsets[g + 1] - b.offsets[g],
+                               intersection.shape[2])):
                 i, j = a.offsets[d] + t, b.offsets[g] + t
                 if a.sizes[i] != b.sizes[j] and a.sizes[i] and b.sizes[j]:
                     continue
@@ -154,8 +206,13 @@ def measure_overlaps(tuple firsts, tuple seconds, double[:, :, ::1] intersection
 
 def match(double[:, ::1] ious, uint8_t[::1] is_crowd, uint8_t[:, ::1] truth_ignored, double[::1] least_ious,
           int64_t[:, :, ::1] matched):
-    """Fills `matched` [A,T,D] as `ytvis_eval.match_tracks` says; `least_ious` [T] are what a match must reach."""
+    """Fills `matched` [A,T,D] as `ytvis.score.ap.match_tracks` says, of `ious` [D,G], `is_crowd` [G] and `truth_ignored`
+    [A,G]; `least_ious` [T] are what a match must reach."""
     cdef Py_ssize_t a, t, d, g, best
+    if matched.shape[0] != truth_ignored.shape[0] or matched.shape[1] != least_ious.shape[0] \
+            or matched.shape[2] != ious.shape[0] or ious.shape[1] != is_crowd.shape[0] \
+            or ious.shape[1] != truth_ignored.shape[1]:
+        raise ValueError("the arrays of tracks to match are not of one shape")
     cdef uint8_t[::1] is_taken = np.empty(ious.shape[1], np.uint8)
     for a in range(matched.shape[0]):
         for t in range(matched.shape[1]):

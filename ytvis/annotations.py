@@ -3,17 +3,15 @@
 import logging
 import os
 import re
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from ytvis.coco import as_videos
 from ytvis.files import InputError
-from ytvis.results import compress_rle, read_json
+from ytvis.masks import mask_area, mask_boxes
+from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ class Video:
 class TrackAnnotation:
     """One annotated object of a video, as the file has it: every tuple has one entry a frame, None where it is absent.
 
-    `segmentations` are polygons or RLEs (see `segmentation_to_rle`), `bboxes` x y width height in pixels. A set may
+    `segmentations` are polygons or RLEs (see `ytvis.masks.to_rle`), `bboxes` x y width height in pixels. A set may
     have a million of these, hence the slots.
     """
 
@@ -54,42 +52,9 @@ class TrackAnnotation:
 def _valid_box(track: TrackAnnotation, frame_index: int, rle: dict | None) -> list[float] | None:
     """x y width height, or None if the object is too small. `rle` stands in for a box or an area the file lacks."""
     box, area = track.bboxes[frame_index], track.areas[frame_index]
-    box = coco_mask.toBbox(rle).tolist() if box is None else box
-    area = coco_mask.area(rle) if area is None else area
+    box = mask_boxes([rle])[0].tolist() if box is None else box
+    area = mask_area(rle) if area is None else area
     return box if box[2] >= 1 and box[3] >= 1 and area > 0 else None
-
-
-def segmentation_to_rle(segmentation: list | dict | None, height: int, width: int) -> dict | None:
-    """The COCO compressed RLE (`counts` as text) of a segmentation; None for null and for [] (not visible).
-
-    `segmentation` is a list of polygons (each a list or an array of x y x y … in pixels; fewer than three points cover
-    nothing), or an RLE with its runs as a list or compressed.
-
-    Raises:
-        InputError: it is none of these, an RLE of another size than `height` × `width`, or a polygon that reaches far
-            out of such a frame.
-    """
-    if not segmentation:
-        return None
-    if isinstance(segmentation, list):
-        if not all(isinstance(polygon, list | array) and len(polygon) % 2 == 0 for polygon in segmentation):
-            raise InputError("a polygon must be a list of x y x y …")
-        if not all(isinstance(polygon, array) or all(map(_is_number, polygon)) for polygon in segmentation):
-            raise InputError("a polygon must hold nothing but numbers")
-        # pycocotools walks along the edges of a polygon pixel by pixel, however far they go.
-        reach = 10 * max(height, width)
-        if not all(abs(side) <= reach for polygon in segmentation for side in polygon):
-            raise InputError("a polygon reaches far out of the frame, or holds a number that is not finite")
-        polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
-        if not polygons:
-            return None
-        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
-    else:
-        rle = segmentation
-    rle = compress_rle(rle)
-    if rle["size"] != [height, width]:
-        raise InputError(f"a segmentation is {rle['size']} (height, width), its video [{height}, {width}]")
-    return rle
 
 
 def read_annotations(path: str | os.PathLike, object_hook: Callable[[dict], dict] | None = None) -> dict:

@@ -17,14 +17,13 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from ytvis.annotations import Video, read_annotations, segmentation_to_rle
+from ytvis.annotations import Video, read_annotations
 from ytvis.diagnostics import Finding, Findings, Rule, exit_code, format_findings
 from ytvis.files import InputError, natural_key
+from ytvis.masks import mask_area, mask_boxes, to_rle
 from ytvis.pictures import WrongSize, read_picture
-from ytvis.results import check_rle
 
 BOX_TOLERANCE = 2.0  # pixels: tools disagree on whether a box ends on its last pixel or behind it, and they round
 AREA_TOLERANCE = 0.1  # the area of a polygon is not quite that of its pixels
@@ -123,16 +122,6 @@ def class_names(ann_file: str | os.PathLike) -> tuple[str, ...]:
     for finding in findings:
         raise InputError(f"{ann_file}: {finding.where}: {finding.what}; {finding.mend}")
     return tuple(categories.values())
-
-
-def readable_rle(segmentation: list | dict | None, height: int, width: int) -> dict | None:
-    """The compressed RLE of a segmentation as `data.dataset.segmentation_to_rle` gives it, but safe to be decoded.
-
-    Raises:
-        InputError: it cannot be used.
-    """
-    rle = segmentation_to_rle(segmentation, height, width)
-    return rle and check_rle(rle)
 
 
 # ---------------------------------------------------------------------------------------------------- the file
@@ -293,12 +282,12 @@ def _examine_track(entry: Mapping, video: Video, where: str, findings: Findings)
     for frame_index, (segmentation, box, area) in enumerate(zip(segmentations, boxes, areas, strict=True)):
         frame = f"{where}, frame {frame_index}"
         try:
-            rle = readable_rle(segmentation, video.height, video.width)
+            rle = to_rle(segmentation, video.height, video.width)
         except InputError as error:
             findings.add(UNREADABLE_MASK, frame, str(error))
             seen += 1  # something is to be seen, though it is not known where
             continue
-        pixels = int(coco_mask.area(rle)) if rle else 0
+        pixels = mask_area(rle) if rle else 0
         seen += pixels > 0
         if segmentation and not pixels:
             findings.add(EMPTY_MASK, frame)
@@ -339,7 +328,7 @@ def _examine_box(box: Any, rle: dict | None, video: Video, where: str, findings:
     if min(x, y) < -1 or x + width > video.width + 1 or y + height > video.height + 1:
         findings.add(BOX_OUTSIDE, where, f"{box} in {video.width}×{video.height}")
         return
-    left, top, mask_width, mask_height = coco_mask.toBbox(rle).tolist()
+    left, top, mask_width, mask_height = mask_boxes([rle])[0].tolist()
     sides = ((x, left), (y, top), (x + width, left + mask_width), (y + height, top + mask_height))
     if max(abs(ours - masks) for ours, masks in sides) > BOX_TOLERANCE:
         findings.add(

@@ -11,14 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from ytvis.annotations import Video, read_annotations
 from ytvis.check import read_categories, read_videos
 from ytvis.diagnostics import Finding, Findings, Rule
 from ytvis.files import InputError, NotAList, read_json_list
-from ytvis.masks import measure_masks
-from ytvis.results import check_rle
+from ytvis.masks import Tubes, check_rle, frame_overlaps, measure_masks
 
 DUPLICATE_IOU = 0.9
 MAX_TRACKS = 100  # of a video and category: the evaluator takes no more
@@ -247,6 +244,5 @@ def _tube_iou(first: _Track, second: _Track) -> float:
     """Pixels that two tracks share over those of either, in all frames together; 0 if neither has any."""
     if min(first.area, second.area) <= DUPLICATE_IOU * max(first.area, second.area):
         return 0.0  # it cannot be more than DUPLICATE_IOU, so it need not be known
-    pairs = [pair for pair in zip(first.masks, second.masks, strict=True) if None not in pair]
-    shared = sum(int(coco_mask.area(coco_mask.merge(list(pair), intersect=True))) for pair in pairs)
+    shared = frame_overlaps(Tubes.of([first.masks]), Tubes.of([second.masks]))[0].sum()
     return shared / (first.area + second.area - shared)

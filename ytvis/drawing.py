@@ -5,9 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
+
+from ytvis.masks import decode_mask, mask_boxes
 
 Colour = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
@@ -43,6 +46,39 @@ class PixelObjects:
 
     def __len__(self) -> int:
         return len(self.boxes_px)
+
+    @classmethod
+    def from_rles(
+        cls,
+        rles: Sequence[dict],
+        labels: Sequence[int],
+        track_ids: Sequence[int],
+        size_hw: tuple[int, int],
+        scores: Sequence[float] | None = None,
+        boxes: Sequence[Sequence[float] | None] | None = None,
+    ) -> Self:
+        """Objects with compressed RLEs for masks, as they are in a picture of `size_hw` (height, width) of the frame.
+
+        `boxes` are x y width height in pixels of the frame, cut off at its edges; one that is None, or not given, is
+        that of the mask.
+        """
+        height, width = size_hw
+        masks = [
+            cv2.resize(decode_mask(rle).view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            for rle in rles
+        ]
+        corners = mask_boxes(rles)
+        for corner, rle, box in zip(corners, rles, boxes or [None] * len(rles), strict=True):
+            corner[:] = corner if box is None else box
+            corner[2:] += corner[:2]
+            corner *= np.tile(np.divide((width, height), rle["size"][::-1]), 2)
+        return cls(
+            boxes_px=corners.clip(0, [width - 1, height - 1] * 2).astype(np.int64),
+            labels=np.array(labels, np.int64),
+            track_ids=np.array(track_ids, np.int64),
+            masks=np.array(masks, bool).reshape(-1, height, width),
+            scores=None if scores is None else np.array(scores, np.float32),
+        )
 
 
 def track_colour(track_id: int) -> Colour:
@@ -174,9 +210,14 @@ def draw_objects(
         texts = _label_texts(name, track_ids[index], scores_shown[index])
         taken.append(_draw_label(picture, texts, corners[index], colours[index], taken, letter_height))
     if caption:
-        bottom = len(picture)
-        _draw_label(picture, [caption], [0, bottom, 0, bottom], (0, 0, 0), [], letter_height)
+        draw_caption(picture, caption, letter_height)
     return picture
+
+
+def draw_caption(picture: np.ndarray, text: str, letter_height: float = _SMALLEST_CAP_HEIGHT) -> None:
+    """Writes `text` into the lower left corner of `picture` [h,w,3] uint8 RGB, white on black."""
+    bottom = len(picture)
+    _draw_label(picture, [text], [0, bottom, 0, bottom], (0, 0, 0), [], letter_height)
 
 
 def truth_beside_prediction(

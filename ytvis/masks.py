@@ -1,13 +1,22 @@
-"""Masks as COCO run-length strings: reading them in every form they come in, and the pixels that two share.
+"""Masks: the one place that reads, checks, draws, encodes, decodes and measures them.
 
-A compressed mask is `{"size": [height, width], "counts": text}`; its runs go down the columns, and every second one is
-of set pixels. Where setup.py could compile `_mask_kernels.pyx`, it does the work, else
-pycocotools and numpy do, with the same numbers.
+A mask in a file (a segmentation) is a list of polygons [[x1, y1, x2, y2, …], …] in pixels, or an RLE {"size": [height,
+width], "counts": …} whose runs go down the columns, unset and set in turn: a list of runs, or COCO's compressed text.
+Inside the program a mask is an RLE with compressed counts, called "an RLE" below, or None where there is no mask.
+
+Every function here takes values straight from a file and bounds them before any compiled code sees them. That is not
+caution alone: pycocotools reads after the end of counts that are cut off or do not fill their size, reads numbers of
+seven characters differently from how it writes them, and writes past its buffer where every run has 2**24 pixels or
+more. It is only given RLEs that `measure_masks` accepts, and nothing is compressed or drawn by it.
+
+The native kernels (`_mask_kernels.pyx`) are used where setup.py could compile them; pycocotools and numpy give the same
+numbers without them.
 """
 
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, zip_longest
-from operator import index
 from typing import Any, Self
 
 import numpy as np
@@ -20,80 +29,390 @@ try:
 except ImportError:  # not compiled
     _mask_kernels = None
 
+MAX_SIDE = 2**16  # pixels of a frame's height or width
+MAX_PIXELS = 2**27  # of a frame: 16K video has 1.3e8; a decoded mask takes as many bytes
+MAX_REACH = 10  # times the longer side of its frame that a polygon may reach out of it
+MAX_CROSSINGS = 2**22  # of a polygon's edges with the frame's columns
+LONGEST_NUMBER = 6  # characters, of five bits each, of a number in compressed counts: enough for MAX_PIXELS
+
 NO_MASK = {"size": [0, 0], "counts": b""}
-LONGEST_NUMBER = 7  # characters, of five bits each, of the longest run that has a place in 32 bits
+SUBPIXELS = 5  # COCO draws polygons on a grid that is so many times finer
+
+_LISTS = (list, tuple, array, np.ndarray)  # what a polygon may be
+
+# ------------------------------------------------------------------------------------------------------------- reading
 
 
-# --------------------------------------------------------------------------------------------------------- reading
+def to_rle(segmentation: Any, height: int, width: int) -> dict | None:
+    """The RLE {"size": [height, width], "counts": text} of a segmentation; None for null, [] and [[]] (not visible).
 
+    Polygons are drawn as pycocotools draws them, and united; one of fewer than three points covers nothing beside
+    others.
 
-def compress_mask(segmentation: Any, height: int | None, width: int | None) -> dict | None:
-    """One mask as compressed RLE `{"size": [h, w], "counts": ...}`; None if there is no mask (None or []).
-
-    Takes compressed and uncompressed RLE and a list of polygons [x1, y1, x2, y2, ...] in pixels, whose union is
-    drawn at `height`×`width`. Raises ValueError, TypeError or OverflowError for anything else; whether the counts of
-    compressed RLE are right is for `measure_masks` to see.
+    Raises:
+        InputError: it is neither polygons nor an RLE; no polygon has three points, or one reaches far out of the frame;
+            the RLE is of another size than the frame, or its runs do not fill it; the frame is too large.
     """
-    if segmentation is None or segmentation == []:
+    if _is_nothing(segmentation):
         return None
-    if isinstance(segmentation, list):
-        if not isinstance(segmentation[0], list) or len(segmentation[0]) < 6:
-            # The library takes a list that starts with four numbers for boxes.
-            raise ValueError("a polygon has fewer than three points")
-        return mask_ops.merge(mask_ops.frPyObjects(segmentation, height, width))
-    if not isinstance(segmentation, dict) or "size" not in segmentation or "counts" not in segmentation:
-        raise ValueError("a mask must be RLE (size and counts) or a list of polygons")
-    if len(segmentation["size"]) != 2:
-        raise ValueError("the size of a mask must be its height and width")
-    if isinstance(segmentation["counts"], list):
-        return mask_ops.frPyObjects(segmentation, *segmentation["size"])
-    if not isinstance(segmentation["counts"], str | bytes):
-        raise ValueError("the counts of a mask must be a run-length string or a list of runs")
-    return segmentation
+    if isinstance(segmentation, list | tuple):
+        return _as_text(_polygons_to_rle(segmentation, height, width))
+    rle = check_rle(segmentation)
+    if rle["size"] != [height, width]:
+        raise InputError(f"a segmentation is {rle['size']} (height, width), its video [{height}, {width}]")
+    return rle
 
 
-def measure_masks(masks: list[dict | None]) -> np.ndarray:
-    """Pixels in each compressed mask, int64 [len(masks)]; 0 for None.
+def check_rle(rle: Any) -> dict:
+    """An RLE in any form (a list of runs, counts as bytes or text) as {"size": [height, width], "counts": text}.
 
-    -1 where the counts are no whole run-length string or do not fill the mask's size: of such the mask library reads
-    behind the end, or compares them for ever.
+    Raises:
+        InputError: it is no RLE, is too large, or its runs do not fill its size.
     """
-    return _read_areas(masks) if _mask_kernels is None else _mask_kernels.read_masks(masks)[0]
+    if not isinstance(rle, dict | Mapping) or "size" not in rle or "counts" not in rle:
+        raise InputError("a mask must be null, a list of polygons, or an RLE with 'size' and 'counts'")
+    size, counts = _plain_size(rle["size"]), rle["counts"]
+    if isinstance(counts, list | tuple):
+        return {"size": size, "counts": _compress(_checked_runs(counts, size)).decode("ascii")}
+    if not isinstance(counts, str | bytes):
+        raise InputError(f"the counts of a mask must be text or a list of runs, not {type(counts).__name__}")
+    if measure_masks([rle])[0] < 0:
+        raise InputError(f"the counts of a mask must be a whole run-length string that fills its size {size}")
+    return {"size": size, "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
 
 
-def compress_masks(
+def check_size(height: Any, width: Any) -> None:
+    """Checks the size of a frame, in pixels.
+
+    Raises:
+        InputError: a side is no whole number from 1, or the frame is larger than masks are read for.
+    """
+    for side in (height, width):
+        if not is_whole(side) or side < 1:
+            raise InputError(f"height and width must be whole numbers from 1, not {_short(height)} and {_short(width)}")
+    if max(height, width) > MAX_SIDE or int(height) * int(width) > MAX_PIXELS:
+        limits = f"a side of {MAX_SIDE} and {MAX_PIXELS} pixels"
+        raise InputError(f"a frame of height {_short(height)} and width {_short(width)} is over the limits, {limits}")
+
+
+def read_track(
     segmentations: Any, height: int | None, width: int | None, where: str
 ) -> tuple[list[dict | None], np.ndarray]:
-    """The frames of a track as `compress_mask` gives them, and their pixels as `measure_masks` does.
+    """The RLEs of a track, one or None a frame, and the pixels of each, int64 [frames].
 
-    Raises InputError that starts with `where` for anything that is not a list with one mask a frame.
+    RLEs may be of any size; `height` and `width` are for polygons. Compressed counts stay as they are, text or bytes;
+    runs and polygons become bytes.
+
+    Raises:
+        InputError: it is no list, or holds what `to_rle` refuses; the message starts with `where` and the frame.
     """
     if not isinstance(segmentations, list | tuple):
-        raise InputError(f"{where}: segmentations must be a list with one entry a frame")
+        raise InputError(f"{where}: 'segmentations' must be a list with one entry a frame")
     masks = []
-    for frame, segmentation in enumerate(segmentations):
-        try:
-            masks.append(compress_mask(segmentation, height, width))
-        except (ValueError, TypeError, OverflowError) as error:
-            raise InputError(f"{where}, frame {frame}: {error}") from error
     try:
+        for segmentation in segmentations:
+            masks.append(_as_rle(segmentation, height, width))
         areas = measure_masks(masks)
-    except (TypeError, OverflowError) as error:
-        raise InputError(f"{where}: the size of a mask must be its height and width ({error})") from error
-    for frame in np.flatnonzero(areas < 0):
-        text = f"the counts of a mask are not a whole run-length string that fills its size {masks[frame]['size']}"
-        raise InputError(f"{where}, frame {frame}: {text}")
+        for frame in np.flatnonzero(areas < 0):
+            del masks[frame:]  # their number is the frame that the message names
+            check_rle(segmentations[frame])
+    except InputError as error:
+        raise InputError(f"{where}, frame {len(masks)}: {error}") from None
     return masks, areas
 
 
-# ------------------------------------------------------------------------------------------------- tracks of masks
+def _as_rle(segmentation: Any, height: int | None, width: int | None) -> dict | None:
+    """A segmentation as an RLE; counts that are compressed already are for `measure_masks` to check."""
+    if _is_nothing(segmentation):
+        return None
+    if isinstance(segmentation, list | tuple):
+        return _polygons_to_rle(segmentation, height, width)
+    if isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), str | bytes):
+        return segmentation
+    rle = check_rle(segmentation)
+    return {"size": rle["size"], "counts": rle["counts"].encode("ascii")}
+
+
+def _is_nothing(segmentation: Any) -> bool:
+    if not isinstance(segmentation, list | tuple):
+        return segmentation is None
+    return all(isinstance(part, _LISTS) and len(part) == 0 for part in segmentation)
+
+
+def _as_text(rle: dict) -> dict:
+    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+
+
+def _plain_size(size: Any) -> list[int]:
+    """[height, width] as Python's integers, or InputError."""
+    if not isinstance(size, list | tuple | np.ndarray) or len(size) != 2:
+        raise InputError(f"the size of a mask must be [height, width], not {_short(size)}")
+    try:
+        check_size(*size)
+    except InputError as error:
+        raise InputError(f"the size of a mask: {error}") from None
+    return [int(side) for side in size]
+
+
+def _checked_runs(counts: Sequence[Any], size: list[int]) -> np.ndarray:
+    """The runs of a mask, int64 [runs], or InputError."""
+    if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, counts))):
+        raise InputError("the counts of a mask must be whole numbers from 0")
+    pixels = size[0] * size[1]
+    if counts and min(counts) < 0:
+        raise InputError("the counts of a mask must be whole numbers from 0")
+    if sum(counts) != pixels:
+        raise InputError(f"the counts of a mask must be runs whose sum fills its size {size}")
+    return np.array(counts, np.int64)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is an integer, Python's or numpy's; true and false are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    """A value as a message shows it. Python refuses to print integers of more than 4300 digits."""
+    try:
+        text = str(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+# ------------------------------------------------------------------------------------------------------------ polygons
+
+
+def _polygons_to_rle(polygons: Sequence[Any], height: Any, width: Any) -> dict:
+    """The union of polygons as an RLE with counts as bytes, or InputError."""
+    check_size(height, width)
+    checked = [_checked_polygon(polygon, MAX_REACH * max(height, width)) for polygon in polygons]
+    drawn = [_draw(polygon, int(height), int(width)) for polygon in checked if len(polygon) >= 3]
+    if not drawn:
+        raise InputError("no polygon has three points")
+    return _toggles_to_rle(drawn[0] if len(drawn) == 1 else _combine(drawn, 1), int(height), int(width))
+
+
+def _checked_polygon(polygon: Any, reach: int) -> np.ndarray:
+    """The corners of a polygon, float64 [corners,2] x y, or InputError."""
+    if not isinstance(polygon, _LISTS) or len(polygon) % 2:
+        raise InputError("a polygon must be a list of x y x y …")
+    if isinstance(polygon, array | np.ndarray):
+        is_numbers = np.asarray(polygon).dtype.kind in "iuf"
+    else:
+        kinds = set(map(type, polygon))
+        is_numbers = all(
+            issubclass(kind, int | float | np.integer | np.floating) and kind is not bool for kind in kinds
+        )
+    if not is_numbers:
+        raise InputError("a polygon must hold nothing but numbers")
+    try:
+        corners = np.array(polygon, np.float64)
+    except OverflowError:  # an integer of more than 308 digits
+        corners = np.array([np.inf])
+    if corners.ndim != 1:
+        raise InputError("a polygon must be a list of x y x y …")
+    if not (np.abs(corners) <= reach).all():
+        raise InputError("a polygon reaches far out of the frame, or holds a number that is not finite")
+    return corners.reshape(-1, 2)
+
+
+def _draw(corners: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Where the mask of a polygon [corners,2] begins and ends, as `_combine` takes it.
+
+    pycocotools (`rleFrPoly`) walks along the outline on a grid that is five times finer, and notes where a step goes
+    from one side of the middle of a column to the other. Here only these steps are computed, with the same rounding,
+    for the columns of the frame alone: far corners cost nothing.
+    """
+    points = (SUBPIXELS * corners + 0.5).astype(np.int64)
+    # Each edge from its lower end, along the axis on which it is longer.
+    ends = np.stack((points, np.roll(points, -1, axis=0)))  # [2,edges,2]
+    sides = np.abs(ends[1] - ends[0])
+    is_flat = sides[:, 0] >= sides[:, 1]
+    along = np.where(is_flat, ends[..., 0], ends[..., 1])  # [2,edges]
+    across = np.where(is_flat, ends[..., 1], ends[..., 0])
+    is_turned = along[0] > along[1]
+    along, across = (np.where(is_turned, values[::-1], values) for values in (along, across))
+    length = along[1] - along[0]
+    slope = (across[1] - across[0]) / np.maximum(length, 1)
+
+    # Column c is crossed between the points 5c + 2 and 5c + 3.
+    lows, highs = ends[..., 0].min(axis=0), ends[..., 0].max(axis=0)
+    firsts = np.maximum(-((2 - lows) // SUBPIXELS), 0)
+    counts = np.maximum(np.minimum((highs - 3) // SUBPIXELS, width - 1) - firsts + 1, 0)
+    if counts.sum() > MAX_CROSSINGS:
+        raise InputError(f"a polygon crosses the frame's columns more than {MAX_CROSSINGS} times")
+    edge = np.repeat(np.arange(len(counts)), counts)
+    columns = np.arange(len(edge)) - (np.cumsum(counts) - counts - firsts)[edge]
+    before = SUBPIXELS * columns + 2
+    start, other, slope, is_flat = along[0][edge], across[0][edge], slope[edge], is_flat[edge]
+
+    def reached(steps: np.ndarray) -> np.ndarray:
+        return np.trunc(other + slope * steps + 0.5).astype(np.int64)
+
+    steps = before - start
+    flat_rows = np.minimum(reached(steps), reached(steps + 1))
+    # A steep edge: the first step that is on the other side; the division may be one off.
+    is_rising = slope > 0
+    guess = np.ceil((before + 0.5 - other) / np.where(slope == 0, 1, slope)).astype(np.int64)
+    steps = guess - 1
+    for trial in (guess - 1, guess):
+        steps = steps + ((reached(trial) > before) != is_rising)
+    rows = np.where(is_flat, flat_rows, start + steps - 1)
+    rows = np.clip((rows + 2) // SUBPIXELS, 0, height)
+    return _odd(np.sort(columns * height + rows), height * width)
+
+
+def _odd(places: np.ndarray, pixels: int) -> np.ndarray:
+    """Those of sorted `places` below `pixels` that are there an odd number of times."""
+    firsts = np.flatnonzero(np.diff(places, prepend=-1))
+    is_odd = np.diff(firsts, append=len(places)) % 2 == 1
+    places = places[firsts[is_odd]]
+    return places[places < pixels]
+
+
+def _combine(masks: Sequence[np.ndarray], least: int) -> np.ndarray:
+    """The pixels that are in at least so many masks. Each is given by the pixels before which it begins and ends in
+    turn, rising; after an odd number of them it goes on to the last pixel."""
+    places = np.unique(np.concatenate(masks))
+    depth = sum(np.searchsorted(toggles, places, side="right") % 2 for toggles in masks)
+    return places[np.diff(depth >= least, prepend=False)]
+
+
+def _toggles_to_rle(toggles: np.ndarray, height: int, width: int) -> dict:
+    runs = np.diff(toggles, prepend=0, append=height * width)
+    return {"size": [height, width], "counts": _compress(runs)}
+
+
+# ------------------------------------------------------------------------------------------------ encoding and decoding
+
+
+def encode_masks(masks: np.ndarray) -> list[dict]:
+    """The RLEs {"size": [H, W], "counts": text} of `masks` [N,H,W] bool; [] for N = 0."""
+    return [encode_mask(mask) for mask in masks]
+
+
+def encode_mask(mask: np.ndarray) -> dict:
+    """The RLE {"size": [H, W], "counts": text} of `mask` [H,W], of which every pixel but 0 is set."""
+    return _as_text(_toggles_to_rle(_toggles(mask.astype(bool, copy=False)), *mask.shape))
+
+
+def _toggles(mask: np.ndarray) -> np.ndarray:
+    """Where `mask` [H,W] bool begins and ends down its columns, as `_combine` takes it. Only the smallest box around
+    the set pixels is looked at closely."""
+    height = len(mask)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return np.zeros(0, np.int64)
+    top, left = rows[0], columns[0]
+    box = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    apart = np.zeros((box.shape[1], 1 + len(box)), bool)  # its columns, with an unset pixel before each
+    apart[:, 1:] = box.T
+    column, row = np.divmod(np.flatnonzero(np.diff(apart.ravel(), append=False)), apart.shape[1])
+    # A run that goes on in the next column ends and begins at the same place.
+    return _odd((left + column) * height + top + row, mask.size)
+
+
+def _compress(runs: np.ndarray) -> bytes:
+    """Compressed counts of `runs`, int64 [runs] under 2**29: from the fourth on as the difference to the run before
+    the last, five bits a character from the lowest, in as few as hold the sign too."""
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    shifts = np.arange(LONGEST_NUMBER) * 5
+    digits = numbers[:, None] >> shifts
+    rest = np.where(numbers < 0, ~numbers, numbers)[:, None] >> shifts + 4  # 0 where the number may end
+    goes_on = rest != 0
+    is_used = np.ones_like(goes_on)
+    is_used[:, 1:] = goes_on[:, :-1]
+    return ((digits & 0x1F) + (goes_on << 5) + 48)[is_used].astype(np.uint8).tobytes()
+
+
+def decode_mask(rle: Any) -> np.ndarray:
+    """The mask [height, width] bool of an RLE in any form.
+
+    Raises:
+        InputError: what `check_rle` refuses.
+    """
+    return mask_ops.decode(check_rle(rle)).view(bool)
+
+
+# ----------------------------------------------------------------------------------------------------------- measuring
+
+
+def measure_masks(masks: list[dict | None]) -> np.ndarray:
+    """Pixels in each RLE, int64 [len(masks)]; 0 for None, -1 for all that is no RLE with whole compressed counts, as
+    text or bytes, that fill its size."""
+    return _read_areas(masks) if _mask_kernels is None else _mask_kernels.read_masks(masks, MAX_SIDE, MAX_PIXELS)[0]
+
+
+def mask_area(rle: dict) -> int:
+    """The pixels of an RLE; ValueError for what `measure_masks` calls -1."""
+    return int(_require_whole([rle])[0])
+
+
+def mask_boxes(masks: list[dict | None]) -> np.ndarray:
+    """The box x y width height around each mask, float64 [len(masks),4] pixels; zeros for None and empty masks.
+
+    Raises:
+        ValueError: `measure_masks` calls one -1.
+    """
+    _require_whole(masks)
+    boxes = [mask_ops.toBbox([mask or NO_MASK for mask in part]) for part in _batches(masks)]
+    return np.concatenate([np.zeros((0, 4)), *boxes])
+
+
+def mask_ious(firsts: list[dict], seconds: list[dict], is_crowd: Sequence[bool]) -> np.ndarray:
+    """IoU of every pair of RLEs, float64 [D,G]; of a crowd among `seconds` the part of the first inside it. 0 for masks
+    of different size.
+
+    Raises:
+        ValueError: `measure_masks` calls one -1.
+    """
+    tubes = [Tubes.of([[mask] for mask in masks]) for masks in (firsts, seconds)]
+    intersection, union = (values.sum(axis=2) for values in frame_overlaps(*tubes))
+    union = np.where(np.asarray(is_crowd, bool)[None], tubes[0].areas[:, None], union)
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def unite_masks(rles: Sequence[dict]) -> dict:
+    """The RLE, counts as text, of the pixels in any of `rles`, at least one, all of one size.
+
+    Raises:
+        ValueError: the sizes differ, or `measure_masks` calls one -1.
+    """
+    _require_whole(list(rles))
+    if len({tuple(rle["size"]) for rle in rles}) != 1:
+        raise ValueError("the masks are not of one size")
+    height, width = rles[0]["size"]
+    edges = []
+    for rle in rles:
+        text = _as_bytes(rle["counts"])
+        runs = _read_runs(text, np.array([len(text)]))[0].T.ravel()
+        edges.append(_odd(np.cumsum(runs), height * width))
+    return _as_text(_toggles_to_rle(_combine(edges, 1), height, width))
+
+
+def _require_whole(masks: list[dict | None]) -> np.ndarray:
+    """The pixels of each mask; ValueError if one is no mask."""
+    areas = measure_masks(masks)
+    if areas.size and areas.min() < 0:
+        raise ValueError(f"mask number {int(areas.argmin())} is no RLE, or its runs do not fill its size")
+    return areas
+
+
+def _batches(masks: list) -> list[list]:
+    """Parts of `masks`, because pycocotools 2.0.11 with numpy 2 fails on more than 255 at a time."""
+    return [masks[start : start + 255] for start in range(0, len(masks), 255)]
+
+
+# ----------------------------------------------------------------------------------------------------- tracks of masks
 
 
 @dataclass(frozen=True)
 class Tubes:
     """The masks of several tracks, ready to be compared.
 
-    `tracks` are lists of compressed RLE or None, one a frame. The arrays have one entry a mask, those of track i from
+    `tracks` are lists of RLEs or None, one a frame. The arrays have one entry a mask, those of track i from
     `offsets[i]` to `offsets[i + 1]`: `areas` int64 pixels and `sizes` int64, one number for height and width, 0 without
     a mask. `edges` uint32 are the pixels at which the runs end, those of mask m from `starts[m]` to `starts[m + 1]`;
     both are None without the native kernels.
@@ -108,18 +427,18 @@ class Tubes:
 
     @classmethod
     def of(cls, tracks: list[list[dict | None]]) -> Self:
-        """The tubes of compressed masks, all of which `measure_masks` has found right."""
+        """The tubes of RLEs; ValueError if `measure_masks` calls one -1."""
         offsets = np.array(list(accumulate(map(len, tracks), initial=0)), np.int64)
         masks = list(chain.from_iterable(tracks))
         if _mask_kernels is not None:
-            return cls(tracks, offsets, *_mask_kernels.read_masks(masks))
-        sizes = [(0, 0) if mask is None else mask["size"] for mask in masks]
-        heights, widths = np.array(sizes, np.int64).reshape(-1, 2).T
-        # In batches, because pycocotools 2.0.11 with numpy 2 fails on more than 255 at a time.
-        parts = [masks[start : start + 255] for start in range(0, len(masks), 255)]
-        areas = [mask_ops.area([mask or NO_MASK for mask in part]) for part in parts]
-        areas = np.concatenate([np.zeros(0, np.int64), *areas]).astype(np.int64)
-        return cls(tracks, offsets, areas, (heights << 32) + widths, None, None)
+            tubes = cls(tracks, offsets, *_mask_kernels.read_masks(masks, MAX_SIDE, MAX_PIXELS))
+        else:
+            sizes = [(0, 0) if mask is None else mask["size"] for mask in masks]
+            heights, widths = np.array(sizes, np.int64).reshape(-1, 2).T
+            tubes = cls(tracks, offsets, _read_areas(masks), (heights << 32) + widths, None, None)
+        if tubes.areas.size and tubes.areas.min() < 0:
+            raise ValueError("a mask is no RLE, or its runs do not fill its size")
+        return tubes
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -135,7 +454,7 @@ class Tubes:
 def frame_overlaps(firsts: Tubes, seconds: Tubes) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in the intersection and in the union of every pair of tracks on every frame, both [D,G,frames] float64.
 
-    Behind the end of the shorter of a pair, and where the two masks are of different size, both are 0. There are as
+    After the end of the shorter of a pair, and where the two masks are of different size, both are 0. There are as
     many frames as the longest track has of those tubes where it is shorter. Either may be empty.
     """
     frames = min(max(map(len, tubes.tracks), default=0) for tubes in (firsts, seconds))
@@ -149,7 +468,7 @@ def frame_overlaps(firsts: Tubes, seconds: Tubes) -> tuple[np.ndarray, np.ndarra
     d_areas, g_areas = (tubes.by_frame(tubes.areas, frames, 0) for tubes in (firsts, seconds))
     d_sizes, g_sizes = (tubes.by_frame(tubes.sizes, frames, -1) for tubes in (firsts, seconds))
     d_sizes, g_sizes = d_sizes[:, None], g_sizes[None]
-    # Behind its end a track has the size -1, which is that of no mask, and the area 0.
+    # After its end a track has the size -1, which is that of no mask, and the area 0.
     is_compared = (d_sizes == g_sizes) | (d_sizes == 0) | (g_sizes == 0)
     total = np.where(is_compared, d_areas[:, None] + g_areas[None], 0)
     ious = _frame_ious(firsts, seconds, frames)
@@ -168,23 +487,33 @@ def _frame_ious(firsts: Tubes, seconds: Tubes, frames: int) -> np.ndarray:
     return np.maximum(ious, 0).transpose(1, 2, 0)  # the library says -1 of masks of different size
 
 
-# ------------------------------------------------------------------------------------------ without the native kernels
+# ---------------------------------------------------------------------------------------- without the native kernels
 
 
 def _read_areas(masks: list[dict | None]) -> np.ndarray:
     """What `measure_masks` says."""
-    sides = np.array([(0, 0) if mask is None else tuple(map(index, mask["size"])) for mask in masks], np.int64)
-    if sides.min(initial=0) < 0:
-        raise OverflowError("it is negative")
-    texts = [b"" if mask is None else _as_bytes(mask["counts"]) for mask in masks]
-    lengths = np.array([len(text) for text in texts], np.int64)
-    areas, pixels = np.zeros((2, len(masks)), np.int64)
+    known = [_pixels_and_text(mask) for mask in masks]
+    pixels = np.array([count for count, _ in known], np.int64)
+    lengths = np.array([len(text) for _, text in known], np.int64)
+    areas, read = np.zeros((2, len(masks)), np.int64)
     if lengths.any():
-        (unset, filled), firsts = _read_runs(b"".join(texts), lengths[lengths > 0])
+        (unset, filled), firsts = _read_runs(b"".join(text for _, text in known), lengths[lengths > 0])
         is_negative = np.minimum.reduceat(np.minimum(unset, filled), firsts) < 0
-        pixels[lengths > 0] = np.where(is_negative, -1, np.add.reduceat(unset + filled, firsts))
+        read[lengths > 0] = np.where(is_negative, -1, np.add.reduceat(unset + filled, firsts))
         areas[lengths > 0] = np.add.reduceat(filled, firsts)
-    return np.where(pixels == sides.reshape(-1, 2).prod(axis=1), areas, -1)
+    return np.where(pixels == read, areas, -1)
+
+
+def _pixels_and_text(mask: Any) -> tuple[int, bytes]:
+    """The pixels of a mask's frame and its counts; -2 pixels, which no counts fill, if it is no RLE."""
+    if mask is None:
+        return 0, b""
+    try:
+        height, width = _plain_size(mask["size"])
+        counts = mask["counts"]
+    except (InputError, TypeError, KeyError):
+        return -2, b""
+    return (height * width, _as_bytes(counts)) if isinstance(counts, str | bytes) else (-2, b"")
 
 
 def _as_bytes(counts: str | bytes) -> bytes:

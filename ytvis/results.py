@@ -10,132 +10,21 @@ import json
 import logging
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
-from torch import Tensor
 
 from utils.structures import FrameObjects
 from ytvis.files import InputError, atomic_write
 from ytvis.journal import Journal, json_line, plain_number
-from ytvis.masks import measure_masks
+from ytvis.masks import check_rle, encode_masks, is_whole
 
 logger = logging.getLogger(__name__)
 
 SCORE_DIGITS = 4  # of the score of a track in one frame
-
-# Compressed counts are numbers of five bits a character, all but a number's last character with bit 0x20 set.
-# pycocotools reads past the end of text that is not so.
-_COUNTS_PATTERN = re.compile(r"(?:[P-o]{0,6}[0-O])+")
-
-
-# ---------------------------------------------------------------------------------------------------- masks as RLE
-
-
-def encode_masks(masks: Tensor) -> list[dict]:
-    """The COCO compressed RLEs `{"size": [H, W], "counts": str}` of `masks` [N,H,W] bool; [] for N = 0."""
-    return [
-        _as_text(coco_mask.frPyObjects({"size": list(mask.shape), "counts": _runs(mask).tolist()}, *mask.shape))
-        for mask in masks.cpu().numpy()
-    ]
-
-
-def _runs(mask: np.ndarray) -> np.ndarray:
-    """The lengths of the runs of `mask` [H,W] bool down its columns, of unset and set pixels in turn; all but the first
-    are positive. Only the smallest box around the set pixels is looked at closely."""
-    height = len(mask)
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    if len(rows) == 0:
-        return np.array([mask.size])
-    top, left = rows[0], columns[0]
-    box = mask[top : rows[-1] + 1, left : columns[-1] + 1]
-    apart = np.zeros((box.shape[1], 1 + len(box)), bool)  # its columns, with an unset pixel before each
-    apart[:, 1:] = box.T
-    column, row = np.divmod(np.flatnonzero(np.diff(apart.ravel(), append=False)), apart.shape[1])
-    ends = (left + column) * height + top + row
-    if len(box) == height:  # a run may go on in the next column: its end there and its new begin are the same place
-        joined = 1 + 2 * np.flatnonzero(ends[1:-1:2] == ends[2::2])
-        ends = np.delete(ends, (joined, joined + 1))
-    runs = np.diff(ends, prepend=0, append=mask.size)
-    return runs if runs[-1] else runs[:-1]
-
-
-def decode_mask(rle: dict) -> np.ndarray:
-    """The mask [height, width] bool of an RLE, compressed or not.
-
-    Raises:
-        InputError: `rle` is no RLE, or its runs do not fill its size.
-    """
-    return coco_mask.decode(check_rle(rle)).astype(bool)
-
-
-def check_rle(rle: Any) -> dict:
-    """`rle` as `compress_rle` gives it, fit for pycocotools.
-
-    Raises:
-        InputError: `rle` is no RLE, or its runs do not fill its size.
-    """
-    rle = compress_rle(rle)
-    # pycocotools itself would leave the rest of a mask that is not filled to whatever was in memory.
-    try:
-        is_filled = measure_masks([rle])[0] >= 0
-    except OverflowError:
-        is_filled = False  # no text of runs is so long
-    if not is_filled:
-        raise _not_filled(rle["size"])
-    return rle
-
-
-def compress_rle(rle: Any) -> dict:
-    """`rle` as `{"size": [height, width], "counts": str}`: from runs in a list, from counts as bytes, or as it is.
-
-    Raises:
-        InputError: `rle` is no RLE. (Whether the runs of compressed counts fill the size shows in `check_rle`.)
-    """
-    rle = _plain_rle(rle)
-    size, counts = rle["size"], rle["counts"]
-    if isinstance(counts, list):
-        if not all(_is_whole(run) and run >= 0 for run in counts):
-            raise InputError("the 'counts' of an RLE must be whole numbers from 0")
-        if sum(counts) != size[0] * size[1]:
-            raise _not_filled(size)
-        return _as_text(coco_mask.frPyObjects(rle, *size))
-    if not _COUNTS_PATTERN.fullmatch(counts):
-        raise InputError("the 'counts' of an RLE are no whole compressed text")
-    return rle
-
-
-def _plain_rle(rle: Any) -> dict:
-    """`rle` in the types JSON has, without a look into its counts."""
-    if not isinstance(rle, Mapping) or not {"size", "counts"} <= rle.keys():
-        raise InputError("a segmentation must be null or an RLE with 'size' and 'counts'")
-    size, counts = rle["size"], rle["counts"]
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(_is_whole(side) and side > 0 for side in size):
-        raise InputError(f"the 'size' of an RLE must be [height, width], not {size!r}")
-    if isinstance(counts, bytes):
-        counts = counts.decode("ascii", errors="replace")
-    if not isinstance(counts, str | list):
-        raise InputError(f"the 'counts' of an RLE must be text or a list of runs, not {type(counts).__name__}")
-    return {"size": [int(side) for side in size], "counts": counts}
-
-
-def _not_filled(size: list[int]) -> InputError:
-    return InputError(f"the runs of an RLE do not add up to its size {size}")
-
-
-def _as_text(rle: dict) -> dict:
-    """What pycocotools gives, as JSON can hold it."""
-    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
 
 # ---------------------------------------------------------------------------------------------------- one video
 
@@ -247,7 +136,7 @@ class VideoResultBuilder:
             objects.labels.tolist(),
             objects.scores.tolist(),
             objects.shifted.tolist(),
-            encode_masks(objects.masks),
+            encode_masks(objects.masks.cpu().numpy()),
             strict=True,
         )
         for track_id, *item in rows:
@@ -286,7 +175,7 @@ def write_results(results: Iterable[VideoResult | Mapping], path: str | os.PathL
         file.write("[")
         for index, result in enumerate(results):
             where = f"{path}: entry {index}"
-            entry = _checked_entry(_as_dict(result), where, _plain_rle)
+            entry = _checked_entry(_as_dict(result), where)
             try:
                 text = json.dumps(entry, default=plain_number, allow_nan=False)
             except ValueError:
@@ -319,7 +208,7 @@ def read_results(path: str | os.PathLike) -> list[dict]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(f"{path}: must hold a list of results, not {type(entries).__name__}")
-    return [_checked_entry(entry, f"{path}: entry {index}", compress_rle) for index, entry in enumerate(entries)]
+    return [_checked_entry(entry, f"{path}: entry {index}") for index, entry in enumerate(entries)]
 
 
 def _as_dict(result: VideoResult | Mapping) -> Any:
@@ -336,25 +225,25 @@ def _as_dict(result: VideoResult | Mapping) -> Any:
     return entry | {key: list(values) for key, values in details.items() if values is not None}
 
 
-def _checked_entry(entry: Any, where: str, checked_rle: Callable[[Any], dict]) -> dict:
-    """`entry` with `checked_rle` of its segmentations, or InputError; keys of other tools are kept."""
+def _checked_entry(entry: Any, where: str) -> dict:
+    """`entry` with the `check_rle` of its segmentations, or InputError; keys of other tools are kept."""
     if not isinstance(entry, Mapping):
         raise InputError(f"{where} must be an object, not {type(entry).__name__}")
     for key in ("video_id", "category_id", "score", "segmentations"):
         if key not in entry:
             raise InputError(f"{where} lacks {key!r}")
     for key in ("video_id", "category_id"):
-        if not _is_whole(entry[key]):
+        if not is_whole(entry[key]):
             raise InputError(f"{where}: {key!r} must be an integer, not {entry[key]!r}")
     score = entry["score"]
-    if not (_is_whole(score) or isinstance(score, float | np.floating)) or not math.isfinite(score):
+    if not (is_whole(score) or isinstance(score, float | np.floating)) or not math.isfinite(score):
         raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
     if not isinstance(entry["segmentations"], list | tuple):
         raise InputError(f"{where}: 'segmentations' must be a list, one RLE or null a frame")
     segmentations = []
     for frame, rle in enumerate(entry["segmentations"]):
         try:
-            segmentations.append(None if rle is None else checked_rle(rle))
+            segmentations.append(None if rle is None else check_rle(rle))
         except InputError as error:
             raise InputError(f"{where}, frame {frame}: {error}") from None
     return {**entry, "segmentations": segmentations}
@@ -388,8 +277,7 @@ class ResultsJournal(Journal):
         if video_id in self._places:
             raise ValueError(f"video {video_id} is already in {self.path}")
         entries = [
-            _checked_entry(_as_dict(result), f"video {video_id}: track {index}", _plain_rle)
-            for index, result in enumerate(results)
+            _checked_entry(_as_dict(result), f"video {video_id}: track {index}") for index, result in enumerate(results)
         ]
         place = self._end
         self._append(json_line({"video_id": video_id, "results": entries, "summary": dict(summary)}))

@@ -21,7 +21,8 @@ from tests.inference.test_frame_journal import results_of
 from utils.structures import FrameObjects
 from ytvis.convert import mots
 from ytvis.files import InputError
-from ytvis.results import VideoResultBuilder, decode_mask, read_results, write_results
+from ytvis.masks import decode_mask
+from ytvis.results import VideoResultBuilder, read_results, write_results
 
 CLASS_NAMES = ("circle", "giant_panda", "bar")
 SIZE = (12, 16)

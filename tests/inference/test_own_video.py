@@ -27,8 +27,9 @@ from utils.checkpoint import save_state_dict
 from utils.window import LiveWindow
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError
+from ytvis.masks import decode_mask
 from ytvis.pictures import read_picture
-from ytvis.results import decode_mask, read_results
+from ytvis.results import read_results
 
 FEW = {**SMALL, "detection.top_k": 12}  # objects, for a network that finds one in every cell
 CLASS_NAMES = get_config("STMask_demo_config").dataset.class_names

@@ -119,7 +119,7 @@ CASES = [
     ("NO_BOXES", "annotation 2", ("annotations", 1, "bboxes"), None),
     ("EMPTY_TRACK", "annotation 3", ("annotations", 2, "segmentations"), [None]),
     ("EMPTY_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1), rle(0, 0, 0, 0)),
-    ("EMPTY_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1), [[1, 1, 2, 2]]),
+    ("UNREADABLE_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1), [[1, 1, 2, 2]]),
     ("UNREADABLE_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1), rle(0, 0, 2, 3, (6, 4))),
     ("UNREADABLE_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1, "counts"), "b'00'"),
     ("UNREADABLE_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1, "counts"), "23"),

@@ -9,14 +9,11 @@ from pycocotools import mask as coco_mask
 
 from utils.structures import FrameObjects
 from ytvis.files import InputError
+from ytvis.masks import decode_mask, encode_mask, encode_masks
 from ytvis.results import (
     ResultsJournal,
     VideoResult,
     VideoResultBuilder,
-    check_rle,
-    compress_rle,
-    decode_mask,
-    encode_masks,
     read_results,
     write_results,
 )
@@ -56,91 +53,6 @@ def one_pixel(place=0):
     return mask.T
 
 
-# ---------------------------------------------------------------------------------------------------- masks
-
-
-def test_masks_go_to_rle_and_back():
-    masks = torch.from_numpy(np.random.default_rng(0).random((5, 7, 9)) < 0.4)
-    masks[3], masks[4] = False, True
-    rles = encode_masks(masks)
-    assert json.loads(json.dumps(rles)) == rles
-    assert all(rle["size"] == [7, 9] for rle in rles)
-    for mask, rle in zip(masks, rles, strict=True):
-        decoded = decode_mask(rle)
-        assert decoded.dtype == bool
-        np.testing.assert_array_equal(decoded, mask.numpy())
-    assert [encode_masks(mask[None])[0] for mask in masks] == rles
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_masks_are_encoded_in_their_boxes_as_pycocotools_does_whole(seed):
-    rng = np.random.default_rng(seed)
-    height, width = rng.integers(1, 20, 2)
-    masks = rng.random((4, height, width)) < rng.random()
-    masks[0, : height // 2] = masks[0, :, width // 2 :] = False
-    masks[1, :, : width // 3] = True  # runs that go on in the next column, and a mask that begins with one
-    masks[2, :, width // 3 :] = True
-    masks[3] &= rng.random((height, 1)) < 0.3
-    whole = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    assert [rle["counts"] for rle in encode_masks(torch.from_numpy(masks))] == [r["counts"].decode() for r in whole]
-
-
-def test_runs_go_down_columns():
-    mask = torch.tensor([[0, 1], [0, 1], [1, 0]], dtype=torch.bool)
-    (rle,) = encode_masks(mask[None])
-    assert rle == compress_rle({"size": [3, 2], "counts": [2, 3, 1]})
-
-
-def test_no_masks_give_no_rles():
-    assert encode_masks(torch.zeros(0, 4, 6, dtype=torch.bool)) == []
-
-
-@pytest.mark.parametrize("counts", [[2, 3, 1], "231", b"231"])
-def test_counts_may_be_runs_text_or_bytes(counts):
-    assert compress_rle({"size": [3, 2], "counts": counts}) == {"size": [3, 2], "counts": "231"}
-    assert decode_mask({"size": [3, 2], "counts": counts}).tolist() == [[False, True], [False, True], [True, False]]
-
-
-@pytest.mark.parametrize(
-    "rle",
-    [
-        None,
-        {"size": [3, 2]},
-        {"size": [3], "counts": "231"},
-        {"size": [3, 0], "counts": ""},
-        {"size": [3, 2], "counts": ""},
-        {"size": [3, 2], "counts": 7},
-        {"size": [3, 2], "counts": "23\x7f"},
-        {"size": [3, 2], "counts": "23P"},  # the last number goes on, but the text does not
-        {"size": [3, 2], "counts": [2, 3]},
-        {"size": [3, 2], "counts": [2, 5, -1]},
-    ],
-)
-def test_what_is_no_rle_is_refused(rle):
-    with pytest.raises(InputError):
-        compress_rle(rle)
-
-
-@pytest.mark.parametrize("counts", ["102", "99", "0", "2O5"])
-def test_runs_that_do_not_fill_the_size_are_not_decoded(counts):
-    with pytest.raises(InputError, match="add up"):
-        decode_mask({"size": [4, 6], "counts": counts})
-
-
-def test_check_rle_gives_what_pycocotools_can_take_and_refuses_the_rest():
-    assert check_rle({"size": [3, 2], "counts": [2, 3, 1]}) == {"size": [3, 2], "counts": "231"}
-    with pytest.raises(InputError, match="add up"):
-        check_rle({"size": [3, 3], "counts": "231"})
-    with pytest.raises(InputError, match="add up"):
-        check_rle({"size": [2**33, 1], "counts": "231"})
-
-
-def test_long_runs_and_differences_of_runs_decode():
-    rng = np.random.default_rng(1)
-    mask = np.repeat(np.repeat(rng.random((6, 5)) < 0.5, 37, axis=0), 41, axis=1) ^ (rng.random((222, 205)) < 0.01)
-    np.testing.assert_array_equal(decode_mask(encode_masks(torch.from_numpy(mask)[None])[0]), mask)
-
-
 # ---------------------------------------------------------------------------------------------------- one video
 
 
@@ -148,7 +60,7 @@ def test_builder_gives_the_recorded_list():
     recorded = json.loads((REFERENCE / "unit" / "results_json.json").read_text())
     texts = sorted({item["counts"] for frame in recorded["input"] for item in frame["objects"]})
     masks = {text: one_pixel(place) for place, text in enumerate(texts)}  # the recorded texts are only labels
-    rles = {text: encode_masks(mask[None])[0] for text, mask in masks.items()}
+    rles = {text: encode_mask(mask.numpy()) for text, mask in masks.items()}
 
     results = []
     for video_id in (5, 9):
@@ -204,7 +116,7 @@ def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted():
     builder = VideoResultBuilder(1, 2, (4, 6), [None, 7])
     builder.add(1, frame_objects([(4, 1, 0.5), (2, 2, 0.25)], [one_pixel(), one_pixel(3)]))
     (result,) = builder.finish()
-    assert result == VideoResult(1, 7, 0.25, (None, encode_masks(one_pixel(3)[None])[0]))
+    assert result == VideoResult(1, 7, 0.25, (None, encode_mask(one_pixel(3).numpy())))
     assert builder.left_out == 1
 
 
@@ -258,7 +170,7 @@ def test_builder_refuses_a_frame_or_a_mask_of_another_video():
 
 
 def entry(**changes):
-    rle = {"size": [4, 6], "counts": encode_masks(one_pixel()[None])[0]["counts"]}
+    rle = {"size": [4, 6], "counts": encode_mask(one_pixel().numpy())["counts"]}
     return {"video_id": 1, "score": 0.5, "category_id": 2, "segmentations": [None, rle], **changes}
 
 
@@ -360,7 +272,7 @@ HEADER = {"config": "STMask_demo_config", "set": ("a=1",), "checkpoint": None}
 
 
 def results_of(video_id):
-    rles = encode_masks(torch.stack([one_pixel(video_id), one_pixel(video_id + 1)]))
+    rles = encode_masks(torch.stack([one_pixel(video_id), one_pixel(video_id + 1)]).numpy())
     return [VideoResult(video_id, 7, 0.1 * video_id, (rle, None)) for rle in rles[: video_id % 3]]
 
 

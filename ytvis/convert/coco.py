@@ -9,11 +9,9 @@ import os
 from pathlib import PurePosixPath
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
-from ytvis.annotations import segmentation_to_rle
 from ytvis.convert.tracks import Annotations, TrackCollector, field, video_name
 from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.masks import mask_area, mask_boxes, to_rle
 from ytvis.results import read_json
 
 TRACK_KEYS = ("track_id", "instance_id")
@@ -110,8 +108,8 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
         for track in video.tracks:
             num_tracks += 1
             for frame_index, segmentation in enumerate(track.segmentations):
-                rle = segmentation_to_rle(segmentation, video.height, video.width)
-                if rle is None or not coco_mask.area(rle):
+                rle = to_rle(segmentation, video.height, video.width)
+                if rle is None or not mask_area(rle):
                     continue
                 ids = {"id": len(entries) + 1, "image_id": first_image + frame_index, "track_id": num_tracks}
                 entries.append(
@@ -120,8 +118,8 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
                         "category_id": category_ids[track.category],
                         "iscrowd": int(track.is_crowd),
                         "segmentation": segmentation,
-                        "bbox": coco_mask.toBbox(rle).tolist(),
-                        "area": int(coco_mask.area(rle)),
+                        "bbox": mask_boxes([rle])[0].tolist(),
+                        "area": mask_area(rle),
                     }
                 )
     categories = [{"id": category_id, "name": name} for category_id, name in annotations.categories.items()]

@@ -19,9 +19,9 @@ from ytvis.convert.tracks import (
     TrackedVideo,
     frame_folder,
     frames_of_stems,
-    mask_to_rle,
 )
 from ytvis.files import InputError, natural_key
+from ytvis.masks import encode_mask
 from ytvis.pictures import list_pictures
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def _mask(shape: Element, size_hw: tuple[int, int]) -> dict:
     part = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
     mask = np.zeros(size_hw, np.uint8)
     mask[top : top + height, left : left + width] = part
-    return mask_to_rle(mask)
+    return encode_mask(mask)
 
 
 def _integer(text: str | None, what: str) -> int:

@@ -20,10 +20,10 @@ from ytvis.convert.tracks import (
     TrackCollector,
     TrackedVideo,
     frame_folder,
-    mask_to_rle,
     video_name,
 )
 from ytvis.files import InputError, natural_key
+from ytvis.masks import encode_mask
 from ytvis.optional import import_extra
 from ytvis.pictures import list_pictures, picture_size
 
@@ -122,7 +122,7 @@ def _add(
     for key, parts in (coarse | exact).items():
         for shape in parts:
             if shape.type.name == "mask":
-                segmentation = mask_to_rle(shape.image)
+                segmentation = encode_mask(shape.image)
             else:  # x y x y …, but of a rotated box (x, y), …
                 segmentation = [np.asarray(shape.as_polygon(), float).ravel().tolist()]
             is_crowd = _is_set(shape, "is_crowd", f"{where}: a {shape.type.name}")

@@ -20,11 +20,11 @@ from ytvis.convert.tracks import (
     field,
     frame_folder,
     frames_of_stems,
-    mask_to_rle,
     new_folder,
     video_folders,
 )
 from ytvis.files import InputError, atomic_write
+from ytvis.masks import encode_mask
 from ytvis.pictures import read_labels
 from ytvis.results import read_json
 
@@ -67,7 +67,7 @@ def read(
                 category = DEFAULT_CATEGORY if names is None else names.get((name, str(number)))
                 if category is None:
                     raise InputError(f"{file}: tells no category of object {number} of video {name}")
-                collector.add(number, category, frame_index, mask_to_rle(pixels == number), str(path))
+                collector.add(number, category, frame_index, encode_mask(pixels == number), str(path))
         prefix = frame_folder(images, name, is_only=len(folders) == 1)
         videos.append(collector.finish(frames_of_stems(images, prefix, [path.stem for path in paths])))
     return Annotations.with_seen_categories(videos)

@@ -24,13 +24,13 @@ from ytvis.convert.tracks import (
     TrackedVideo,
     field,
     frame_folder,
-    mask_to_rle,
     new_folder,
     video_folders,
 )
 from ytvis.files import InputError, atomic_write
+from ytvis.masks import decode_mask, encode_mask
 from ytvis.pictures import decode_labels, list_pictures
-from ytvis.results import decode_mask, read_json
+from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> di
         raise InputError(f"{where}: its mask does not fit into the picture")
     mask = np.zeros(size_hw, np.uint8)
     mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
-    return mask_to_rle(mask)
+    return encode_mask(mask)
 
 
 # ---------------------------------------------------------------------------------------------------- writing

@@ -19,11 +19,11 @@ from ytvis.convert.tracks import (
     TrackedVideo,
     frame_folder,
     frames_of_stems,
-    mask_to_rle,
     new_folder,
     video_folders,
 )
 from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.masks import encode_mask
 from ytvis.pictures import list_pictures, read_labels
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ def _read_pngs(
         for number in np.unique(pixels[pixels > 0]).tolist():
             category = _category(number, labels, str(path))
             if category is not None:
-                collector.add(number, category, frame_index, mask_to_rle(pixels == number), str(path))
+                collector.add(number, category, frame_index, encode_mask(pixels == number), str(path))
     prefix = frame_folder(images, name, is_only)
     return collector.finish(frames_of_stems(images, prefix, [path.stem for path in paths]))
 
@@ -178,7 +178,7 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
             canvas, overlap = video.paint(frame_index)
             overlaps += overlap
             for place in np.unique(canvas[canvas > 0]).tolist():
-                number, rle = objects[place - 1], mask_to_rle(canvas == place)
+                number, rle = objects[place - 1], encode_mask(canvas == place)
                 lines.append(f"{frame} {number} {number // INSTANCES} {video.height} {video.width} {rle['counts']}\n")
         if overlaps:
             logger.warning("%s: objects overlap in %d frames; the later one is kept", video.name, overlaps)

@@ -13,13 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from ytvis.annotations import segmentation_to_rle
-from ytvis.check import readable_rle
 from ytvis.files import InputError, natural_key
+from ytvis.masks import decode_mask, to_rle, unite_masks
 from ytvis.pictures import list_pictures
-from ytvis.results import decode_mask
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +56,7 @@ class TrackedVideo:
         canvas = np.zeros((self.height, self.width), np.int32)
         overlap = False
         for number, track in enumerate(self.tracks, start=1):
-            rle = segmentation_to_rle(track.segmentations[frame_index], self.height, self.width)
+            rle = to_rle(track.segmentations[frame_index], self.height, self.width)
             if rle is not None and not track.is_crowd:
                 mask = decode_mask(rle)
                 overlap |= bool(canvas[mask].any())
@@ -108,7 +105,7 @@ class TrackCollector:
             InputError: the segmentation cannot be used, or the object has another category elsewhere.
         """
         try:
-            rle = readable_rle(segmentation, self.height, self.width)
+            rle = to_rle(segmentation, self.height, self.width)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         known = self._categories.setdefault(key, category)
@@ -136,14 +133,7 @@ class TrackCollector:
             return parts and parts[0]
         if all(isinstance(part, list) for part in parts):
             return [polygon for part in parts for polygon in part]
-        rle = coco_mask.merge([segmentation_to_rle(part, self.height, self.width) for part in parts])
-        return {"size": [self.height, self.width], "counts": rle["counts"].decode("ascii")}
-
-
-def mask_to_rle(mask: np.ndarray) -> dict:
-    """The compressed RLE, its counts as text, of a mask [height, width]."""
-    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+        return unite_masks([to_rle(part, self.height, self.width) for part in parts])
 
 
 # ---------------------------------------------------------------------------------------------------- folders

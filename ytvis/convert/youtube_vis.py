@@ -7,13 +7,12 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pycocotools import mask as coco_mask
-
 from data.dataset import YTVISDataset
-from ytvis.annotations import TrackAnnotation, Video, segmentation_to_rle
-from ytvis.check import class_names, readable_rle
+from ytvis.annotations import TrackAnnotation, Video
+from ytvis.check import class_names
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, video_name
 from ytvis.files import InputError, atomic_write
+from ytvis.masks import mask_area, mask_boxes, to_rle
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ def _track(track: TrackAnnotation, video: Video, category: str, source: str | os
     segmentations = []
     for frame_index, segmentation in enumerate(track.segmentations):
         try:
-            readable_rle(segmentation, video.height, video.width)
+            to_rle(segmentation, video.height, video.width)
         except InputError as error:
             raise InputError(f"{source}: annotation {track.annotation_id}, frame {frame_index}: {error}") from None
         if isinstance(segmentation, list):
@@ -97,9 +96,9 @@ def _per_frame(track: ObjectTrack, video: TrackedVideo) -> dict[str, list]:
     """`segmentations`, `bboxes` (x y width height) and `areas`, each with None where nothing is seen."""
     result = {"segmentations": [], "bboxes": [], "areas": []}
     for segmentation in track.segmentations:
-        rle = segmentation_to_rle(segmentation, video.height, video.width)
-        area = int(coco_mask.area(rle)) if rle else 0
+        rle = to_rle(segmentation, video.height, video.width)
+        area = mask_area(rle) if rle else 0
         result["segmentations"].append(segmentation if area else None)
-        result["bboxes"].append(coco_mask.toBbox(rle).tolist() if area else None)
+        result["bboxes"].append(mask_boxes([rle])[0].tolist() if area else None)
         result["areas"].append(area or None)
     return result

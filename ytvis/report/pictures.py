@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pycocotools import mask as rle_tools
 
 from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
@@ -54,32 +53,16 @@ def _thumbnail_size(material: Material, video: VideoDetail) -> tuple[int, int]:
 def _objects(
     tracks: Sequence[Track], numbers: Sequence[int], frame: int, category_ids: list[int], size_hw: tuple[int, int]
 ) -> PixelObjects:
-    """The `tracks` as they are in a frame, at the size of the thumbnail; a mask that is too small for it is left out.
-
-    Their scores are None if any is, as those of the truth are.
-    """
-    height, width = size_hw
-    rows = []
-    for track, number in zip(tracks, numbers, strict=True):
-        if track.masks[frame] is None:
-            continue
-        full = rle_tools.decode(track.masks[frame])
-        mask = cv2.resize(full, (width, height), interpolation=cv2.INTER_NEAREST).astype(bool)
-        if mask.any():
-            rows.append((mask, number, category_ids.index(track.category_id) + 1, track.score))
-    masks, track_ids, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return PixelObjects(
-        boxes_px=np.array([_box(mask) for mask in masks], np.int64).reshape(-1, 4),
-        labels=np.array(labels, np.int64),
-        track_ids=np.array(track_ids, np.int64),
-        masks=np.array(masks, bool).reshape(-1, height, width),
-        scores=None if None in scores else np.array(scores, np.float32),
+    """The `tracks` as they are in a frame, at the size of the thumbnail; true ones have no scores."""
+    shown = [(track, number) for track, number in zip(tracks, numbers, strict=True) if track.masks[frame]]
+    scores = [track.score for track, _ in shown]
+    return PixelObjects.from_rles(
+        [track.masks[frame] for track, _ in shown],
+        [category_ids.index(track.category_id) + 1 for track, _ in shown],
+        [number for _, number in shown],
+        size_hw,
+        None if None in scores else scores,
     )
-
-
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return x, y, x + width, y + height
 
 
 def _read_frame(material: Material, video_id: int, frame: int, size_hw: tuple[int, int]) -> np.ndarray:

@@ -19,7 +19,7 @@ TRACKING_NAMES = ("HOTA", "DetA", "AssA", "IDF1", "IDSW")
 
 
 def measure(material: Material, seed: int, score_threshold: float) -> dict[str, Any]:
-    """Everything that a report says in numbers; docs/report.md tells of the keys."""
+    """All numbers of a report; docs/report.md describes the keys."""
     metrics = evaluate_results(material.truth, material.results)
     tracking = evaluate_tracking(material.truth, material.results, score_threshold)
     intervals = bootstrap_results(material.truth, material.results, score_threshold, seed=seed)

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from pycocotools import mask as rle_tools
-
+from ytvis.masks import measure_masks
 from ytvis.report.material import Material
 from ytvis.viewer.matching import FrameMatches, Track, link_tracks, match_frames
 
@@ -101,7 +100,8 @@ def describe_video(material: Material, video_id: int, quality: float, cut: float
 
 def _as_track(entry: dict, length: int) -> Track:
     """An entry as the matching takes it; one that ends before its video does is not seen from there on."""
-    masks = [mask if mask and rle_tools.area(mask) else None for mask in entry["segmentations"]]
+    areas = measure_masks(entry["segmentations"])
+    masks = [mask if area else None for mask, area in zip(entry["segmentations"], areas, strict=True)]
     masks += [None] * (length - len(masks))
     return Track(entry["category_id"], entry.get("score"), tuple(masks), bool(entry.get("iscrowd")))
 

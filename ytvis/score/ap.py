@@ -1,7 +1,7 @@
 """YouTube-VIS average precision and recall of tracks, without the evaluation server.
 
-Gives the numbers of the official evaluator (youtubevos/cocoapi). The way of the data: `YTVOS` reads a file → tracks
-are grouped by category and video → `tube_ious` → `match_tracks` → `precision_recall` → `summary_stats`. Use
+The numbers are those of the official evaluator (youtubevos/cocoapi). The flow of the data: `YTVOS` reads a file →
+tracks are grouped by category and video → `tube_ious` → `match_tracks` → `precision_recall` → `summary_stats`. Use
 `evaluate_results` for all of it, or `YTVOS` and `YTVOSeval`, which keep the official names, to look inside.
 
 Letters used in shapes: D predictions of a video and category by falling score, G its true tracks, N predictions of a
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from ytvis.files import InputError
-from ytvis.masks import Tubes, compress_masks, frame_overlaps
+from ytvis.masks import Tubes, frame_overlaps, read_track
 from ytvis.score.boundary import boundary_mask
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
@@ -31,8 +31,8 @@ except ImportError:  # not compiled
 logger = logging.getLogger(__name__)
 
 IOU_TYPES = ("segm", "boundary")
-POOLED = -1  # the one pseudo-category of an evaluation with useCats = 0
-CERTAIN_IOU = 1 - 1e-10  # the highest IoU that may be asked of a match, so that identical tracks match at 1.0
+POOLED = -1  # the single pseudo-category of an evaluation with useCats = 0
+CERTAIN_IOU = 1 - 1e-10  # the highest IoU that a match has to reach, so that identical tracks match at 1.0
 EPS = np.spacing(1)  # part of the protocol: the precision of a single true positive is 1 / (1 + EPS)
 
 
@@ -66,7 +66,7 @@ STAT_NAMES = tuple(statistic.name for statistic in STATISTICS)
 
 @dataclass
 class Params:
-    """What is evaluated and how, under the official names; to be changed before `evaluate()`.
+    """What is evaluated and how, under the official names; change it before `evaluate()`.
 
     `iouType` is one of `IOU_TYPES`: "segm" compares masks; "boundary" too, and takes the smaller of the IoU of the
     masks and that of their boundary regions (`boundary.py`), for crowds that of the masks. `areaRng` are ranges of a
@@ -95,11 +95,11 @@ class CategoryMatches:
     """All tracks of a category, compared and matched.
 
     `predictions` [N] are ordered by video and then by falling score, `truths` by video and then as in the file.
-    `prediction_videos` [N] and `truth_videos` are the places of their videos in `Params.vidIds`, `places` [N] those of
-    the predictions in their video, and `scores` [N] are theirs. `ious` holds [D,G] for each place of a video that has
-    any of both. `matched` [A,T,N] is the index of the truth that a prediction took, -1 if none; `prediction_ignored`
-    [A,T,N] and `truth_ignored` [A,truths] bool say what counts neither for nor against. `mixed_videos` are the places
-    of the videos in which masks to be compared differ in size.
+    `prediction_videos` [N] and `truth_videos` are the places of their videos in `Params.vidIds`; `places` [N] are the
+    ranks of the predictions in their video, and `scores` [N] their scores. `ious` holds [D,G] for each place of a video
+    with tracks. `matched` [A,T,N] is the index of the truth that a prediction took, -1 if none; `prediction_ignored`
+    [A,T,N] and `truth_ignored` [A,truths] bool mark what counts neither for nor against. `mixed_videos` are the places
+    of the videos whose masks differ in size.
     """
 
     predictions: list[dict]
@@ -116,7 +116,7 @@ class CategoryMatches:
 
 
 def tube_ious(predictions: Tubes, truths: Tubes) -> np.ndarray:
-    """IoU of whole tracks, [D,G] float64: pixels in the intersection by pixels in the union, each over all frames."""
+    """IoU of whole tracks, [D,G] float64: the intersections of all frames divided by their unions; 0 without pixels."""
     intersection, union = (pixels.sum(axis=-1) for pixels in frame_overlaps(predictions, truths))
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
@@ -130,9 +130,9 @@ def boundary_ious(predictions: list[dict], truths: list[dict]) -> np.ndarray:
 def match_tracks(ious: np.ndarray, is_crowd: np.ndarray, truth_ignored: np.ndarray, thresholds: np.ndarray):
     """Index of the truth that each prediction takes, -1 if none: [A,T,D] int64.
 
-    For every area range and threshold alone, predictions choose in order (rows of `ious` [D,G]). A prediction takes
-    the truth of highest IoU that reaches the threshold and is free; any that is not ignored before one that is
-    (`truth_ignored` [A,G]), and the later of equals. A crowd (`is_crowd` [G]) is never used up.
+    Predictions, the rows of `ious` [D,G], choose in order, for each area range and threshold separately. A prediction
+    takes the free truth with the highest IoU, if that reaches the threshold: one that counts before an ignored one
+    (`truth_ignored` [A,G]), and the later of equals. A crowd (`is_crowd` [G]) stays free.
     """
     ranges, (predictions, truths) = len(truth_ignored), ious.shape
     matched = np.full((ranges, len(thresholds), predictions), -1)
@@ -157,7 +157,7 @@ def match_tracks(ious: np.ndarray, is_crowd: np.ndarray, truth_ignored: np.ndarr
 
 
 def _is_outside(tracks: list[dict], area_ranges: np.ndarray) -> np.ndarray:
-    """[A, tracks] bool: the track's mean area does not lie in the range."""
+    """[A, tracks] bool: the track's mean area is outside the range."""
     areas = np.array([track["avg_area"] for track in tracks], np.float64)
     return (areas < area_ranges[:, :1]) | (areas > area_ranges[:, 1:])
 
@@ -165,7 +165,7 @@ def _is_outside(tracks: list[dict], area_ranges: np.ndarray) -> np.ndarray:
 def compare_tracks(
     predictions: dict[int, list[dict]], truths: dict[int, list[dict]], params: Params
 ) -> CategoryMatches:
-    """The tracks of one category, given by the place of their video, compared and matched."""
+    """Compares and matches the tracks of one category, given by the place of their video."""
     videos = sorted(predictions.keys() | truths.keys())
     all_predictions, all_truths = ([t for v in videos for t in tracks.get(v, ())] for tracks in (predictions, truths))
     area_ranges, thresholds = np.asarray(params.areaRng, np.float64), np.asarray(params.iouThrs)
@@ -190,7 +190,7 @@ def compare_tracks(
             choices = match_tracks(ious[video], is_crowd[own], truth_ignored[:, own], thresholds)
             matched[..., d : d + len(rows)] = np.where(choices >= 0, choices + g, -1)
         d, g = d + len(rows), g + len(columns)
-    # Unmatched predictions look at a last column, which says whether they are outside the range themselves.
+    # An unmatched prediction (-1) is ignored if its own area is outside the range.
     is_outside = np.broadcast_to(_is_outside(all_predictions, area_ranges)[:, None], matched.shape)
     took_ignored = np.pad(truth_ignored, ((0, 0), (0, 1)))[np.arange(len(area_ranges))[:, None, None], matched]
     return CategoryMatches(
@@ -227,7 +227,7 @@ def precision_recall(category: CategoryMatches, params: Params) -> tuple[np.ndar
     shown = -1
     for limit, most in enumerate(params.maxDets):
         kept = category.places[order] < most
-        if kept.sum() == shown:  # the limit before cut off nothing that this one lets through
+        if kept.sum() == shown:  # this limit lets through the same predictions as the one before
             for array in (precision, recall, scores):
                 array[..., limit] = array[..., limit - 1]
             continue
@@ -247,14 +247,14 @@ def _curves(hits: np.ndarray, misses: np.ndarray, truths: np.ndarray, scores: np
     true_positives, false_positives = np.cumsum(hits, axis=-1, dtype=float), np.cumsum(misses, axis=-1, dtype=float)
     precision = true_positives / (false_positives + true_positives + EPS)
     precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
-    # `places[..., n]` is that of the hit number n, and the length of the list if there are fewer.
+    # `places[..., n]` is where hit number n is in the list, its length if there are fewer hits.
     places = np.full((*hits.shape[:2], truths.max() + 2), len(scores))
     places[..., 0] = 0
     found = np.nonzero(hits)
     places[(*found[:2], true_positives[found].astype(int))] = found[2]
     needed = np.stack([np.searchsorted(np.arange(total + 1) / total, recalls, side="left") for total in truths])
     places = np.take_along_axis(places, np.broadcast_to(needed[:, None], (*hits.shape[:2], len(recalls))), axis=-1)
-    # Behind the end both are 0: a recall that is not reached.
+    # After the end both are 0: a recall that is not reached.
     precision, scores = np.pad(precision, ((0, 0), (0, 0), (0, 1))), np.append(scores, 0)
     last_recall = hits.sum(axis=-1) / truths[:, None]
     return np.take_along_axis(precision, places, axis=-1), last_recall, scores[places]
@@ -302,9 +302,9 @@ def _mean_of_valid(values: np.ndarray) -> float:
 
 
 def summary_stats(precision: np.ndarray, recall: np.ndarray, params: Params) -> np.ndarray:
-    """The twelve numbers of `STAT_NAMES`, float64 [12], of precision [T,R,K,A,M] and recall [T,K,A,M].
+    """The twelve numbers of `STAT_NAMES`, float64 [12], from precision [T,R,K,A,M] and recall [T,K,A,M].
 
-    Each is the mean over all that is not -1, and -1 if there is nothing. Raises InputError unless there are three
+    Each is the mean of all values that are not -1, and -1 if there are none. Raises InputError unless there are three
     limits on predictions.
     """
     if len(params.maxDets) < 3:
@@ -364,7 +364,7 @@ class YTVOSeval:
                 f"{p.iouType!r} is not supported"
             )
         if list(p.catIds) == [POOLED] and self._pooled_categories:
-            p.catIds = self._pooled_categories  # `accumulate` has put the pseudo-category in their place
+            p.catIds = self._pooled_categories  # `accumulate` has replaced them by the pseudo-category
         p.vidIds, p.maxDets = sorted(set(p.vidIds)), sorted(p.maxDets)
         p.catIds = sorted(set(p.catIds)) if p.useCats else list(dict.fromkeys(p.catIds))
         truths, predictions = self._truths(), self._predictions()
@@ -413,7 +413,7 @@ class YTVOSeval:
     def evalImgs(self) -> list[dict | None]:
         """Matches per category, area range and video, in this order; None where there is no track.
 
-        Truths (`gtIds`) are those that count, then the ignored ones; matches are ids, 0 for none.
+        `gtIds` are the truths that count, then the ignored ones; matches are ids, 0 for none.
         """
         p = self.params
         categories, videos = p.catIds if p.useCats else [POOLED], range(len(p.vidIds))
@@ -442,7 +442,7 @@ class YTVOSeval:
         return groups
 
     def _truths(self) -> dict[int, dict[int, list[dict]]]:
-        """The true tracks; gives each chosen annotation its `avg_area`, from its `areas` field and not its masks."""
+        """The true tracks; sets `avg_area` of each chosen annotation, from its `areas` and not its masks."""
         groups = self._group_annotations(self.cocoGt.dataset.get("annotations", []))
         for videos in groups.values():
             for annotation in (annotation for group in videos.values() for annotation in group):
@@ -459,7 +459,7 @@ class YTVOSeval:
             return annotation
         video = self.cocoGt.vids[annotation["video_id"]]
         where = f"{self.cocoGt.source}: annotation {annotation['id']}: segmentations_refined"
-        masks, _ = compress_masks(masks, video.get("height"), video.get("width"), where)
+        masks, _ = read_track(masks, video.get("height"), video.get("width"), where)
         return {**annotation, "segmentations": masks}
 
     def _predictions(self) -> dict[int, dict[int, list[dict]]]:
@@ -472,10 +472,10 @@ class YTVOSeval:
         return groups
 
     def _warn_of_sizes(self) -> None:
-        """Says so if masks differ in size, which is the usual reason for an AP of 0."""
+        """Warns if masks differ in size, which is the usual reason for an AP of 0."""
         for category, matches in self.categories.items():
             for video in matches.mixed_videos:
-                text = "video %s, category %s: masks differ in size; frames where a pair of tracks does count nowhere"
+                text = "video %s, category %s: masks differ in size; frames where those of two tracks do are ignored"
                 logger.warning(text, self.params.vidIds[video], category)
                 return
 
@@ -489,7 +489,7 @@ def _describe_matches(category: CategoryMatches, video: int, area: int, params: 
     taken = category.matched[area][:, predictions]  # [T,D]
     taken = np.where(taken >= 0, np.searchsorted(truths, taken), -1)
     taken_by = np.zeros((len(taken), len(truths)), np.int64)
-    for d, prediction_id in enumerate(prediction_ids):  # in order: the last that took a crowd stays
+    for d, prediction_id in enumerate(prediction_ids):  # in order: of several that took a crowd, the last stays
         thresholds = np.flatnonzero(taken[:, d] >= 0)
         taken_by[thresholds, taken[thresholds, d]] = prediction_id
     return {
@@ -511,7 +511,7 @@ def _describe_matches(category: CategoryMatches, video: int, area: int, params: 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What an evaluation says, all in 0…1, -1 where there is nothing to measure.
+    """The results of an evaluation, all in 0…1, -1 where there is nothing to measure.
 
     `stats` [12] are in the order of `STAT_NAMES`, `per_category` the same twelve by name for each category's name; the
     categories without true tracks share one dictionary. `curves` are those of the categories with true tracks, and

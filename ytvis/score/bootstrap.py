@@ -1,16 +1,16 @@
-"""How far scores could be off by the choice of videos: bootstrap intervals, of one result and of a difference.
+"""How much scores depend on the choice of videos: bootstrap intervals of one result and of a difference.
 
-A validation set is a sample. Its videos are drawn anew, as many, with replacement, and scored again; the middle 95 % of
-what comes out tells how the score varies. Videos are drawn and not objects, because the objects of a video go wrong
-together. The limits are percentiles, as AP is skewed and far from normal on small sets.
+A validation set is a sample. As many of its videos are drawn with replacement and scored again; the middle 95 % of
+these scores show how the score varies. Videos are drawn and not objects, because the objects of a video fail together.
+The limits are percentiles, as AP is skewed and far from normal on small sets.
 
-The AP of draws is too high: their repeated videos make precision jump about, and AP takes its upper envelope. So the
-limits of a score are moved by what the mean of the draws is off the value. (In samples of 100 of 300 synthetic videos
-with 40 categories that was 3 points; of the intervals as they come 68 % held the AP to be expected, of those moved
-98 %.) Two results are compared on the same draws, so that what makes a video hard for both drops out, and so does this:
-the limits of a difference are not moved.
+The AP of draws is too high: repeated videos make precision fluctuate, and AP takes its upper envelope. So the limits of
+a score are moved by the difference between the mean of the draws and the value. (In samples of 100 of 300 synthetic
+videos with 40 categories that was 3 points; 68 % of the intervals held the expected AP, and 98 % of the moved ones.)
+Two results are compared on the same draws, which cancels what makes a video hard for both, and this error too: the
+limits of a difference are not moved.
 
-Nothing is compared or matched again for that: a video that is drawn twice counts twice in the sums behind each number.
+Masks are compared and matched only once: a video that is drawn twice counts twice in the sums behind each number.
 
 Letters used in shapes: B resamples, V videos, n predictions of a category, h its true positives, T IoU thresholds.
 """
@@ -32,7 +32,7 @@ BATCH = 100  # resamples at a time, so that the work fits in memory
 
 @dataclass(frozen=True)
 class Interval:
-    """A number, or a difference of two, between the limits in which it lies with 95 % confidence.
+    """A number, or a difference of two, and the limits of its 95 % confidence interval.
 
     `low` and `high` are nan if there are fewer than two videos, and all three where there is nothing to measure.
     """
@@ -43,10 +43,10 @@ class Interval:
 
     @classmethod
     def of(cls, value: float, draws: np.ndarray, is_moved: bool) -> Self:
-        """The interval of `value`, from what it was [B] on other videos; nan among these is left out.
+        """The interval of `value`, from its values [B] on draws of videos; nan among these is left out.
 
-        If it `is_moved`, the mean of the draws comes to lie on the value, but no limit outside of 0…1, unless the draws
-        do.
+        With `is_moved` the limits are moved so that the mean of the draws is the value, but not out of 0…1 unless draws
+        are outside.
         """
         defined = draws[~np.isnan(draws)]
         if np.isnan(value) or not defined.size:
@@ -59,17 +59,17 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero lies outside: for a difference, that it is more than the choice of videos explains."""
+        """Whether zero is outside: then a difference is more than the choice of videos explains."""
         return self.low > 0 or self.high < 0
 
 
 class Resampled(Protocol):
-    """Scores that can be had for any multiplicity of the videos."""
+    """Scores that can be computed with any multiplicity of the videos."""
 
     video_ids: list[int]
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Numbers by name, [B] float64, if video v were there `weights[b, v]` times; nan for nothing to measure."""
+        """Numbers by name, [B] float64, with video v counted `weights[b, v]` times; nan for nothing to measure."""
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals
@@ -93,7 +93,7 @@ def compare(first: Resampled, second: Resampled, resamples: int = RESAMPLES, see
 
 
 def _resample(scores: Resampled, resamples: int, seed: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """The statistics of the videos as they are, and [B] of videos drawn anew; none of fewer than two videos."""
+    """The statistics of the videos, and [B] of the draws of videos; [0] with fewer than two videos."""
     videos = len(scores.video_ids)
     values = {name: value[0] for name, value in scores.statistics(np.ones((1, videos), np.int64)).items()}
     if videos < 2:
@@ -104,7 +104,7 @@ def _resample(scores: Resampled, resamples: int, seed: int) -> tuple[dict[str, f
 
 
 def describe_difference(name: str, interval: Interval, videos: int) -> str:
-    """One line, in percent, that says whether a difference means something on a set of so many videos."""
+    """One line, in percent, that says whether a difference means anything on a set of so many videos."""
     if np.isnan(interval.value):
         return f"{name}: nothing to compare"
     if np.isnan(interval.low):
@@ -124,7 +124,7 @@ def bootstrap_results(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The interval of each of `ytvis_eval.STAT_NAMES` and `tracking_eval.RATES`, by name.
+    """The interval of each of `STAT_NAMES` and of tracking's `RATES`, by name.
 
     Takes files or their contents; the threshold is for the tracking metrics. Raises InputError for bad ones.
     """
@@ -146,7 +146,7 @@ def compare_results(
 
 
 class ResultStatistics:
-    """AP, AR and the tracking metrics of predictions, for any multiplicity of the videos; `Resampled`."""
+    """AP, AR and the tracking metrics of predictions, with any multiplicity of the videos; `Resampled`."""
 
     def __init__(self, truth: YTVOS, predictions: YTVOS, score_threshold: float = SCORE_THRESHOLD):
         evaluation = YTVOSeval(truth, predictions)
@@ -155,7 +155,7 @@ class ResultStatistics:
         self.video_ids = self._parts[0].video_ids
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """What `Resampled` says."""
+        """As `Resampled` describes."""
         return {name: values for part in self._parts for name, values in part.statistics(weights).items()}
 
 
@@ -163,10 +163,10 @@ class ResultStatistics:
 
 
 class PrecisionStatistics:
-    """AP and AR of an evaluation, for any multiplicity of its videos; `Resampled`.
+    """AP and AR of an evaluation, with any multiplicity of its videos; `Resampled`.
 
-    `evaluation` is a `YTVOSeval` after `evaluate()`. The numbers are those of a set that holds a video's tracks so many
-    times, each time as another video.
+    `evaluation` is a `YTVOSeval` after `evaluate()`. The numbers are those of a set that holds a video so many times,
+    each time as another video.
     """
 
     def __init__(self, evaluation: YTVOSeval):
@@ -174,7 +174,7 @@ class PrecisionStatistics:
         self._categories = [matches for matches in evaluation.categories.values() if has_truths(matches)]
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """`ytvis_eval.STAT_NAMES`, as `Resampled` says."""
+        """`STAT_NAMES`, as `Resampled` describes."""
         p = self.params
         sums, categories = ({s.name: np.zeros(len(weights)) for s in STATISTICS} for _ in range(2))
         for category in self._categories:
@@ -187,7 +187,7 @@ class PrecisionStatistics:
                 ranking = rankings[area, most]
                 chosen = [statistic.iou in (None, iou) for iou in p.iouThrs]
                 values = ranking.precision(chosen, p.recThrs) if statistic.of == "precision" else ranking.recall(chosen)
-                # A category without true tracks in the videos drawn takes no part.
+                # A category without true tracks in the drawn videos is left out.
                 sums[statistic.name] += np.where(ranking.truths > 0, values, 0)
                 categories[statistic.name] += ranking.truths > 0
         undefined = np.full(len(weights), np.nan)
@@ -201,8 +201,8 @@ class PrecisionStatistics:
 class Ranking:
     """The predictions of a category by falling score, for an area range and a limit.
 
-    `weights` [B,n] say how often each is there, `truths` [B] how many tracks there are to find, and `hits` and `misses`
-    [T,n] bool what each is at an IoU threshold; what is neither counts not.
+    `weights` [B,n] are how often each is there, `truths` [B] the numbers of tracks to find, and `hits` and `misses`
+    [T,n] bool what each is at an IoU threshold; everything else is ignored.
     """
 
     weights: np.ndarray
@@ -223,9 +223,8 @@ class Ranking:
     def _area_under_curve(self, hits: np.ndarray, misses: np.ndarray, recall_thresholds: np.ndarray) -> np.ndarray:
         """Mean over the recall thresholds of the precision where each is reached, [B].
 
-        That is always at a hit, after which recall is higher than before, and precision too. A hit that is there
-        several times is passed in as many steps; the precision looked up in each is that of the last, as it is the
-        highest from there on.
+        A recall is always reached at a hit, where precision rises as well. A hit that is there several times is passed
+        in as many steps; each looks up the precision after the last of them, which is the highest from there on.
         """
         true_positives = np.cumsum(self.weights[:, hits], axis=1, dtype=float)  # [B,h]
         false_before = np.cumsum(self.weights[:, misses], axis=1, dtype=float)
@@ -238,7 +237,7 @@ class Ranking:
 
 
 def rank(category: CategoryMatches, area: int, most: int, weights: np.ndarray) -> Ranking:
-    """The ranking of the predictions of a category, `most` a video, if its videos are weighed [B,V]."""
+    """The ranking of the predictions of a category, at most `most` a video, with `weights` [B,V] of the videos."""
     kept = np.flatnonzero(category.places < most)
     kept = kept[np.argsort(-category.scores[kept], kind="stable")]
     kept, copies = _unroll_ties(kept, category, weights.max(initial=1))
@@ -256,8 +255,8 @@ def rank(category: CategoryMatches, area: int, most: int, weights: np.ndarray) -
 def _unroll_ties(ranked: np.ndarray, category: CategoryMatches, copies: int) -> tuple[np.ndarray, np.ndarray]:
     """`ranked`, with predictions of one video that have the same score repeated as a block, and the copy each is of.
 
-    A video that is there twice ranks such a, b as a b a b and not as a a b b. Predictions alone with their score stay
-    as they are: they are of copy -1, which stands for all.
+    A video that is there twice ranks such a, b as a b a b and not as a a b b. Predictions that are alone with their
+    score are not repeated: their copy is -1, which stands for all.
     """
     keys = np.stack([category.scores[ranked], category.prediction_videos[ranked]])
     starts = np.flatnonzero(np.append(True, (keys[:, 1:] != keys[:, :-1]).any(axis=0))[: len(ranked)])

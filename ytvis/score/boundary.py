@@ -9,7 +9,8 @@ High-Quality Video Instance Segmentation" (HQ-YTVIS), ECCV 2022.
 import math
 
 import numpy as np
-from pycocotools import mask as mask_ops
+
+from ytvis.masks import decode_mask, encode_mask, mask_boxes
 
 DILATION_RATIO = 0.02  # of the frame's diagonal
 
@@ -29,12 +30,12 @@ def boundary_mask(mask: dict | None) -> dict | None:
     import cv2  # here because it takes long to import, and only this score needs it
 
     height, width = mask["size"]
-    x, y, box_width, box_height = (int(side) for side in mask_ops.toBbox(mask))
+    x, y, box_width, box_height = (int(side) for side in mask_boxes([mask])[0])
     if not box_width or not box_height:
         return mask
-    pixels = mask_ops.decode(mask)  # [height, width], by columns
+    pixels = decode_mask(mask).view(np.uint8)  # [height, width], by columns
     region = pixels.T[x : x + box_width, y : y + box_height]  # [w, h], by rows, as OpenCV wants it
     side = 2 * boundary_width(height, width) + 1  # d erosions with a 3×3 square are one with this square
     inside = cv2.erode(region, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
     region -= inside
-    return {"size": mask["size"], "counts": mask_ops.encode(pixels)["counts"]}
+    return encode_mask(pixels)

@@ -12,9 +12,9 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_ops
 
 from ytvis.files import InputError
+from ytvis.masks import mask_boxes
 from ytvis.score.ap import STAT_NAMES, Metrics, evaluate_results
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
@@ -59,8 +59,8 @@ def box_occlusions(truth: YTVOS) -> dict[int, float]:
 
 def _boxes(track: Mapping) -> list[Box | None]:
     """The box of each mask of an annotation, None where nothing is seen."""
-    boxes = [mask_ops.toBbox(mask).tolist() if mask else None for mask in track["segmentations"]]
-    return [tuple(box) if box and box[2] * box[3] > 0 else None for box in boxes]
+    boxes = mask_boxes(track["segmentations"]).tolist()
+    return [tuple(box) if box[2] * box[3] > 0 else None for box in boxes]
 
 
 def _covered(box: Box, other: Box) -> float:

@@ -1,19 +1,18 @@
 """The two halves of YouTube-VIS 2022, short videos and long ones, which are scored apart; AP is the mean of both.
 
 The challenge (https://youtube-vos.org/challenge/2022/) reports AP_S of the 421 short videos, those of 2021, AP_L of the
-71 long ones, and their mean. The halves are told by two annotation files. Either may have its own results file, or one
-file holds the results of both.
+71 long ones, and their mean. Two annotation files tell the halves apart. Each has its own results file, or
+one file holds the results of both.
 """
 
 import os
 
 import numpy as np
 
-from ytvis.annotations import read_annotations
 from ytvis.files import InputError
 from ytvis.score.ap import Metrics, format_rows
 from ytvis.score.selection import restrict
-from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
+from ytvis.score.ytvos import YTVOS, load_pair
 
 Pair = tuple[YTVOS, YTVOS]
 
@@ -33,7 +32,9 @@ def read_halves(
         InputError: a file is missing or malformed, no short video is left, or there is one results file and an id
             stands for two videos.
     """
-    short, long = (YTVOS(read_annotations(path, compact_masks()), path) for path in (ann_file, long_ann_file))
+    short, long = (YTVOS(path) for path in (ann_file, long_ann_file))
+    for half in (short, long):
+        load_pair(half, [])  # refuses a file without annotations
     shared = [video_id for video_id in short.vids if video_id in long.vids]
     same = {video_id for video_id in shared if _names(short.vids[video_id]) == _names(long.vids[video_id])}
     if len(same) == len(short.vids):
@@ -50,7 +51,7 @@ def read_halves(
         found = [load_pair(short, results_file)[1], load_pair(long, long_results_file)[1]]
     short = restrict(short, [video_id for video_id in short.vids if video_id not in same])
     halves = zip((short, long), found, strict=True)
-    return tuple(load_pair(truth, restrict(results, list(truth.vids))) for truth, results in halves)
+    return tuple((truth, restrict(results, list(truth.vids))) for truth, results in halves)
 
 
 def _names(video: dict) -> tuple:

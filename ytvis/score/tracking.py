@@ -1,13 +1,13 @@
-"""Tracking metrics of predicted tracks, on masks: HOTA and its parts, IDF1, and CLEAR's MOTA and ID switches.
+"""Tracking metrics on masks: HOTA and its parts, IDF1, and CLEAR's MOTA and ID switches.
 
-AP asks whether a whole track is right; these ask how well the objects of every frame are found and kept apart. HOTA
-(Luiten et al., IJCV 2020) is the geometric mean of detection (DetA) and association (AssA), as a mean over 19 IoU
-thresholds; LocA is the IoU of what is matched. IDF1 (Ristani et al., 2016) and CLEAR (Bernardin and Stiefelhagen, 2008)
-match at an IoU of 0.5. All numbers equal those of TrackEval, given the same tracks.
+AP measures whether whole tracks are right; these measure how well the objects of every frame are found and kept apart.
+HOTA (Luiten et al., IJCV 2020) is the geometric mean of detection (DetA) and association (AssA), averaged over 19 IoU
+thresholds; LocA is the mean IoU of the matches. IDF1 (Ristani et al., 2016) and CLEAR (Bernardin and Stiefelhagen,
+2008) match at an IoU of 0.5. All numbers equal those of TrackEval, given the same tracks.
 
-Tracks are compared with those of their own category, video by video: such a pair of video and category is a sequence.
-Predictions may overlap, and each counts, so only those of a score worth showing are taken. A crowd counts as any object
-does, as in TrackEval; a mask without a pixel counts as none.
+Tracks are compared within their category, video by video: a pair of video and category is a sequence. Predictions may
+overlap, and each counts, so only those with a certain score are taken. A crowd counts as any other object, as in
+TrackEval; a mask without a pixel counts as none.
 
 Letters used in shapes: S sequences, G true tracks of a sequence, D its predicted ones, F frames, B resamples.
 """
@@ -24,7 +24,7 @@ from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # as TrackEval has them: a linspace differs in the last bit
 MATCH_IOU = 0.5  # of IDF1 and CLEAR
 EPS = np.finfo(float).eps  # by how much an IoU may miss a threshold
-KEEPING = 1000  # CLEAR: what it is worth, in IoU, to keep the pair of the frame before
+KEEPING = 1000  # CLEAR: the worth, in IoU, of keeping the pair of the frame before
 METRICS = (
     *("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr"),
     *("IDF1", "IDR", "IDP", "MOTA", "IDSW", "Frag"),
@@ -35,9 +35,9 @@ SCORE_THRESHOLD = 0.3
 
 
 class Switch(NamedTuple):
-    """A true object, by the id of its annotation, changes from one predicted track to another in a frame, from 0.
+    """A true object, given by the id of its annotation, changes from one predicted track to another.
 
-    Tracks are places in the results list, from 0. Between the two, the object may have been lost for a while.
+    Frames and tracks, which are places in the results list, count from 0. In between, the object may have been lost.
     """
 
     frame_index: int
@@ -54,7 +54,7 @@ class Sequence:
     """The objects of one video and category, frame by frame.
 
     `ious` has [g,d] for each of F frames, float64, of the true and predicted objects that have a mask there; `truths`
-    and `tracks` say which these are, [g] in 0…G-1 and [d] in 0…D-1. `num_truths` and `num_tracks` are G and D.
+    [g] in 0…G-1 and `tracks` [d] in 0…D-1 are their tracks. `num_truths` and `num_tracks` are G and D.
     """
 
     ious: list[np.ndarray]
@@ -80,7 +80,7 @@ class Sequence:
         return cls(rows, g_seen, d_seen, len(truths), len(tracks))
 
     def frame_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """In how many frames each true and each predicted track is seen, [G] and [D] float64."""
+        """The number of frames in which each true and each predicted track is seen, [G] and [D] float64."""
         return tuple(
             np.bincount(np.concatenate([[], *seen]).astype(np.int64), minlength=number).astype(float)
             for seen, number in ((self.truths, self.num_truths), (self.tracks, self.num_tracks))
@@ -106,7 +106,7 @@ def best_pairs(worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
     """`detection` [3,19] and `association` [4,19] of `TrackingCounts`, of one sequence."""
     g_frames, d_frames = sequence.frame_counts()
-    # How well two tracks go together in the whole video decides which of a frame's objects are paired.
+    # Objects of a frame are paired by how well their tracks agree in the whole video.
     shared = np.zeros((len(g_frames), len(d_frames)))
     for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
         rivals = ious.sum(0)[None] + ious.sum(1)[:, None] - ious
@@ -124,7 +124,7 @@ def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
         localization += (found * is_match).sum(axis=1)
     true_positives = matches.sum(axis=(1, 2))
     detection = np.stack([true_positives, g_frames.sum() - true_positives, d_frames.sum() - true_positives])
-    # Each match counts for its pair of tracks: matched frames by frames of either, of the true, of the predicted track.
+    # Each match counts the matched frames of its pair of tracks by the frames of either, of the true, of the predicted.
     lengths = g_frames[:, None] + d_frames - matches, g_frames[:, None], d_frames
     association = [(matches * matches / np.maximum(1, length)).sum(axis=(1, 2)) for length in lengths]
     return detection, np.stack([*association, localization])
@@ -136,7 +136,7 @@ def count_identity(sequence: Sequence) -> np.ndarray:
     matches = np.zeros((len(g_frames), len(d_frames)))
     for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
         matches[np.ix_(g, d)] += ious >= MATCH_IOU
-    # Every true track belongs to at most one predicted track, so that as many frames as can be agree.
+    # Every true track belongs to at most one predicted track; as many frames as possible agree.
     true_positives = matches[best_pairs(matches)].sum()
     return np.array([true_positives, g_frames.sum() - true_positives, d_frames.sum() - true_positives])
 
@@ -147,7 +147,7 @@ def count_clear(sequence: Sequence) -> tuple[np.ndarray, list[tuple[int, int, in
     true_positives, switches = 0, []
     for frame, (ious, g, d) in enumerate(zip(sequence.ious, sequence.truths, sequence.tracks, strict=True)):
         if not ious.size:
-            continue  # as in TrackEval, a frame without any true or without any predicted object interrupts nothing
+            continue  # as in TrackEval, frames without true or without predicted objects interrupt nothing
         worth = np.where(ious < MATCH_IOU - EPS, 0, ious + KEEPING * (before[g][:, None] == d))
         rows, columns = best_pairs(worth)
         is_match = worth[rows, columns] > EPS
@@ -168,11 +168,12 @@ def count_clear(sequence: Sequence) -> tuple[np.ndarray, list[tuple[int, int, in
 
 @dataclass(frozen=True)
 class TrackingCounts:
-    """What the metrics are made of, as sums: those of sequences added up are those of all together.
+    """The sums that the metrics are computed from: those of several sequences together are added up.
 
-    The leading axes are free, [...,3,19] and so on, float64; 19 are the IoU thresholds `ALPHAS`. `detection`: true
-    positives, false negatives, false positives. `association`: the sums over the true positives of AssA, AssRe, AssPr
-    and of the IoU. `identity`: as `detection`, of IDF1. `clear`: the same of CLEAR, then ID switches, fragmentations.
+    Leading axes are free, all float64; 19 are the IoU thresholds `ALPHAS`. `detection` [...,3,19]: true positives,
+    false negatives, false positives. `association` [...,4,19]: the sums over the true positives of AssA, AssRe, AssPr
+    and of the IoU. `identity` [...,3]: as `detection`, of IDF1. `clear` [...,5]: the same of CLEAR, then ID switches
+    and fragmentations.
     """
 
     detection: np.ndarray
@@ -217,7 +218,7 @@ class TrackingCounts:
 
 @dataclass(frozen=True)
 class TrackingScores:
-    """Tracking metrics of a set of videos, with all that is needed to weigh the videos otherwise.
+    """Tracking metrics of a set of videos, with the counts that are needed to weigh the videos differently.
 
     `counts` [S,...] are those of the sequences, which belong to the videos `video_ids[sequence_videos[s]]` and the
     categories of `category_names` with the ids `sequence_categories` [S]; both are int64. A video or a category without
@@ -233,8 +234,7 @@ class TrackingScores:
     video_switches: dict[int, list[Switch]]
 
     def overall(self) -> dict[str, float]:
-        """`METRICS` by name over all objects of all categories together, -1 without any: TrackEval's "detection
-        averaged"."""
+        """`METRICS` by name over the objects of all categories, -1 without any: TrackEval's "detection averaged"."""
         everything = np.ones((1, len(self.sequence_videos)))
         metrics = self.counts.weighted(everything).metrics()
         return {name: -1.0 if np.isnan(value[0]) else float(value[0]) for name, value in metrics.items()}
@@ -249,21 +249,21 @@ class TrackingScores:
         return {name: {key: float(value[k]) for key, value in metrics.items()} for k, name in enumerate(names)}
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The rates of `overall`, [B] each, if video v were there `weights[b, v]` times; nan without any object."""
+        """The rates of `overall`, [B] each, with video v counted `weights[b, v]` times; nan without any object."""
         metrics = self.counts.weighted(weights[:, self.sequence_videos]).metrics()
         return {name: metrics[name] for name in RATES}
 
     def switches(self, video_id: int) -> list[Switch]:
-        """The ID switches of a video, by frame and then by annotation; KeyError for a video that is not there."""
+        """The ID switches of a video, by frame and then by annotation; KeyError for an unknown video."""
         return self.video_switches[video_id]
 
 
 def evaluate_tracking(annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
-    """The tracking metrics of the predictions that have at least this score.
+    """The tracking metrics of the predictions with at least this score.
 
-    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. The threshold decides
-    much: a track nobody would be shown is a false positive here, while AP hardly minds it. Raises InputError as
-    `ytvis_eval.evaluate_results` does.
+    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. The threshold
+    matters: a track with a low score is a false positive here, while it hardly changes AP. Raises InputError as
+    `evaluate_results` does.
     """
     return score_tracks(*load_pair(annotations, results), score_threshold)
 

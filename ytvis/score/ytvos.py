@@ -10,10 +10,9 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_ops
 
 from ytvis.files import InputError, NotAList, read_json_list
-from ytvis.masks import compress_mask, compress_masks
+from ytvis.masks import check_rle, decode_mask, mask_boxes, read_track
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -50,9 +49,10 @@ def compact_masks() -> Callable[[dict], dict]:
         if item.keys() == {"size", "counts"}:
             try:
                 item["size"] = sizes.setdefault(tuple(item["size"]), item["size"])
-                return compress_mask(item, None, None) if isinstance(item["counts"], list) else item
-            except (ValueError, TypeError, OverflowError):
-                pass  # it is told where the mask stands when it is known whose it is
+                if isinstance(item["counts"], list):
+                    item["counts"] = check_rle(item)["counts"].encode("ascii")
+            except (InputError, TypeError):
+                pass  # the fault is reported when it is known where the mask is
         return item
 
     return compact
@@ -91,7 +91,7 @@ def mean_area(areas: Iterable[float | None]) -> float:
 
 def _compressed(track: dict, video: dict, where: str) -> tuple[list[dict | None], np.ndarray]:
     """The masks of a track on `video`, compressed, and their pixels; what raises InputError says `where`."""
-    return compress_masks(track["segmentations"], video.get("height"), video.get("width"), where)
+    return read_track(track["segmentations"], video.get("height"), video.get("width"), where)
 
 
 def _as_list(value: Any) -> list:
@@ -218,7 +218,7 @@ class YTVOS:
         if rle is None:
             video = self.vids[ann["video_id"]]
             return np.zeros((video["height"], video["width"]), np.uint8)
-        return mask_ops.decode(rle)
+        return decode_mask(rle).view(np.uint8)
 
     def loadRes(self, resFile: str | os.PathLike | list[dict], boxes: bool = True) -> "YTVOS":
         """The predictions of a results file, or of a list as it would hold, on the videos of this object.
@@ -268,9 +268,9 @@ class YTVOS:
 
 def _fill_boxes(boxes: list, masks: list[dict | None]) -> list:
     """`boxes`, and for the frames behind its end those around the masks, None where there is none."""
-    present = [mask for mask in masks[len(boxes) :] if mask is not None]
-    found = iter(mask_ops.toBbox(present).tolist() if present else ())
-    return boxes + [None if mask is None else next(found) for mask in masks[len(boxes) :]]
+    missing = masks[len(boxes) :]
+    found = mask_boxes(missing).tolist()
+    return boxes + [None if mask is None else box for mask, box in zip(missing, found, strict=True)]
 
 
 # What every score takes: a file, its content, or either loaded already, which saves reading it for each score anew.

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from pycocotools import mask as coco_mask
+
+from ytvis.masks import mask_ious
 
 MIN_IOU = 0.5
 
@@ -96,7 +97,7 @@ def _overlaps(
     """{(predicted, true): IoU} where it is enough; of a crowd, what counts is the part of the prediction inside it."""
     if not seen or not present:
         return {}
-    ious = coco_mask.iou(
+    ious = mask_ious(
         [predictions[track].masks[frame] for track in seen],
         [truths[true].masks[frame] for true in present],
         [truths[true].is_crowd for true in present],

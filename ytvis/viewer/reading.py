@@ -8,7 +8,7 @@ from typing import Any
 
 from ytvis.annotations import Video
 from ytvis.files import InputError
-from ytvis.masks import compress_masks
+from ytvis.masks import read_track
 from ytvis.pictures import list_pictures, picture_size
 from ytvis.score.ytvos import read_json
 from ytvis.viewer.matching import Track
@@ -85,7 +85,7 @@ def _parse_track(entry: dict, video: Video, where: str, scored: bool) -> Track:
             f"{where} has {len(segmentations)} segmentations, its video {video.video_id} {len(video)} frames"
         )
     size = [video.height, video.width]
-    masks, areas = compress_masks(segmentations, *size, where)
+    masks, areas = read_track(segmentations, *size, where)
     for frame, mask in enumerate(masks):
         if mask is not None and list(mask["size"]) != size:
             raise InputError(f"{where}, frame {frame}: the mask is {mask['size']} (height, width), its video {size}")

@@ -11,11 +11,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from ytvis.__main__ import main as ytvis_main
-from ytvis.annotations import segmentation_to_rle
 from ytvis.check import examine_annotations
 from ytvis.convert.command import FORMATS, convert
 from ytvis.convert.davis import palette
 from ytvis.convert.mots import frame_numbers
+from ytvis.masks import to_rle
 
 HW = (6, 8)
 FRAMES = ("b/9.jpg", "b/10.jpg", "b/11.png", "deep/c/0.jpg")
@@ -47,7 +47,7 @@ def ring():
 
 def track(number, video_id, category_id, segmentations, iscrowd=0):
     length = len(segmentations)
-    rles = [segmentation_to_rle(segmentation, *HW) for segmentation in segmentations]
+    rles = [to_rle(segmentation, *HW) for segmentation in segmentations]
     return {
         "id": number,
         "video_id": video_id,
@@ -64,7 +64,7 @@ def track(number, video_id, category_id, segmentations, iscrowd=0):
 
 def content(crowd=False, polygons=True):
     """Two videos of 3 and 1 frames; nothing overlaps. Of the frames, 9.jpg comes before 10.jpg."""
-    triangle = TRIANGLE if polygons else segmentation_to_rle(TRIANGLE, *HW)
+    triangle = TRIANGLE if polygons else to_rle(TRIANGLE, *HW)
     return {
         "videos": [
             {"id": 1, "length": 3, "width": 8, "height": 6, "file_names": ["b/9.jpg", "b/10.jpg", "b/11.png"]},
@@ -119,7 +119,7 @@ def comparable(value, keep_polygons=True):
     for annotation in value["annotations"]:
         masks = annotation["segmentations"]
         if not keep_polygons:
-            masks = [segmentation_to_rle(mask, *HW) for mask in masks]
+            masks = [to_rle(mask, *HW) for mask in masks]
         key = [folders[annotation["video_id"]], names[annotation["category_id"]], annotation["iscrowd"]]
         tracks.append(json.dumps([*key, masks, annotation["bboxes"], annotation["areas"]]))
     return frames, sorted(tracks)
@@ -533,7 +533,7 @@ def test_mots_pictures_hold_the_same(tmp_path):
         ("0 -1001 1 6 8 xx\n", "line 1: is not 'frame object"),
         ("0 1001 2 6 8 04\n", "object 1001 is not of class 2"),
         ("0 3001 3 6 8 `1\n", "class 3, which has no name"),
-        ("0 1001 1 6 8 99\n", "line 1: the runs"),
+        ("0 1001 1 6 8 99\n", "line 1: the counts of a mask"),
         (line(0, 1001, mask_of(0, 0, 1, 1)) + line(1, 1001, mask_of(0, 0, 1, 1, (8, 8))), "line 2: a segmentation is"),
     ],
 )

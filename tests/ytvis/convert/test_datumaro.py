@@ -21,9 +21,8 @@ from tests.ytvis.convert.test_convert import (
     write_json,
 )
 from ytvis.__main__ import main as ytvis_main
-from ytvis.annotations import segmentation_to_rle
 from ytvis.convert.command import convert
-from ytvis.results import decode_mask
+from ytvis.masks import decode_mask, to_rle
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version><meta><task><size>4</size><mode>interpolation</mode><labels>
@@ -190,7 +189,7 @@ def test_boxes_count_where_nothing_better_is_there_and_lines_never(tmp_path, dat
     datumaro.Dataset.from_iterable([item], categories=["dog"]).export(str(tmp_path / "set"), "datumaro")
     (entry,) = converted(tmp_path, "datumaro", tmp_path / "set", images=images)["annotations"]
     assert entry["areas"] == [None, 6, None]
-    assert segmentation_to_rle(entry["segmentations"][1], *HW) == segmentation_to_rle([[1, 1, 4, 1, 4, 3, 1, 3]], *HW)
+    assert to_rle(entry["segmentations"][1], *HW) == to_rle([[1, 1, 4, 1, 4, 3, 1, 3]], *HW)
     assert "1 annotations that are no areas are left out: polyline" in caplog.text
 
 

@@ -556,7 +556,7 @@ TRUTH = dataset((1, 1, five()))
         # Such masks keep the mask library busy for ever.
         ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": "52"}]}], "frame 1: .* fills its size"),
         ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": [5, 5]}]}], "frame 1: .* fills its size"),
-        ([{**GOOD, "segmentations": [{"size": [5, "5"], "counts": "i0"}]}], "number 0: the size of a mask"),
+        ([{**GOOD, "segmentations": [{"size": [5, "5"], "counts": "i0"}]}], "number 0, frame 0: the size of a mask"),
         ([{**GOOD, "segmentations": [[[0, 0, 5, 5]]]}], "three points"),
     ],
 )

@@ -109,6 +109,7 @@ def test_other_scores_of_both_halves(write, capsys):
         (["--long", "{long}", "--report=out"], "leave --report, --compare and choices of videos out"),
         (["--long", "{short}"], "no short ones are left"),
         (["--long", "{empty}"], "has no annotations to compare with"),
+        (["--long", "{short}"], "no short ones are left"),
         (["--long", "{long}", "{strange}"], "is on video 77"),
         (["--long", "{long}", "nowhere.json"], "nowhere.json: cannot be read"),
     ],
@@ -124,3 +125,10 @@ def test_what_cannot_be_scored_is_one_line(write, capsys, more, words):
     assert main(["score", files["short"], files["results"], *(word.format(**files) for word in more)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("ytvis score: error: ") and words in error and error.count("\n") == 1
+
+
+def test_a_file_of_all_videos_without_truth_is_refused(write, capsys):
+    both = write("both.json", annotations((1, "a", SHORT), (3, "c", LONG), with_truth=False))
+    long, results = write("long.json", annotations((3, "c", LONG))), write("results.json", SHORT_RESULTS)
+    assert main(["score", both, results, "--long", long]) == 2
+    assert f"{both}: has no annotations to compare with" in capsys.readouterr().err

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
-from ytvis.annotations import segmentation_to_rle
-from ytvis.results import decode_mask, encode_masks, write_results
+from ytvis.masks import decode_mask, encode_mask, to_rle
+from ytvis.results import write_results
 
 
 def spoil(content: dict, seed: int = 0) -> list[dict]:
@@ -45,10 +44,10 @@ def _predict(annotation: dict, video: dict, category_ids: list[int], generator: 
     kernel = np.ones((3, 3), np.uint8)
     segmentations = []
     for segmentation in annotation["segmentations"]:
-        rle = segmentation_to_rle(segmentation, video["height"], video["width"])
+        rle = to_rle(segmentation, video["height"], video["width"])
         if rle is not None:
             change, times = generator.choice([cv2.dilate, cv2.erode]), int(generator.integers(0, 3))
-            rle = _encode(change(decode_mask(rle).astype(np.uint8), kernel, iterations=times))
+            rle = encode_mask(change(decode_mask(rle).astype(np.uint8), kernel, iterations=times))
         segmentations.append(rle)
     start = int(generator.integers(0, length))
     gap = range(start, min(length, start + length // 6))
@@ -65,13 +64,9 @@ def _predict(annotation: dict, video: dict, category_ids: list[int], generator: 
 def _false_track(track: dict, video: dict) -> dict:
     """A low-scored track where the mirrored object is not."""
     length = len(video["file_names"])
-    masks = [rle and _encode(decode_mask(rle)[:, ::-1].astype(np.uint8)) for rle in track["segmentations"]]
+    masks = [rle and encode_mask(decode_mask(rle)[:, ::-1]) for rle in track["segmentations"]]
     kept = [rle if length // 3 <= frame < 2 * length // 3 else None for frame, rle in enumerate(masks)]
     return {**track, "score": 0.12, "segmentations": kept, "shifted": []}
-
-
-def _encode(mask: np.ndarray) -> dict:
-    return encode_masks(torch.from_numpy(np.ascontiguousarray(mask))[None])[0]
 
 
 if __name__ == "__main__":

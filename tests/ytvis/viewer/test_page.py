@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from tests.ytvis.viewer.browser import new_page
 from tests.ytvis.viewer.small_set import EVIL_NAME, HEIGHT, LENGTH, WIDTH, blob, encode, frame_picture
 from tools.viewer_speed import measure, write_video
-from ytvis.results import decode_mask
+from ytvis.masks import decode_mask
 from ytvis.viewer.content import Content
 from ytvis.viewer.export import export_page
 
