@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 import layers.cpu.threads
 from layers import deform_conv
+from layers.cpu import deform_columns
 from layers.cpu.packed_products import PackedMatrices, can_pack
 from layers.deform_conv import ModulatedDeformConv2d, available_backends, deform_backend, deformable_conv2d
 from ytvis.files import InputError
@@ -187,7 +188,7 @@ CASES = {
 )
 @pytest.mark.parametrize("case", CASES)
 def test_native_is_torchvision_forward_and_backward(monkeypatch, case, column_bytes, thread_numbers):
-    monkeypatch.setattr(deform_conv, "COLUMN_BYTES", column_bytes)
+    monkeypatch.setattr(deform_columns, "COLUMN_BYTES", column_bytes)
     monkeypatch.setattr(layers.cpu.threads, "THREAD_NUMBERS", thread_numbers)
     shapes = {"channels": 4, "out_channels": 6, "kernel": (3, 3), "size": (7, 6)} | CASES[case]
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
@@ -272,7 +273,7 @@ class GatheredInWorker(torch.utils.data.Dataset):
     def __init__(self):
         tensors, geometry = random_case(64, 6, (3, 3), (5, 7))
         del tensors["bias"]
-        self.source = deform_conv._Columns(**tensors, **geometry)
+        self.source = deform_columns.Columns(**tensors, **geometry)
 
     def __len__(self):
         return 1
@@ -377,7 +378,7 @@ def test_native_under_autocast_is_float32_where_the_cpu_has_no_bfloat16(monkeypa
 @pytest.mark.parametrize("groups", [1, 2])
 def test_native_multiplies_in_bfloat16_where_the_cpu_does(monkeypatch, groups):
     monkeypatch.setattr(deform_conv, "_multiplies_bfloat16", lambda: True)
-    monkeypatch.setattr(deform_conv, "COLUMN_BYTES", 20_000)
+    monkeypatch.setattr(deform_columns, "COLUMN_BYTES", 20_000)
     tensors, geometry = random_case(64, 16, (3, 3), (7, 6), groups=groups, dtype=torch.float32)
     expected = result_and_gradients("torchvision", tensors, geometry)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -396,7 +397,7 @@ def test_native_columns_in_bfloat16_are_rounded_to_nearest():
     features = values.view(1, 1, 1, -1)
     offsets, weight = torch.zeros(1, 2, 1, values.numel()), torch.ones(1, 1, 1, 1).bfloat16()
     arguments = (features, offsets, None, weight, (1, 1), (0, 0), (1, 1))
-    source = deform_conv._Columns(*arguments)
+    source = deform_columns.Columns(*arguments)
     chunk, columns = next(source.chunks())
     source.gather(chunk, columns)
     assert torch.equal(columns.flatten(), values.bfloat16())
@@ -433,7 +434,7 @@ def test_the_backend_is_chosen_by_a_context():
 
 
 def test_without_the_extension_torchvision_does_all(monkeypatch):
-    monkeypatch.setattr(deform_conv, "_deform_im2col", None)
+    monkeypatch.setattr(deform_columns, "_deform_im2col", None)
     assert available_backends() == ("torchvision",)
     with deform_backend("auto"):
         assert deformable_conv2d(torch.ones(1, 1, 1, 1), torch.zeros(1, 2, 1, 1), torch.ones(1, 1, 1, 1)).item() == 1
@@ -519,7 +520,7 @@ def test_native_is_for_the_cpu_alone():
 @pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="oneDNN is not here")
 def test_products_are_packed_in_inference_alone(monkeypatch):
     made = []
-    monkeypatch.setattr(deform_conv, "PackedMatrices", lambda *line: made.append(line) or PackedMatrices(*line))
+    monkeypatch.setattr(deform_columns, "PackedMatrices", lambda *line: made.append(line) or PackedMatrices(*line))
     layer, x = ModulatedDeformConv2d(4, 6, 3, 1), torch.randn(1, 4, 7, 6)
     with deform_backend("native"):
         trained = layer(x)
