@@ -1,4 +1,7 @@
-"""Which ground truth each anchor learns (YOLACT's matching, with STMask's classification-aware thresholds)."""
+"""Anchor assignment: the ground truth that each anchor learns.
+
+It is YOLACT's, with STMask's classification-aware thresholds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +21,8 @@ BACKGROUND = 0
 
 @dataclass(frozen=True)
 class Match:
-    """What A anchors of I images learn: `labels` [I,A] int64 1…C, 0 background or −1 neither, and `targets` [I,A]
-    int64, the row of the instance in its image's truth (meaningful where the label is positive)."""
+    """What A anchors of I images learn: `labels` [I,A] int64, 1…C, 0 for background or −1 for neither, and `targets`
+    [I,A] int64, the row of the instance in its image's truth (only valid where the label is positive)."""
 
     labels: Tensor
     targets: Tensor
@@ -35,16 +38,16 @@ def match(
 ) -> Match:
     """The match of anchors [A,4] with the truth of I images; `class_logits` [I,A,C+1] are the network's current ones.
 
-    An anchor over `positive_iou` learns its best instance, one below `negative_iou` background. Anchors that overlap
-    two instances by more than `negative_iou` are neutral. An anchor over `positive_iou` gains 2/(1+exp(CE)) ≤ 1 of IoU,
-    CE being its present cross-entropy for the instance's label, and both limits rise by the image's mean gain: anchors
-    that classify worse than the mean drop out. Every instance keeps at least its best anchor. No instance: all
-    background.
+    An anchor over `positive_iou` learns its best instance, one below `negative_iou` learns background. An anchor that
+    overlaps two instances by more than `negative_iou` is neutral. An anchor over `positive_iou` gains 2/(1+exp(CE)) ≤ 1
+    of IoU, where CE is its current cross-entropy for the instance's label, and both limits rise by the image's mean
+    gain: anchors that classify worse than the mean drop out. Every instance keeps at least its best anchor. Without
+    instances all anchors are background.
     """
     if not any(map(len, truths)):
         empty = torch.zeros(class_logits.shape[:2], dtype=torch.int64, device=class_logits.device)
         return Match(empty, empty)
-    # To as many rows as the fullest image has; those beyond an image's own overlap nothing, by less than nothing.
+    # All images get as many rows as the fullest one; the rows that pad an image have overlap −1.
     boxes, instance_labels, is_instance = (
         pad_sequence(rows, batch_first=True)
         for rows in zip(
@@ -71,7 +74,7 @@ def match(
 def _keep_best_pairs(overlaps: Tensor, is_instance: Tensor, best: Tensor, targets: Tensor) -> None:
     """Gives each instance of `overlaps` [I,N,A] its best anchor that no better pair has, in `best` and `targets` [I,A].
 
-    `is_instance` [I,N] tells the rows that are instances, which come before the others.
+    `is_instance` [I,N] marks the rows that are instances; they come before the padding.
     """
     overlaps = overlaps.clone()
     image = torch.arange(len(overlaps), device=overlaps.device)

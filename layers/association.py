@@ -1,4 +1,4 @@
-"""Which detection is which known object (STMask, section 3.3; the affinity is MaskTrack R-CNN's, ICCV 2019)."""
+"""Association of detections with known objects (STMask, section 3.3; affinity of MaskTrack R-CNN, ICCV 2019)."""
 
 from dataclasses import dataclass, fields
 
@@ -9,16 +9,16 @@ from layers.box_utils import box_iou
 from layers.mask_utils import mask_iou
 from utils.structures import Detections, Tracks
 
-LOST = -1  # the row of a detection that lost its object to another
+LOST = -1  # the row of a detection whose object another detection took
 
 
 @dataclass(frozen=True)
 class Affinity:
     """How well detections fit known objects.
 
-    `match_coeff` weighs (detection score, mask IoU, box IoU, same label) beside the embeddings' similarity
-    (cos + 1) / 2. The dummy column "new object" has similarity `new_object_similarity`, both IoUs `new_object_iou`
-    and the same label.
+    `match_coeff` are the weights of (detection score, mask IoU, box IoU, same label); the embeddings' similarity
+    (cos + 1) / 2 has weight 1. The dummy column "new object" has similarity `new_object_similarity`, both IoUs
+    `new_object_iou` and the same label.
     """
 
     match_coeff: tuple[float, float, float, float]
@@ -26,7 +26,7 @@ class Affinity:
     new_object_iou: float
 
     def __call__(self, detections: Detections, tracks: Tracks, mask_ious: Tensor) -> Tensor:
-        """[N,1+M]: the dummy, then the M `tracks`; `mask_ious` [N,M] is the overlap of their binary masks."""
+        """[N,1+M]: the dummy, then the M `tracks`; `mask_ious` [N,M] is that of `binary_mask_iou`."""
         similarity = (detections.embeddings @ tracks.embeddings.t() + 1) / 2
         box_ious = box_iou(detections.boxes, tracks.boxes)
         same_label = (detections.labels[:, None] == tracks.labels[None]).to(similarity.dtype)
@@ -44,15 +44,15 @@ class Affinity:
 
 
 def binary_mask_iou(detections: Detections, tracks: Tracks) -> Tensor:
-    """IoU [N,M] of the masks of both, binarised at 0.5."""
+    """IoU [N,M] of the masks of `detections` and `tracks`, binarised at 0.5."""
     return mask_iou(detections.masks > 0.5, tracks.masks > 0.5)
 
 
 def assign(affinity: Tensor) -> Tensor:
-    """Row of the object each detection belongs to, [N] int64: 0…M−1 known, M, M+1, … new, `LOST` (−1).
+    """The row of each detection's object, [N] int64: 0…M−1 known, M, M+1, … new, `LOST` (−1).
 
-    `affinity` [N,1+M] is `Affinity`'s, its detections by falling score: each takes its best column, and an object
-    claimed twice stays with the first.
+    `affinity` [N,1+M] is `Affinity`'s, with detections by falling score. Each takes its best column; an object that two
+    detections claim goes to the first.
     """
     num_known = affinity.shape[1] - 1
     taken: set[int] = set()
@@ -77,10 +77,10 @@ def as_tracks(detections: Detections, track_ids: Tensor) -> Tracks:
 
 
 def absorb(tracks: Tracks, seen: Tracks, rows: Tensor, updates: Tensor) -> Tracks:
-    """`tracks` [M] with the objects of `seen` [N] at their `rows` (as `assign` gives them).
+    """`tracks` [M] updated with the objects of `seen` [N] at their `rows` (those of `assign`).
 
-    New objects are appended; a known one takes all of its new state where `updates` [N] bool says so, and else keeps
-    its old one. Lost detections leave no trace.
+    New objects are appended; a known one takes its whole new state where `updates` [N] bool is true, and otherwise
+    keeps its old one. Lost detections change nothing.
     """
     num_known = len(tracks)
     pool = Tracks.cat([tracks, seen])

@@ -1,4 +1,4 @@
-"""The one place that asks which devices there are."""
+"""Devices: choosing, naming and waiting for one."""
 
 import os
 import platform
@@ -14,11 +14,11 @@ from ytvis.files import InputError
 def pick_device(name: str | torch.device | None = None) -> torch.device:
     """The device `name` ("cpu", "cuda", "cuda:1", …), or the GPU if there is one and `name` is None.
 
-    From then on, in this process, float32 is float32 on a GPU too: torch by itself lets its convolutions round factors
-    to 10 bits (TF32), and then numbers are not the published ones. Use bf16 for speed.
+    It also turns TF32 off for this process: with it, torch's convolutions on a GPU round float32 factors to 10 bits,
+    and numbers differ from the published ones. Use bf16 for speed.
 
     Raises:
-        InputError: no such device here.
+        InputError: there is no such device.
     """
     torch.backends.cudnn.allow_tf32 = False
     if name is None:
@@ -35,20 +35,20 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until `device` has done what it was given."""
+    """Waits until `device` has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def has_spare_core(device: torch.device) -> bool:
-    """Whether a thread beside the network runs on a core that this does not use: beside a GPU, or where torch has fewer
+    """Whether another thread has a core of its own while the network runs: if this runs on a GPU, or torch has fewer
     threads than the process has cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return device.type != "cpu" or torch.get_num_threads() < cores
 
 
 def describe_device(device: torch.device) -> str:
-    """The device's name for people: the GPU's model, or the number of CPU threads."""
+    """The device for messages: with the GPU's model, or the number of CPU threads."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
@@ -67,9 +67,9 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def peak_memory_mib(device: torch.device) -> float:
-    """The most memory used so far in MiB: this process's on the CPU, what torch allocated on a GPU.
+    """The peak memory so far in MiB: of this process on the CPU, of torch's allocations on a GPU.
 
-    NaN where the system does not tell.
+    NaN where the system does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

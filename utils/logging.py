@@ -1,4 +1,4 @@
-"""What a command line says while it works: log lines and the progress of an evaluation, both on stderr."""
+"""Log lines and the progress of an evaluation, both on stderr."""
 
 import logging
 import sys
@@ -10,13 +10,13 @@ from typing import Self
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 def setup_logging(verbose: bool = False) -> None:
-    """Sends the log to stderr, one line a record, from INFO up, or from DEBUG if `verbose`. For command lines only."""
+    """Sends log records of INFO and above, or DEBUG if `verbose`, to stderr, one line each. For command lines only."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -27,11 +27,11 @@ def setup_logging(verbose: bool = False) -> None:
 
 
 class EvalProgress:
-    """A context manager that shows how far an evaluation is: frames, frames per second, time left, videos.
+    """A context manager that shows the progress of an evaluation: frames, frames per second, time left, videos.
 
-    On a terminal this is a bar below the log lines; elsewhere, where a bar would fill the file, it is an INFO line at
-    most every ten seconds and one at the end. Without `total_frames`, as of a camera, no time is left; without
-    `total_videos` there is only one. `clock` gives seconds.
+    On a terminal this is a bar below the log lines; elsewhere it is an INFO line at most every ten seconds and one at
+    the end. Without `total_frames`, as for a camera, no time left is shown; without `total_videos` no videos are.
+    `clock` returns seconds.
     """
 
     def __init__(
@@ -88,4 +88,4 @@ class EvalProgress:
             postfix=self._videos_text(),
             bar_format="{n_fmt}/{total_fmt} frames [{elapsed}<{remaining}, {rate_fmt}{postfix}]",
         )
-        log.info(meter)
+        logger.info(meter)

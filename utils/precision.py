@@ -1,4 +1,4 @@
-"""The numbers that the network computes in: float32, bfloat16 or float16."""
+"""The number formats that the network computes in: float32, bfloat16 or float16."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,6 +18,6 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """Makes the context in which a network with float32 weights runs in `precision`."""
+    """A function that makes the context in which a network with float32 weights runs in `precision`."""
     dtype = PRECISIONS[precision]
     return partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)

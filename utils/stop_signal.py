@@ -1,11 +1,11 @@
-"""Being told to stop, and stopping when it suits."""
+"""Requests to stop, answered at a suitable moment."""
 
 import signal
 from typing import Self
 
 
 class StopSignal:
-    """A context manager that notes Ctrl+C and SIGTERM in `requested` instead of dying of them."""
+    """A context manager in which Ctrl+C and SIGTERM only set `requested`, to the signal's name. Main thread only."""
 
     def __init__(self):
         self.requested: str | None = None

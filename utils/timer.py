@@ -1,4 +1,4 @@
-"""How long the stages of a frame take."""
+"""Timing of the stages of a frame."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ TOTAL = "total"
 
 @dataclass(frozen=True)
 class StageStats:
-    """One stage over all frames that had it: median, 95th percentile and maximum of a frame, sum, number of frames."""
+    """One stage over the frames that had it: median, 95th percentile and maximum a frame, sum, number of frames."""
 
     median_ms: float
     p95_ms: float
@@ -27,7 +27,7 @@ class StageStats:
 
 
 class StageTimer:
-    """Measures named stages, frame by frame; on a GPU each begins and ends with its queue empty.
+    """Measures named stages, frame by frame; on a GPU it waits for the device before and after each.
 
         timer = StageTimer(device)
         for frame in frames:
@@ -37,8 +37,8 @@ class StageTimer:
         timer.summary()["network"].median_ms
 
     Several blocks of one stage within a frame add up. A block that raises is not counted. Stages do not nest. Each
-    thread has a frame of its own: one that hands a frame on to another gives its stages along (`take`, `give`). Four
-    bytes a frame and stage are kept. `clock` gives seconds.
+    thread has its own frame: a thread that passes a frame on also passes its stages on (`take`, `give`). Four bytes a
+    frame and stage are kept. `clock` returns seconds.
     """
 
     def __init__(self, device: torch.device, clock: Callable[[], float] = time.perf_counter):
@@ -49,13 +49,13 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """A block whose duration counts for `stage`; the name "total" is taken by the sum of a frame's stages."""
+        """A block whose duration counts for `stage`; the name "total" is reserved for the sum of a frame's stages."""
         begin = self._now()
         yield
         self.give({stage: self._now() - begin})
 
     def take(self) -> dict[str, float]:
-        """{stage: seconds} of this thread's frame so far, which starts anew."""
+        """{stage: seconds} of this thread's frame so far; a new frame begins."""
         stages, self._local.stages = getattr(self._local, "stages", {}), {}
         return stages
 
@@ -66,8 +66,8 @@ class StageTimer:
             frame[stage] = frame.get(stage, 0.0) + seconds
 
     def frame_done(self) -> None:
-        """Closes this thread's frame: its stages, and their sum "total", become one sample each. Without stages there
-        is none."""
+        """Ends this thread's frame: its stages, and their sum "total", become one sample each. Nothing happens without
+        stages."""
         stages = self.take()
         if stages:
             stages[TOTAL] = sum(stages.values())
@@ -75,9 +75,9 @@ class StageTimer:
             self._samples.setdefault(stage, array("f")).append(seconds)
 
     def summary(self) -> dict[str, StageStats]:
-        """{stage: StageStats} over the closed frames, in the order the stages first came, "total" last; {} at first.
+        """{stage: StageStats} over the ended frames, in the order of first use, "total" last; {} at first.
 
-        Time outside every stage is in none of them.
+        Time outside all stages is not counted.
         """
         stages = sorted(self._samples, key=lambda stage: stage == TOTAL)
         return {stage: _stats(np.array(self._samples[stage], np.float64)) for stage in stages}
@@ -88,7 +88,7 @@ class StageTimer:
 
 
 class NoTimer:
-    """Stands where a `StageTimer` might, and measures nothing."""
+    """Replaces a `StageTimer` and measures nothing."""
 
     def __call__(self, stage: str) -> AbstractContextManager:
         return nullcontext()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 _ESCAPE = 27
-# OpenCV's windows end the whole process where the screen cannot be reached: another one has to try.
+# Without a reachable screen, OpenCV's windows end the whole process: another process has to try.
 _TRIAL = "import cv2; cv2.namedWindow('trial', cv2.WINDOW_NORMAL); cv2.waitKey(1); cv2.destroyAllWindows()"
 _TRIAL_SECONDS = 30
 
@@ -43,7 +43,7 @@ class LiveWindow:
         cv2.destroyAllWindows()
 
     def show(self, picture: np.ndarray) -> bool:
-        """Shows a picture [h,w,3] uint8 RGB; False once the person has pressed q or Escape, or closed the window."""
+        """Shows a picture [h,w,3] uint8 RGB; returns False once q or Escape is pressed or the window is closed."""
         cv2.imshow(self.title, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         return key not in (ord("q"), _ESCAPE) and cv2.getWindowProperty(self.title, cv2.WND_PROP_VISIBLE) >= 1

@@ -1,4 +1,4 @@
-"""Convolutions for inference: what stands around one becomes part of it, and its weights are laid out once."""
+"""Convolutions for inference, with batch norm and ReLU folded in, and weights that are laid out once."""
 
 from itertools import pairwise
 
@@ -12,12 +12,12 @@ from layers.cpu.winograd import WinogradConv2d
 
 
 class FusedConv2d(nn.Module):
-    """The convolution `conv` with the batch norm `norm` folded into it, and a ReLU behind it if `relu` says so.
+    """The convolution `conv` with the batch norm `norm` folded into it, followed by a ReLU if `relu`.
 
-    It computes in `dtype`. On a CPU that knows that dtype, and unless `pack` is off, oneDNN does all in one operator,
-    with weights in the order it wants for each size of input: a copy of the weights a size; or, in float32, where that
-    pays and it is not to be `direct`, `WinogradConv2d` does. Elsewhere, and for torch.compile, which cannot look into
-    such weights, plain operators do. It has no parameters: there is nothing to train or to save.
+    It computes in `dtype`. On a CPU that is fast in that dtype, oneDNN does all in one operator, with weights laid out
+    for each size of input (a copy of the weights a size); in float32 `WinogradConv2d` does it where it is faster,
+    except if `direct`. Elsewhere, and without `pack`, plain operators do it, as torch.compile needs: it cannot see into
+    such weights. There are no parameters: nothing to train or to save.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FusedConv2d(nn.Module):
         self._packs = pack and can_pack(weight.device, dtype)
         self._packed: dict[torch.Size, Tensor] = {}
         self._may_be_winograd = self._packs and not direct and dtype == torch.float32 and WinogradConv2d.suits(conv)
-        self._winograd: WinogradConv2d | None = None  # made when it is needed: it has four times the weights
+        self._winograd: WinogradConv2d | None = None  # made on demand: it has four times the weights
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """[B,Cout,H',W'] of `x` [B,Cin,H,W]; `other`, of the result's shape, is added before the ReLU."""
@@ -62,7 +62,7 @@ class FusedConv2d(nn.Module):
         )
 
     def _packed_for(self, shape: torch.Size) -> Tensor:
-        """The weights as oneDNN wants them for images of `shape` (Cin, H, W), however many there are."""
+        """The weights laid out by oneDNN for images of `shape` (Cin, H, W), in batches of any size."""
         if shape not in self._packed:
             reorder = torch.ops.mkldnn._reorder_convolution_weight
             self._packed[shape] = reorder(self.weight, *self.geometry, [1, *shape])
@@ -70,15 +70,15 @@ class FusedConv2d(nn.Module):
 
 
 def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """(weight, bias) of the convolution that does what `weight` and `bias` do with `norm`, in evaluation, behind it."""
+    """(weight, bias) of a convolution equal to that of `weight` and `bias` followed by `norm` in evaluation mode."""
     folded = fuse_conv_bn_weights(weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
     return tuple(tensor.detach() for tensor in folded)
 
 
 def fuse_convolutions(network: nn.Module, dtype: torch.dtype, pack: bool, keep: set[nn.Module]) -> None:
-    """Makes every plain convolution in `network` a `FusedConv2d`, in place, with the ReLU that follows in a Sequential.
+    """Replaces every convolution in `network`, except those in `keep`, by a `FusedConv2d`, in place.
 
-    Those in `keep` stay as they are.
+    A ReLU that follows it in a Sequential becomes part of it.
     """
     for module in list(network.modules()):
         for name, following in pairwise([*module._modules, None]):

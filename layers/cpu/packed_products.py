@@ -1,7 +1,7 @@
-"""Products with matrices that stay: oneDNN computes them faster, in float32 on a CPU, than torch's own product is.
+"""Products with constant matrices, which oneDNN computes faster, in float32 on a CPU, than torch's own product.
 
-It does so as convolutions of one tap, whose weights it lays out before. That is for inference: autograd does not see
-it, and its rounding is another.
+They run as convolutions of one tap, whose weights are laid out once. They are for inference: autograd does not see
+them, and they round differently.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class PackedMatrices:
-    """The products with `matrices` [G,M,K] float32, group by group, of about `rows` rows at a time."""
+    """Products with `matrices` [G,M,K] float32, group by group; laid out for about `rows` rows at a time."""
 
     def __init__(self, matrices: Tensor, rows: int):
         self._groups, self._outputs, inputs = matrices.shape
@@ -28,7 +28,7 @@ class PackedMatrices:
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN's fused operators are here, and fast in `dtype`."""
+    """Whether oneDNN's fused operators are available on `device`, and fast in `dtype`."""
     ops = torch.ops.mkldnn
     known = device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(ops, "_convolution_pointwise")
     return known and (dtype == torch.float32 or (dtype == torch.bfloat16 and ops._is_mkldnn_bf16_supported()))

@@ -1,11 +1,11 @@
-"""How many threads a loop of our own kernels takes."""
+"""The number of threads for the loops of our own kernels."""
 
 import os
 
 import torch
 
-THREAD_NUMBERS = 32768  # which a further thread must have to pay: what torch takes for its own loops
-# The threads of a parallel region do not survive a fork: a child that asked for them would wait for ever.
+THREAD_NUMBERS = 32768  # numbers a thread: with fewer a further thread costs more than it saves, as in torch's loops
+# The threads of a parallel region do not survive a fork: a child that asks for them waits for ever.
 HOME_PROCESS = os.getpid()
 
 

@@ -1,9 +1,8 @@
 """3×3 convolutions with a quarter of the products: Winograd's F(4×4, 3×3) on the CPU (Lavin and Gray, CVPR 2016).
 
-A tile of 4×4 places of the output takes 36 products a pair of channels instead of 144, and some sums around them, which
-`_winograd.pyx` does; the products are one grouped convolution of oneDNN. Rounding errors are those of float32, three
-to five times as large (root mean square; the largest up to ten times) as a direct convolution's. Without a compiler
-there is none of this.
+A tile of 4×4 output pixels takes 36 products a pair of channels instead of 144. `_winograd.pyx` computes the sums
+before and after; the products are one grouped convolution of oneDNN. Rounding errors are three to five times as large
+(root mean square; the largest up to ten times) as those of a direct convolution in float32. It needs a C compiler.
 
 Letters: B images, Cin and Cout channels, H W both input and output, N tiles of all images.
 """
@@ -22,11 +21,11 @@ except ImportError:  # not compiled
     _winograd = None
 
 POINTS = 36  # products a tile
-CHUNK = 60  # tiles at a time: they stay in the cache until they are multiplied, and weights are laid out for one number
+CHUNK = 60  # tiles at a time: they stay in the cache until they are multiplied; weights are laid out for this number
 MIN_CHANNELS = 64  # with fewer, the sums cost more than the products saved
-MIN_TILES = 32  # with fewer, reading four times the weights does
+MIN_TILES = 32  # with fewer, reading four times the weights costs more
 
-# What a kernel row of three taps becomes.
+# The transform of a kernel row of three taps.
 _SPREAD = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -39,7 +38,7 @@ _SPREAD = (
 
 class WinogradConv2d:
     """The convolution with `weight` [Cout,Cin,3,3] and `bias` [Cout] or None, stride 1 and padding 1, of float32 maps
-    on the CPU, and a ReLU behind it if `relu` says so. It is for inference: autograd does not see it."""
+    on the CPU, followed by a ReLU if `relu`. It is for inference: autograd does not see it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool):
         self.out_channels, in_channels = weight.shape[:2]
@@ -51,14 +50,14 @@ class WinogradConv2d:
 
     @staticmethod
     def suits(conv: nn.Conv2d) -> bool:
-        """Whether it can do what `conv` does, and that pays for maps of a usual size."""
+        """Whether it can replace `conv`, and is faster for maps of a usual size."""
         geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
         plain = geometry == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
         return _winograd is not None and plain and min(conv.in_channels, conv.out_channels) >= MIN_CHANNELS
 
     @staticmethod
     def pays(x: Tensor) -> bool:
-        """Whether `x` [B,Cin,H,W] has tiles enough."""
+        """Whether `x` [B,Cin,H,W] has enough tiles to be faster than a direct convolution."""
         return _count_tiles(x) >= MIN_TILES
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -68,7 +67,7 @@ class WinogradConv2d:
         count, threads = _count_tiles(x), usable_threads(CHUNK * POINTS * features.shape[3])
         tiles = features.new_zeros(CHUNK, POINTS, features.shape[3])
         for start in range(0, count, CHUNK):
-            start = max(0, min(start, count - CHUNK))  # the last chunk is full too, and does some tiles again
+            start = max(0, min(start, count - CHUNK))  # the last chunk is full too, and repeats some tiles
             used = slice(min(CHUNK, count))
             _winograd.spread_tiles(features.numpy(), tiles[used].numpy(), start, threads)
             products = self._points.multiply(tiles)[used]
