@@ -6,8 +6,8 @@
 
 The official times were recorded on another machine (tests/fixtures/evaluator/README.md, section 11), so the same work
 is timed on both: reading the two JSON files, and comparing all pairs of tracks by pycocotools' merging, as the official
-evaluator does. Their ratio scales the official times to this machine. All times are CPU seconds unless the table says
-otherwise, the minimum of several fresh processes that take turns, so that other work on the machine matters little.
+evaluator does. The ratio scales the official times to this machine. All times are CPU seconds unless the table says
+otherwise, the minimum over several fresh processes that alternate, so that other work on the machine matters little.
 """
 
 import argparse
@@ -68,12 +68,12 @@ def draw_case(folder: Path) -> None:
 
 
 def golden_case() -> dict:
-    """What was recorded of the large case."""
+    """The recorded numbers of the large case."""
     return json.loads((FIXTURES / "large_golden.json").read_text("utf-8"))["cases"]["large"]
 
 
 def child(name: str, folder: Path, *arguments: str) -> dict:
-    """What a fresh process says that does the work of `name`."""
+    """What a fresh process prints that does the work of `name`."""
     line = [sys.executable, "-m", "tools.evaluator_speed", "--child", name, "--folder", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -84,13 +84,13 @@ def child(name: str, folder: Path, *arguments: str) -> dict:
 
 
 def timed(work: Callable) -> tuple[object, float]:
-    """What `work` gives and the CPU seconds it took."""
+    """The result of `work` and its CPU seconds."""
     begin = time.process_time()
     return work(), time.process_time() - begin
 
 
 def calibrate(folder: Path) -> dict[str, float]:
-    """CPU seconds for what the official evaluator spends most of its time with, done as it does."""
+    """CPU seconds of the work that takes the official evaluator most of its time, done in its way."""
     texts = [folder / "gt.json", folder / "pred.json"]
     (truth, predictions), json_time = timed(lambda: [json.loads(path.read_text("utf-8")) for path in texts])
     truths = defaultdict(list)
@@ -107,7 +107,7 @@ def calibrate(folder: Path) -> dict[str, float]:
 
 
 def tube_iou_by_merging(firsts: list[dict | None], seconds: list[dict | None]) -> float:
-    """IoU of two tracks, both the intersection and the union of every frame drawn and counted."""
+    """IoU of two tracks from the drawn intersection and union of every frame."""
     intersection = union = 0.0
     for first, second in zip(firsts, seconds, strict=True):
         if first and second:
@@ -144,7 +144,7 @@ def score(options: argparse.Namespace) -> dict:
 def time_table(folder: Path, runs: int) -> str:
     """The Markdown table of times; raises AssertionError if a score is not the recorded one."""
     names = ("calibration", *BACKENDS)
-    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # in turns
+    rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # alternating
 
     def fastest(name: str, key: str) -> float:
         return min(measured[name][key] for measured in rounds)
@@ -179,9 +179,9 @@ def time_table(folder: Path, runs: int) -> str:
 
 
 def write_large_results(source: Path, path: Path, size: int) -> None:
-    """A results file of about `size` bytes: every object again and again, each time as another class and less sure.
+    """Writes a results file of about `size` bytes: every object repeatedly, as other classes with lower scores.
 
-    Methods that report the best classes of every query write such files.
+    Methods that report several classes for every query write such files.
     """
     predictions = json.loads(source.read_text("utf-8"))
     text_size = source.stat().st_size

@@ -14,6 +14,7 @@ Letters used in shapes: S sequences, G true tracks of a sequence, D its predicte
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import permutations
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,6 +25,8 @@ from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # as TrackEval has them: a linspace differs in the last bit
 MATCH_IOU = 0.5  # of IDF1 and CLEAR
 EPS = np.finfo(float).eps  # by how much an IoU may miss a threshold
+MOST_TRIED = 4  # objects of a frame whose pairs are found by trying all ways
+CLEARLY = 1e-9  # by how much the best way must be better than the next
 KEEPING = 1000  # CLEAR: the worth, in IoU, of keeping the pair of the frame before
 METRICS = (
     *("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr"),
@@ -93,14 +96,29 @@ class Sequence:
 def best_pairs(worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of `worth` [g,d] ≥ 0 that, paired one to one, have the greatest sum; by row, [n] and [n] int64.
 
-    Rows of zeros may be left out.
+    Pairs that are worth 0 may be left out. Of equally good ways it is the one that scipy finds, as in TrackEval.
     """
     rows, columns = np.nonzero((worth == worth.max(axis=1, initial=0)[:, None]) & (worth > 0))
     if len(set(rows.tolist())) == len(set(columns.tolist())) == len(rows):
         return rows, columns  # every row has one best column, and no two have the same: mostly it is that simple
-    from scipy.optimize import linear_sum_assignment  # here because it takes half of the command's start-up
+    if max(worth.shape) <= MOST_TRIED and (pairs := _best_of_all(worth)):
+        return tuple(np.array(sorted(pairs)).T)
+    from scipy.optimize import linear_sum_assignment  # here because importing it takes longer than most scoring
 
     return linear_sum_assignment(worth, maximize=True)
+
+
+def _best_of_all(worth: np.ndarray) -> set[tuple[int, int]]:
+    """The pairs of `best_pairs` that are worth anything, after trying all ways; empty if the best one is not clear."""
+    if len(worth) > worth.shape[1]:
+        return {(row, column) for column, row in _best_of_all(worth.T)}
+    ways = np.array(list(permutations(range(worth.shape[1]), len(worth))))
+    sums = worth[np.arange(len(worth)), ways].sum(axis=1)
+    found = {
+        frozenset((row, column) for row, column in enumerate(way) if worth[row, column] > 0)
+        for way in ways[sums > sums.max() - CLEARLY].tolist()
+    }
+    return set(found.pop()) if len(found) == 1 else set()
 
 
 def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as mask_ops
 
 from ytvis.files import InputError
-from ytvis.score.tracking import ALPHAS, METRICS, RATES, Switch, TrackingCounts, evaluate_tracking
+from ytvis.score.tracking import ALPHAS, METRICS, RATES, Switch, TrackingCounts, best_pairs, evaluate_tracking
 from ytvis.score.ytvos import YTVOS
 
 CASES = Path(__file__).parents[2] / "fixtures" / "evaluator" / "open"
@@ -257,6 +257,30 @@ def test_masks_that_end_early_and_masks_without_a_pixel():
 def test_masks_of_another_size_match_nothing():
     small = mask_ops.encode(np.ones((5, 5), np.uint8, order="F"))
     assert evaluate_tracking(*one_video([[A]], [[small]])).overall()["DetA"] == 0
+
+
+# ------------------------------------------------------------------------------------------------------------ pairing
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_pairs_are_those_of_scipy(seed):
+    from scipy.optimize import linear_sum_assignment
+
+    generator = np.random.default_rng(seed)
+    worth = generator.random(generator.integers(0, 6, 2))
+    worth[generator.random(worth.shape) < 0.4] = 0
+    if seed % 3 == 0:
+        worth = np.round(2 * worth)  # many ways are equally good
+    expected, found = ({*zip(*pairs, strict=True)} for pairs in (linear_sum_assignment(-worth), best_pairs(worth)))
+    worth_anything = {*zip(*np.nonzero(worth), strict=True)}
+    assert found & worth_anything == expected & worth_anything
+
+
+def test_pairs_that_have_to_be_traded():
+    # The first column is the best of both rows; 5 + 1 is less than 4 + 4.
+    assert [values.tolist() for values in best_pairs(np.array([[5.0, 4], [4, 1]]))] == [[0, 1], [1, 0]]
+    assert [values.tolist() for values in best_pairs(np.array([[3.0], [0], [4]]))] == [[2], [0]]
+    assert [len(values) for values in best_pairs(np.zeros((0, 3)))] == [0, 0]
 
 
 # ------------------------------------------------------------------------------------------------------ empty cases
