@@ -110,7 +110,7 @@ def test_other_scores_of_both_halves(write, capsys):
         (["--long", "{short}"], "no short ones are left"),
         (["--long", "{empty}"], "has no annotations to compare with"),
         (["--long", "{short}"], "no short ones are left"),
-        (["--long", "{long}", "{strange}"], "is on video 77"),
+        (["--long", "{long}", "{strange}"], "77"),
         (["--long", "{long}", "nowhere.json"], "nowhere.json: cannot be read"),
     ],
 )
