@@ -85,6 +85,12 @@ def test_every_module_keeps_to_the_rule(rule):
     assert [violation for module, tree in modules.items() for violation in rule(tree, module)] == []
 
 
+def test_only_one_module_imports_the_mask_library():
+    """So that nothing reaches its C code unchecked."""
+    users = {module for module, tree in sources().items() for name in imports(tree, module) if "pycocotools" in name}
+    assert {module for module in users if not module.startswith("tools.")} == {"ytvis.masks"}
+
+
 def test_no_module_imports_itself_by_way_of_others(capsys):
     assert find_cycle(import_graph(sources())) == []
     assert main([]) == 0
