@@ -147,9 +147,15 @@ def _next_entry(decoder: json.JSONDecoder, text: str, file: IO) -> tuple[Any, st
         text += read
 
 
-def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
+def natural_key(name: str) -> tuple[tuple[int, int, str, str], ...]:
     """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
-    return tuple((0, int(part), part) if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name))
+    parts = re.split(r"([0-9]+)", name)
+    # Numbers compare by their length and then as text, which any number of digits can; int() takes 4300 at most.
+    numbers = [part.lstrip("0") for part in parts]
+    return tuple(
+        (0, len(number), number, part) if part.isdecimal() else (1, 0, part, "")
+        for part, number in zip(parts, numbers, strict=True)
+    )
 
 
 def _not_written(path: Path, error: OSError) -> InputError:

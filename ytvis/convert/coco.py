@@ -1,20 +1,25 @@
-"""COCO with tracks: `images` whose file_name begins with the folder of their video, and `annotations` with a track id.
+"""COCO with tracks: `images` of one or several videos, and `annotations` with a track id.
 
-The id is the annotation's `track_id` or `instance_id`, its own or among its `attributes`, where several tools put it;
-it is the same in all frames of an object and, within a video, no other's. Frames are ordered by name, numbers by value.
+An image's video is its `video_id` (CocoVID, and what `write` gives) or else the folder in its file_name; its place is
+its `frame_id` or `frame_index` or else its name, numbers by value. The track id is the annotation's `track_id` or
+`instance_id`, its own or among its `attributes`, where several tools put it; it is the same in all frames of an object
+and, within a video, no other's.
 """
 
 import json
 import os
+from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from ytvis.convert.tracks import Annotations, TrackCollector, field, video_name
+from ytvis.convert.tracks import Annotations, TrackCollector, field, progress
 from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.frames import video_name, warn_if_unrelated
 from ytvis.masks import mask_area, mask_boxes, to_rle
 from ytvis.results import read_json
 
 TRACK_KEYS = ("track_id", "instance_id")
+FRAME_KEYS = ("frame_id", "frame_index")
 
 
 def read(source: str | os.PathLike) -> Annotations:
@@ -28,24 +33,66 @@ def read(source: str | os.PathLike) -> Annotations:
     categories = {key: entry["name"] for key, entry in _by_id(content, "categories", {"name": str}, source).items()}
     if len(set(categories.values())) < len(categories):
         raise InputError(f"{source}: two categories have the same name; give each its own")
-    folders: dict[str, list[dict]] = {}
     for image in images.values():
-        folders.setdefault(str(PurePosixPath(image["file_name"]).parent), []).append(image)
+        image["file_name"] = image["file_name"].replace("\\", "/")  # written on Windows
     places: dict[int, tuple[TrackCollector, int]] = {}
     collectors: list[tuple[TrackCollector, list[str]]] = []
-    in_order = sorted(folders.items(), key=lambda item: natural_key(item[0]))
-    for number, (folder, frames) in enumerate(in_order, start=1):
-        frames.sort(key=lambda image: natural_key(image["file_name"]))
-        collector = TrackCollector(video_name(folder, f"video_{number}"), frames[0]["height"], frames[0]["width"])
+    for name, frames in _videos(content, list(images.values()), source):
+        collector = TrackCollector(name, frames[0]["height"], frames[0]["width"])
         for frame_index, image in enumerate(frames):
             if (image["height"], image["width"]) != (collector.height, collector.width):
                 raise InputError(f"{source}: image {image['id']} is not of the size of {frames[0]['file_name']}")
             places[image["id"]] = collector, frame_index
         collectors.append((collector, [image["file_name"] for image in frames]))
-    for entry in _entries(content, "annotations", source):
+    for entry in progress(_entries(content, "annotations", source), "annotations"):
         _add(entry, places, categories, f"{source}: annotation {entry.get('id')}")
     videos = tuple(collector.finish(file_names) for collector, file_names in collectors)
     return Annotations(dict(sorted(categories.items())), videos)
+
+
+def _videos(content: dict, images: Sequence[dict], source: str | os.PathLike) -> list[tuple[str, list[dict]]]:
+    """(name, its images in order) of every video: by `video_id`, ascending, or by folder, in natural order."""
+    with_id = [image for image in images if image.get("video_id") is not None]
+    if with_id and len(with_id) < len(images):
+        first = next(image for image in images if image.get("video_id") is None)
+        raise InputError(f"{source}: image {first['id']} has no 'video_id', but others have; give it to all or to none")
+    groups: dict[Hashable, list[dict]] = {}
+    for image in images:
+        folder = str(PurePosixPath(image["file_name"]).parent)
+        key = field(image, "video_id", int, f"{source}: image {image['id']}") if with_id else folder
+        groups.setdefault(key, []).append(image)
+    if not with_id:
+        in_order = sorted(groups.items(), key=lambda item: natural_key(item[0]))
+        for _, frames in in_order:
+            frames.sort(key=lambda image: natural_key(image["file_name"]))
+            warn_if_unrelated([image["file_name"] for image in frames], str(source))
+        return [(video_name(folder, f"video_{place}"), frames) for place, (folder, frames) in enumerate(in_order, 1)]
+    told = content.get("videos")
+    names = {
+        video.get("id"): video["name"].replace("\\", "/")
+        for video in (told if isinstance(told, list) else ())
+        if isinstance(video, dict) and isinstance(video.get("name"), str) and isinstance(video.get("id"), int)
+    }
+    videos = []
+    for video_id, frames in sorted(groups.items()):
+        folders = {str(PurePosixPath(image["file_name"]).parent) for image in frames}
+        folder = folders.pop() if len(folders) == 1 else ""
+        name = video_name(names.get(video_id, folder), f"video_{video_id}")
+        videos.append((name, _in_order(frames, f"{source}: video {video_id}")))
+    if len({name for name, _ in videos}) < len(videos):
+        return [(f"video_{video_id}", frames) for video_id, (_, frames) in zip(sorted(groups), videos, strict=True)]
+    return videos
+
+
+def _in_order(frames: list[dict], where: str) -> list[dict]:
+    """The images of a video by the number of their frames, or, where none has one, by their names."""
+    key = next((key for key in FRAME_KEYS if any(image.get(key) is not None for image in frames)), None)
+    if key is None:
+        return sorted(frames, key=lambda image: natural_key(image["file_name"]))
+    numbers = {field(image, key, int, f"{where}, image {image['id']}"): image for image in frames}
+    if len(numbers) < len(frames):
+        raise InputError(f"{where}: two of its images have the same {key!r}")
+    return [numbers[number] for number in sorted(numbers)]
 
 
 def _add(entry: dict, places: dict[int, tuple[TrackCollector, int]], categories: dict[int, str], where: str) -> None:
@@ -58,9 +105,11 @@ def _add(entry: dict, places: dict[int, tuple[TrackCollector, int]], categories:
     if not entry.get("segmentation"):
         raise InputError(f"{where}: 'segmentation' is missing; boxes alone cannot be used")
     collector, frame_index = places[image_id]
-    is_crowd = bool(entry.get("iscrowd"))
-    key, category = _track_id(entry, where), categories[entry["category_id"]]
-    collector.add(key, category, frame_index, entry["segmentation"], where, is_crowd)
+    is_crowd = entry.get("iscrowd") or 0
+    if is_crowd not in (0, 1):
+        raise InputError(f"{where}: 'iscrowd' must be 0 or 1, not {str(is_crowd)[:80]!r}")
+    key, category = _track_id(entry, where), categories[category_id]
+    collector.add(key, category, frame_index, entry["segmentation"], where, bool(is_crowd))
 
 
 def _track_id(entry: dict, where: str) -> int | str:
@@ -100,7 +149,7 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
     """Writes a COCO file with `video_id` and `frame_index` for images and `track_id` for annotations, all from 1."""
     category_ids = {name: category_id for category_id, name in annotations.categories.items()}
     images, entries, num_tracks = [], [], 0
-    for video_id, video in enumerate(annotations.videos, start=1):
+    for video_id, video in enumerate(progress(annotations.videos, "videos"), start=1):
         first_image = len(images) + 1
         for frame_index, file_name in enumerate(video.file_names):
             entry = {"id": len(images) + 1, "file_name": file_name, "width": video.width, "height": video.height}

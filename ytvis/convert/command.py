@@ -13,14 +13,16 @@ tells what the formats hold. Exit codes: 0 done, 2 bad input, in one line that n
 """
 
 import argparse
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots
-from ytvis.convert import youtube_vis as ytvis
+from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, youtube_vis
 from ytvis.convert.tracks import Annotations
 from ytvis.files import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,12 @@ class Format:
 
 
 FORMATS = {
-    "ytvis": Format(ytvis.read, ytvis.write),
+    "ytvis": Format(youtube_vis.read, youtube_vis.write),
     "labelme": Format(labelme.read, labelme.write, ("images",), ("images",)),
     "coco": Format(coco.read, coco.write),
     "davis": Format(davis.read, davis.write, ("images", "categories")),
     "mots": Format(mots.read, mots.write, ("images", "categories")),
-    "cvat": Format(cvat.read, None, ("images",)),
+    "cvat": Format(cvat.read, None, ("images", "order")),
     "datumaro": Format(datumaro.read, None, ("images", "kind")),
 }
 
@@ -49,15 +51,18 @@ def convert(
     source: str | os.PathLike,
     target: str | os.PathLike,
     to: str = "ytvis",
+    crowds_are_objects: bool = False,
     **options: str | os.PathLike | None,
 ) -> Annotations:
     """What `source` held, after it was read as `format` and written to `target` as `to`, both of `FORMATS`.
 
-    `options` are `images`, the folder of the frames, `categories`, the file that names them, and `kind`, the format
-    among those of Datumaro; None is not given.
+    `options` are `images`, the folder of the frames, `categories`, the file that names them, `order`, how numbers in
+    the pictures' names sort them, and `kind`, the format among those of Datumaro; None is not given. With
+    `crowds_are_objects` every crowd is written as an object.
 
     Raises:
-        InputError: something cannot be read or written, or an option is given that neither format takes.
+        InputError: something cannot be read or written, there is no class, or an option is given that neither format
+            takes.
     """
     reader, writer = FORMATS[format], FORMATS[to]
     given = {key: value for key, value in options.items() if value is not None}
@@ -65,7 +70,31 @@ def convert(
         if key not in reader.read_options + writer.write_options:
             raise InputError(f"--{key} means nothing from {format} to {to}; leave it out")
     annotations = reader.read(source, **{key: given[key] for key in reader.read_options if key in given})
+    if not annotations.categories:
+        raise InputError(f"{source}: holds no labelled object, so there are no classes; nothing is written")
+    annotations = _resolve_crowds(annotations, crowds_are_objects, source)
+    if not any(video.tracks for video in annotations.videos):
+        logger.warning("%s: holds no object", source)
     writer.write(annotations, target, **{key: given[key] for key in writer.write_options if key in given})
+    return annotations
+
+
+def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | os.PathLike) -> Annotations:
+    """`annotations`, without crowds if these `are_objects`; logs how many there are."""
+    tracks = [track for video in annotations.videos for track in video.tracks]
+    crowds = sum(track.is_crowd for track in tracks)
+    if not crowds:
+        return annotations
+    if are_objects:
+        logger.warning("%s: %d of %d tracks were crowds and are objects now", source, crowds, len(tracks))
+        return annotations.without_crowds()
+    logger.warning(
+        "%s: %d of %d tracks are crowds (iscrowd 1), which training leaves out and scoring ignores; some tools mark "
+        "all masks of a brush so: if these are objects, say --crowds_are_objects",
+        source,
+        crowds,
+        len(tracks),
+    )
     return annotations
 
 
@@ -90,6 +119,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="davis: JSON with the category of each object; mots: text with the name of a class a line",
     )
+    parser.add_argument(
+        "--order",
+        choices=("number", "text"),
+        help="cvat: take the pictures in their order, numbers in names by value or as text, whatever the numbers are",
+    )
+    parser.add_argument(
+        "--crowds_are_objects", action="store_true", help="write what the source marks as crowds as objects"
+    )
     parser.add_argument("--kind", help="datumaro: which of its formats it is, e.g. mots (default: as it recognises)")
 
 
@@ -100,8 +137,10 @@ def run(options: argparse.Namespace) -> int:
         options.source,
         options.target,
         options.to,
+        options.crowds_are_objects,
         images=options.images,
         categories=options.categories,
+        order=options.order,
         kind=options.kind,
     )
     print(f"{options.target}: {summary(annotations)}")

@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 
 from ytvis.convert.coco import TRACK_KEYS
-from ytvis.convert.tracks import (
-    Annotations,
-    TrackCollector,
-    TrackedVideo,
-    frame_folder,
-    video_name,
-)
+from ytvis.convert.tracks import Annotations, TrackCollector, TrackedVideo, check_sizes, progress
 from ytvis.files import InputError, natural_key
+from ytvis.frames import bind_frames, find_pictures, video_name
 from ytvis.masks import encode_mask
 from ytvis.optional import import_extra
-from ytvis.pictures import list_pictures, picture_size
+from ytvis.pictures import picture_size
 
 logger = logging.getLogger(__name__)
 
@@ -79,22 +74,30 @@ def _import(source: str | os.PathLike, kind: str | None) -> Any:
 def _read_video(
     name: str, items: list[Any], labels: list[str], images: Path, where: str, is_only: bool
 ) -> TrackedVideo:
-    prefix = frame_folder(images, name, is_only)
-    pictures = list_pictures(images / prefix)
-    if not pictures:
-        raise InputError(f"{images / prefix}: holds no pictures of {where}")
+    prefix, pictures = find_pictures(images, name, is_only, where)
     height, width = picture_size(images / prefix / pictures[0])
-    stems = {Path(picture).stem: index for index, picture in enumerate(pictures)}
+    check_sizes(images, [prefix + picture for picture in pictures], (height, width), where)
+    frame_indices = _frame_indices(items, pictures, f"{where}: in {images / prefix}")
     collector = TrackCollector(name, height, width)
     skipped: Counter[str] = Counter()
-    for item in items:
-        frame_index = stems.get(PurePosixPath(item.id).name, item.attributes.get("frame"))
-        if not isinstance(frame_index, int) or not 0 <= frame_index < len(pictures):
-            raise InputError(f"{where}: there is no picture of {item.id!r} in {images / prefix}")
+    for item, frame_index in zip(progress(items, name), frame_indices, strict=True):
         _add(item.annotations, frame_index, labels, collector, f"{where}, {item.id}", skipped)
     for kind, count in skipped.items():
         logger.warning("%s: %d annotations that are no areas are left out: %s", where, count, kind)
     return collector.finish([prefix + picture for picture in pictures])
+
+
+def _frame_indices(items: list[Any], pictures: list[str], where: str) -> list[int]:
+    """The place among `pictures` of every item: that of its name or, if some have none, of its frame's number."""
+    stems = {PurePosixPath(picture).stem: index for index, picture in enumerate(pictures)}
+    found = [stems.get(PurePosixPath(item.id).name) for item in items]
+    if None not in found:
+        return found
+    numbers = [item.attributes.get("frame") for item in items]
+    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+        raise InputError(f"{where}: there is no picture of {items[found.index(None)].id!r}")
+    bound = list(bind_frames(pictures, set(numbers), None, where))
+    return [bound.index(number) for number in numbers]
 
 
 def _add(

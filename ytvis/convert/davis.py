@@ -1,6 +1,7 @@
-"""DAVIS: a folder a video, and in it a palette PNG a frame, whose pixels hold the number of the object they show.
+"""DAVIS: a folder a video, and in it a PNG a frame, whose pixels hold the number of the object they show.
 
-0 is the ground and 255 is nothing that is known. Categories are not in the pictures: a JSON file tells them, as
+0 is the ground and 255 is void, nothing that is known. In a set that knows no other number, as DAVIS 2016, 255 is the
+only object. Categories are not in the pictures: a JSON file tells them, as
 `{"<video>": {"<object number>": "<category>"}}` or like the meta.json of YouTube-VOS; without one all are "object".
 """
 
@@ -8,6 +9,8 @@ import io
 import json
 import logging
 import os
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +20,14 @@ from ytvis.convert.tracks import (
     Annotations,
     TrackCollector,
     TrackedVideo,
+    check_sizes,
     field,
-    frame_folder,
-    frames_of_stems,
     new_folder,
-    video_folders,
+    progress,
+    read_label_pictures,
 )
 from ytvis.files import InputError, atomic_write
-from ytvis.masks import encode_mask
-from ytvis.pictures import read_labels
+from ytvis.frames import bind_stems, check_order, video_folders
 from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 CATEGORIES_FILE = "categories.json"
 DEFAULT_CATEGORY = "object"
 VOID = 255
+VOID_KEY = "void"
 
 
 def read(
@@ -46,31 +49,55 @@ def read(
     tells the categories; without it the categories.json in `source` is taken, if there is one.
 
     Raises:
-        InputError: a file is no palette PNG, or of another size than the others of its video; a frame has no picture;
-            or the file of categories lacks an object.
+        InputError: a file is no picture of numbers, or of another size than the others of its video; a frame has no
+            picture; or the file of categories lacks an object.
     """
-    folders = video_folders(source, "*.png")
+    folders = video_folders(source, ".png")
     images = None if images is None else Path(images)
     default_file = Path(source) / CATEGORIES_FILE
     file = Path(categories) if categories is not None else default_file if default_file.is_file() else None
     names = None if file is None else _read_categories(file)
+    collectors = [
+        read_label_pictures(name, paths, partial(_identify, names, file, name))
+        for name, paths in progress(folders, "videos")
+    ]
+    _resolve_void(collectors, source)
     videos = []
-    for name, paths in folders:
-        collector = None
-        for frame_index, path in enumerate(paths):
-            pixels = read_labels(path)
-            if collector is None:
-                collector = TrackCollector(name, *pixels.shape)
-            if pixels.shape != (collector.height, collector.width):
-                raise InputError(f"{path}: is not of the size of {paths[0].name}")
-            for number in sorted(set(np.unique(pixels).tolist()) - {0, VOID}):
-                category = DEFAULT_CATEGORY if names is None else names.get((name, str(number)))
-                if category is None:
-                    raise InputError(f"{file}: tells no category of object {number} of video {name}")
-                collector.add(number, category, frame_index, encode_mask(pixels == number), str(path))
-        prefix = frame_folder(images, name, is_only=len(folders) == 1)
-        videos.append(collector.finish(frames_of_stems(images, prefix, [path.stem for path in paths])))
+    for (name, paths), collector in zip(folders, collectors, strict=True):
+        where = str(paths[0].parent)
+        file_names = bind_stems(images, name, [path.stem for path in paths], len(folders) == 1, where)
+        if images is not None:
+            check_sizes(images, file_names, (collector.height, collector.width), where)
+        videos.append(collector.finish(file_names))
     return Annotations.with_seen_categories(videos)
+
+
+def _identify(
+    names: Mapping[tuple[str, str], str] | None, file: Path | None, video: str, number: int, dtype: np.dtype, where: str
+) -> tuple[int | str, str]:
+    """(Key, category) of an object; the key of what may be void is `VOID_KEY`."""
+    is_void = number == VOID and dtype == np.uint8
+    category = DEFAULT_CATEGORY
+    if names is not None:
+        # The only object of a binary set may be told by its value or as the first.
+        category = names.get((video, str(number)), names.get((video, "1"), DEFAULT_CATEGORY) if is_void else None)
+    if category is None:
+        raise InputError(f"{file}: tells no category of object {number} of video {video}")
+    return VOID_KEY if is_void else number, category
+
+
+def _resolve_void(collectors: Sequence[TrackCollector], source: str | os.PathLike) -> None:
+    """Drops what may be void, unless the set has nothing else; logs which of the two."""
+    unsure = [collector for collector in collectors if VOID_KEY in collector.objects]
+    if not unsure:
+        return
+    if all(collector.objects <= {VOID_KEY} for collector in collectors):
+        logger.warning("%s: the masks hold 0 and %d alone: %d is taken to be one object a video", source, VOID, VOID)
+        return
+    for collector in unsure:
+        if len(collector.objects) == 1:
+            logger.warning("%s: video %s has no object, but %d, which is void", source, collector.name, VOID)
+        collector.drop(VOID_KEY)
 
 
 def _read_categories(path: Path) -> dict[tuple[str, str], str]:
@@ -98,27 +125,25 @@ def _read_categories(path: Path) -> dict[tuple[str, str], str]:
 def write(annotations: Annotations, target: str | os.PathLike) -> None:
     """Writes <target>/<video>/<frame>.png for every frame, and categories.json; a track's number is its place, from 1.
 
-    A pixel has one number: where tracks overlap the later one is kept, and that is said. Crowds are left out.
+    A pixel has one number: where tracks overlap the later one is kept, which is logged. Crowds are left out.
 
     Raises:
-        InputError: `target` is not new or empty, or a video has more than 254 tracks.
+        InputError: `target` is not new or empty, or a video cannot be told by DAVIS: it has more than 254 tracks, or
+            frames in another order than that of their names.
     """
     target = new_folder(target)
+    stems = [check_order(video.name, video.file_names, "DAVIS") for video in annotations.videos]
     for video in annotations.videos:
         if len(video.tracks) >= VOID:
             raise InputError(f"video {video.name} has {len(video.tracks)} tracks, DAVIS holds {VOID - 1} at most")
-        overlaps = 0
-        for frame_index, stem in enumerate(video.stems()):
-            numbers, overlap = video.paint(frame_index)
-            overlaps += overlap
+    for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
+        for frame_index, numbers in video.painted_frames():
             picture = Image.fromarray(numbers.astype(np.uint8))
             picture.putpalette(palette())
             buffer = io.BytesIO()
             picture.save(buffer, "PNG")
-            with atomic_write(target / video.name / f"{stem}.png", "wb") as file:
+            with atomic_write(target / video.name / f"{names[frame_index]}.png", "wb") as file:
                 file.write(buffer.getvalue())
-        if overlaps:
-            logger.warning("%s: objects overlap in %d frames; the later one is kept", video.name, overlaps)
     with atomic_write(target / CATEGORIES_FILE) as file:
         json.dump({video.name: _categories_of(video) for video in annotations.videos}, file, indent=1)
 

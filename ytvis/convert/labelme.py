@@ -11,30 +11,34 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from ytvis.convert.shapes import ellipse, refusal
 from ytvis.convert.tracks import (
     Annotations,
     ObjectTrack,
     TrackCollector,
     TrackedVideo,
+    check_sizes,
     field,
-    frame_folder,
     new_folder,
-    video_folders,
+    part_to_rle,
+    progress,
 )
 from ytvis.files import InputError, atomic_write
-from ytvis.masks import decode_mask, encode_mask
+from ytvis.frames import check_order, video_folders, warn_if_unrelated
+from ytvis.masks import decode_mask
 from ytvis.pictures import decode_labels, list_pictures
 from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
 
-CIRCLE_SIDES = 64
+POLYGONS = ("polygon", "rectangle", "oriented_rectangle", "rotation", "quadrilateral")
 
 
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> Annotations:
@@ -44,26 +48,31 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     the labels, in natural order.
 
     Raises:
-        InputError: a file is not LabelMe's, or is at odds with the others of its video.
+        InputError: a file is not LabelMe's, or is at odds with the others of its video or with its picture.
     """
-    folders = video_folders(source, "*.json")
+    folders = video_folders(source, ".json")
     root = Path(source if images is None else images)
     return Annotations.with_seen_categories(
-        _read_video(name, paths, root, images is not None, is_only=len(folders) == 1) for name, paths in folders
+        _read_video(name, paths, root, images is not None, is_only=len(folders) == 1)
+        for name, paths in progress(folders, "videos")
     )
 
 
 def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_only: bool) -> TrackedVideo:
     collector, file_names, sharing = None, [], []
-    prefix = frame_folder(root, name, is_only)
-    for frame_index, path in enumerate(paths):
+    own_folder = f"{name}/" if not is_only or (root / name).is_dir() else ""
+    for frame_index, path in enumerate(progress(paths, name)):
         content = read_json(path)
         height, width = (field(content, key, int, str(path)) for key in ("imageHeight", "imageWidth"))
         if collector is None:
             collector = TrackCollector(name, height, width)
         if (height, width) != (collector.height, collector.width):
-            raise InputError(f"{path}: is {width}×{height}, frames before it {collector.width}×{collector.height}")
-        file_names.append(_file_name(path, field(content, "imagePath", str, str(path)), root, prefix, has_images))
+            raise InputError(
+                f"{path}: is {width}×{height}, frames before it {collector.width}×{collector.height}; the pictures of "
+                "a folder are the frames of one video: put unrelated ones into folders of their own"
+            )
+        image_path = field(content, "imagePath", str, str(path))
+        file_names.append(_file_name(path, image_path, root, own_folder, has_images))
         labels = _add_shapes(collector, frame_index, field(content, "shapes", list, str(path)), path)
         sharing += [(path, label) for label in set(labels) if labels.count(label) > 1]
     if sharing:
@@ -73,13 +82,19 @@ def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_o
             *sharing[0],
             len(sharing) - 1,
         )
-    unlabelled = len(list_pictures(root / prefix)) - len(file_names)
+    twice = [file_name for file_name, count in Counter(file_names).items() if count > 1]
+    if twice:
+        raise InputError(f"{paths[0].parent}: two of its JSON files are of the picture {twice[0]}; keep one of them")
+    warn_if_unrelated(file_names, str(paths[0].parent))
+    there = file_names if has_images else [file_name for file_name in file_names if (root / file_name).is_file()]
+    check_sizes(root, there, (collector.height, collector.width), str(paths[0].parent))
+    unlabelled = len(list_pictures(root / own_folder)) - len(file_names)
     if unlabelled > 0:
-        logger.warning("%s: %d pictures without a JSON file are left out", root / prefix, unlabelled)
+        logger.warning("%s: %d pictures without a JSON file are left out", root / own_folder, unlabelled)
     return collector.finish(file_names)
 
 
-def _file_name(path: Path, image_path: str, root: Path, prefix: str, has_images: bool) -> str:
+def _file_name(path: Path, image_path: str, root: Path, own_folder: str, has_images: bool) -> str:
     """The name of a frame relative to `root`."""
     image_path = image_path.replace("\\", "/")  # LabelMe on Windows
     picture = Path(os.path.abspath(path.parent / image_path))
@@ -87,7 +102,7 @@ def _file_name(path: Path, image_path: str, root: Path, prefix: str, has_images:
         return picture.relative_to(os.path.abspath(root)).as_posix()
     if not has_images:
         raise InputError(f"{path}: its picture {image_path} is outside {root}; say the folder of pictures: --images")
-    return prefix + picture.name
+    return own_folder + picture.name
 
 
 def _add_shapes(collector: TrackCollector, frame_index: int, shapes: list, path: Path) -> list[str]:
@@ -116,21 +131,24 @@ def _segmentation(shape: dict, size_hw: tuple[int, int], where: str) -> list | d
     for point in points:
         if not isinstance(point, list) or len(point) != 2 or not all(map(_is_finite, point)):
             raise InputError(f"{where}: a point must be x, y, not {str(point)[:80]}")
-    match shape.get("shape_type", "polygon"), len(points):
+    kind = shape.get("shape_type") or "polygon"  # null is a polygon to LabelMe
+    match kind, len(points):
         case "mask", 2:
             return _mask(shape, points[0], size_hw, where)
         case "rectangle", 2:
             (left, top), (right, bottom) = points
             points = [[left, top], [right, top], [right, bottom], [left, bottom]]
         case "circle", 2:
-            (x, y), rim = points
-            angles = [2 * math.pi * side / CIRCLE_SIDES for side in range(CIRCLE_SIDES)]
-            radius = math.dist((x, y), rim)
-            points = [[x + radius * math.cos(angle), y + radius * math.sin(angle)] for angle in angles]
-        case (("polygon" | "rectangle"), count) if count >= 3:
+            radius = math.dist(*points)
+            return [ellipse(*points[0], radius, radius)]
+        case "ellipse", 2:
+            (left, top), (right, bottom) = points
+            return [ellipse((left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2)]
+        case str(), count if kind in POLYGONS and count >= 3:
             pass
-        case kind, count:
-            raise InputError(f"{where}: a {kind} of {count} points is no area; draw a polygon or a mask")
+        case _:
+            reason = "is no area" if kind in (*POLYGONS, "mask", "circle", "ellipse") else None
+            raise InputError(f"{where}: {refusal(kind, f'of {len(points)} points', reason)}")
     return [[coordinate for point in points for coordinate in point]]
 
 
@@ -147,12 +165,10 @@ def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> di
         part = decode_labels(base64.b64decode(field(shape, "mask", str, where), validate=True), where)
     except ValueError:
         raise InputError(f"{where}: its mask is no PNG in base64") from None
-    left, top = round(corner[0]), round(corner[1])
-    if min(left, top) < 0 or top + part.shape[0] > size_hw[0] or left + part.shape[1] > size_hw[1]:
+    rle = part_to_rle(part, round(corner[1]), round(corner[0]), size_hw)
+    if rle is None:
         raise InputError(f"{where}: its mask does not fit into the picture")
-    mask = np.zeros(size_hw, np.uint8)
-    mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
-    return encode_mask(mask)
+    return rle
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -165,11 +181,13 @@ def write(annotations: Annotations, target: str | os.PathLike, images: str | os.
     copied beside the JSON files.
 
     Raises:
-        InputError: `target` is not new or empty.
+        InputError: `target` is not new or empty, or the frames of a video are in another order than their names.
     """
     target = new_folder(target)
-    for video in annotations.videos:
-        for frame_index, (stem, file_name) in enumerate(zip(video.stems(), video.file_names, strict=True)):
+    stems = [check_order(video.name, video.file_names, "LabelMe") for video in annotations.videos]
+    for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
+        frames = zip(progress(names, video.name), video.file_names, strict=True)
+        for frame_index, (stem, file_name) in enumerate(frames):
             path = target / video.name / f"{stem}.json"
             image_path = Path(file_name).name
             if images is not None:

@@ -3,12 +3,16 @@
 A line is `frame object class height width rle`; a pixel of a PNG holds the object. Objects are numbered
 1000 × class + instance. Classes are the lines of labels.txt, from 1, otherwise those of KITTI MOTS and MOTSChallenge:
 car and pedestrian. Class 10, regions to be ignored, is left out unless there are labels for it.
+
+The layouts of others are known: <video>/gt/gt.txt beside <video>/img1/ (MOTSChallenge), and instances/ with labels.txt
+beside images/ (CVAT, Datumaro).
 """
 
 import logging
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +21,26 @@ from ytvis.convert.tracks import (
     Annotations,
     TrackCollector,
     TrackedVideo,
-    frame_folder,
-    frames_of_stems,
+    check_sizes,
     new_folder,
-    video_folders,
+    progress,
+    read_label_pictures,
 )
 from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.frames import (
+    bind_frames,
+    bind_stems,
+    check_order,
+    find_pictures,
+    frame_numbers,
+    guess_file_names,
+    guess_numbers,
+    video_folders,
+    video_of_path,
+    walk_folders,
+)
 from ytvis.masks import encode_mask
-from ytvis.pictures import list_pictures, read_labels
+from ytvis.pictures import list_pictures
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +48,10 @@ LABELS_FILE = "labels.txt"
 PUBLISHED_LABELS = ("car", "pedestrian")
 IGNORED_CLASS = 10
 INSTANCES = 1000  # of a class
+LAYOUT = ("gt", "instances")  # folders that do not name a video
+TRUTH_FILE = Path("gt/gt.txt")
+# Each number of at most 18 digits: frame, object, class, height, width.
+_LINE = re.compile(r"\s*" + r"([0-9]{1,18})\s+" * 5 + r"(\S+)\s*", re.ASCII)
 
 
 def read(
@@ -39,12 +59,12 @@ def read(
     images: str | os.PathLike | None = None,
     categories: str | os.PathLike | None = None,
 ) -> Annotations:
-    """The objects of the text files in `source`, or of its folders of PNG files (or of instances/ in it).
+    """The objects of the text files in or below `source`, or of its folders of PNG files.
 
     File names are relative to `images`. With text files, all pictures of a video are its frames, found by the number
     in their name; without `images` they are guessed to be <video>/000000.jpg and on, or from 000001 where no frame 0
-    is named. `categories` is a file with the name of a class a line; without it the labels.txt in `source` is taken, if
-    there is one. All classes named are kept.
+    is named. `categories` is a file with the name of a class a line; without it the labels.txt in or below `source` is
+    taken, if there is one. All classes named are kept.
 
     Raises:
         InputError: a file is not in the format, a frame has no picture, or a class has no name.
@@ -53,28 +73,51 @@ def read(
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
     images = None if images is None else Path(images)
-    labels = _read_labels(source, None if categories is None else Path(categories))
-    paths = sorted(source.rglob("*.txt"), key=lambda path: natural_key(str(path)))
-    paths = [path for path in paths if path.name != LABELS_FILE]
-    if paths:
-        videos = [_read_text(path, source, images, labels, is_only=len(paths) == 1) for path in paths]
+    texts = [path for _, files in walk_folders(source) for path in files if path.suffix.lower() == ".txt"]
+    label_files = [path for path in texts if path.name == LABELS_FILE]
+    labels = _read_labels(label_files if categories is None else [Path(categories)])
+    videos = _text_videos([path for path in texts if path not in label_files], source)
+    if images is None and any(map(partial(_has_pictures, source), videos)):
+        logger.warning("%s: holds the pictures, too: file names are relative to it", source)
+        images = source
+    if videos:
+        read_video, of_each = _read_text, videos
     else:
-        folder = source / "instances" if (source / "instances").is_dir() else source
-        folders = video_folders(folder, "*.png")
-        videos = [_read_pngs(name, files, images, labels, is_only=len(folders) == 1) for name, files in folders]
-    return Annotations(labels, tuple(videos))
+        read_video, of_each = _read_pngs, video_folders(source, ".png", LAYOUT)
+    return Annotations(
+        labels,
+        tuple(
+            read_video(name, content, images, labels, is_only=len(of_each) == 1)
+            for name, content in progress(of_each, "videos")
+        ),
+    )
 
 
-def _read_labels(source: Path, path: Path | None) -> dict[int, str]:
-    """{class: name}."""
-    if path is None:
-        path = source / LABELS_FILE
-        if not path.is_file():
-            return dict(enumerate(PUBLISHED_LABELS, start=1))
-    names = [line.strip() for line in _read_lines(path)]
-    if not all(names) or len(set(names)) < len(names) or not names:
-        raise InputError(f"{path}: must hold the name of a class a line, each once")
-    return dict(enumerate(names, start=1))
+def _text_videos(paths: list[Path], source: Path) -> list[tuple[str, Path]]:
+    """(video, file) of those text files that are of videos, in natural order."""
+    in_layout = [path for path in paths if path.parts[-2:] == TRUTH_FILE.parts]
+    if in_layout:  # other texts beside them, as of detections, are none
+        named = [(video_of_path(path.parent, source, LAYOUT), path) for path in in_layout]
+    else:
+        named = [(path.relative_to(source).with_suffix("").as_posix(), path) for path in paths]
+    return sorted(named, key=lambda video: natural_key(video[0]))
+
+
+def _has_pictures(source: Path, video: tuple[str, Path]) -> bool:
+    """Whether a text file has its pictures beside it in the layout of MOTSChallenge, within `source`."""
+    folder = video[1].parent.parent
+    return folder.is_relative_to(source) and bool(list_pictures(folder / "img1"))
+
+
+def _read_labels(paths: list[Path]) -> dict[int, str]:
+    """{class: name}; all files must hold the same."""
+    found = {path: [line.strip() for line in _read_lines(path)] for path in paths}
+    for path, names in found.items():
+        if not all(names) or len(set(names)) < len(names) or not names:
+            raise InputError(f"{path}: must hold the name of a class a line, each once")
+        if names != found[paths[0]]:
+            raise InputError(f"{path}: holds other classes than {paths[0]}; say --categories")
+    return dict(enumerate(found[paths[0]] if found else PUBLISHED_LABELS, start=1))
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -96,65 +139,55 @@ def _category(number: int, labels: dict[int, str], where: str) -> str | None:
     return labels[class_number]
 
 
-def _read_text(path: Path, source: Path, images: Path | None, labels: dict[int, str], is_only: bool) -> TrackedVideo:
+def _read_text(name: str, path: Path, images: Path | None, labels: dict[int, str], is_only: bool) -> TrackedVideo:
     rows = []
     for line_number, line in enumerate(_read_lines(path), start=1):
         where = f"{path}, line {line_number}"
-        parts = line.split()
-        if len(parts) != 6 or not all(part.isdecimal() for part in parts[:5]):
+        parts = _LINE.fullmatch(line)
+        if not parts:
             raise InputError(f"{where}: is not 'frame object class height width rle'")
-        frame, number, class_number, height, width = map(int, parts[:5])
+        frame, number, class_number, height, width = map(int, parts.groups()[:5])
         if number // INSTANCES != class_number:
             raise InputError(f"{where}: object {number} is not of class {class_number}")
-        rows.append((where, frame, number, {"size": [height, width], "counts": parts[5]}))
+        rows.append((where, frame, number, {"size": [height, width], "counts": parts[6]}))
     if not rows:
         raise InputError(f"{path}: is empty, so the size of its frames is not known; remove it")
-    name = path.relative_to(source).with_suffix("").as_posix()
-    prefix = frame_folder(images, name, is_only)
-    numbers = sorted({frame for _, frame, _, _ in rows})
+    annotated = {frame for _, frame, _, _ in rows}
+    size_hw = rows[0][3]["size"]
     if images is None:
-        numbers = list(range(min(1, numbers[0]), numbers[-1] + 1))
-        file_names = frames_of_stems(None, prefix, [f"{number:06d}" for number in numbers])
+        numbers = guess_numbers(annotated, None, str(path))
+        file_names = guess_file_names(name, [f"{number:06d}" for number in numbers])
     else:
-        pictures = list_pictures(images / prefix)
-        numbers, file_names = frame_numbers(pictures), [prefix + picture for picture in pictures]
+        prefix, pictures = find_pictures(images, name, is_only, str(path))
+        numbers = bind_frames(pictures, annotated, None, str(path))
+        file_names = [prefix + picture for picture in numbers.values()]
+        check_sizes(images, file_names, size_hw, str(path))
     frame_indices = {number: frame_index for frame_index, number in enumerate(numbers)}
-    collector = TrackCollector(name, *rows[0][3]["size"])
-    for where, frame, number, rle in rows:
-        if frame not in frame_indices:
-            raise InputError(f"{where}: there is no picture of frame {frame} in {images / prefix}")
+    collector = TrackCollector(name, *size_hw)
+    for where, frame, number, rle in progress(rows, name):
         category = _category(number, labels, where)
         if category is not None:
             collector.add(number, category, frame_indices[frame], rle, where)
     return collector.finish(file_names)
 
 
-def frame_numbers(file_names: Sequence[str]) -> list[int]:
-    """The numbers that name the frames, or 0, 1, 2, … if not all of them are named by a number of their own."""
-    stems = [Path(name).stem for name in file_names]
-    if all(stem.isdecimal() for stem in stems) and len(set(map(int, stems))) == len(stems):
-        return [int(stem) for stem in stems]
-    return list(range(len(stems)))
-
-
 def _read_pngs(
     name: str, paths: list[Path], images: Path | None, labels: dict[int, str], is_only: bool
 ) -> TrackedVideo:
-    collector = None
-    for frame_index, path in enumerate(paths):
-        pixels = read_labels(path)
-        if pixels.dtype != np.uint16:
-            raise InputError(f"{path}: is no PNG of 16-bit object numbers")
-        if collector is None:
-            collector = TrackCollector(name, *pixels.shape)
-        if pixels.shape != (collector.height, collector.width):
-            raise InputError(f"{path}: is not of the size of {paths[0].name}")
-        for number in np.unique(pixels[pixels > 0]).tolist():
-            category = _category(number, labels, str(path))
-            if category is not None:
-                collector.add(number, category, frame_index, encode_mask(pixels == number), str(path))
-    prefix = frame_folder(images, name, is_only)
-    return collector.finish(frames_of_stems(images, prefix, [path.stem for path in paths]))
+    collector = read_label_pictures(name, paths, partial(_identify, labels))
+    where = str(paths[0].parent)
+    file_names = bind_stems(images, name, [path.stem for path in paths], is_only, where)
+    if images is not None:
+        check_sizes(images, file_names, (collector.height, collector.width), where)
+    return collector.finish(file_names)
+
+
+def _identify(labels: dict[int, str], number: int, dtype: np.dtype, where: str) -> tuple[int, str] | None:
+    """(Object, category), None for a region to be ignored."""
+    if dtype != np.uint16:
+        raise InputError(f"{where}: is no PNG of 16-bit object numbers")
+    category = _category(number, labels, where)
+    return None if category is None else (number, category)
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -163,25 +196,24 @@ def _read_pngs(
 def write(annotations: Annotations, target: str | os.PathLike) -> None:
     """Writes <target>/<video>.txt for every video in which something is seen, and labels.txt.
 
-    Frames are numbered by their names, if these are numbers, otherwise from 0. A pixel shows one object: where tracks
-    overlap the later one is kept, and that is said. Crowds are left out.
+    Frames are numbered by the numbers in their names (`frame_numbers`). A pixel shows one object: where tracks overlap
+    the later one is kept, which is logged. Crowds are left out.
 
     Raises:
-        InputError: `target` is not new or empty, or a video has more than 999 tracks of a class.
+        InputError: `target` is not new or empty, or a video cannot be told by MOTS: it has more than 999 tracks of a
+            class, or frames in another order than that of their names.
     """
     target = new_folder(target)
     classes = {name: number for number, name in enumerate(annotations.categories.values(), start=1)}
-    for video in annotations.videos:
-        objects = _number_objects(video, classes)
-        lines, overlaps = [], 0
-        for frame_index, frame in enumerate(frame_numbers(video.file_names)):
-            canvas, overlap = video.paint(frame_index)
-            overlaps += overlap
+    objects_of = [_number_objects(video, classes) for video in annotations.videos]
+    for video, objects in zip(progress(annotations.videos, "videos"), objects_of, strict=True):
+        frames = frame_numbers(check_order(video.name, video.file_names, "MOTS"))
+        lines = []
+        for frame_index, canvas in video.painted_frames():
             for place in np.unique(canvas[canvas > 0]).tolist():
                 number, rle = objects[place - 1], encode_mask(canvas == place)
-                lines.append(f"{frame} {number} {number // INSTANCES} {video.height} {video.width} {rle['counts']}\n")
-        if overlaps:
-            logger.warning("%s: objects overlap in %d frames; the later one is kept", video.name, overlaps)
+                size = f"{video.height} {video.width}"
+                lines.append(f"{frames[frame_index]} {number} {number // INSTANCES} {size} {rle['counts']}\n")
         if lines:
             with atomic_write(target / f"{video.name}.txt") as file:
                 file.writelines(lines)

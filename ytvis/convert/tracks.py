@@ -7,18 +7,21 @@ Whatever is wrong with a file raises InputError with one line that names it.
 import logging
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Self
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from tqdm import tqdm
 
 from ytvis.files import InputError, natural_key
-from ytvis.masks import decode_mask, to_rle, unite_masks
-from ytvis.pictures import list_pictures
+from ytvis.masks import check_size, decode_mask, encode_mask, to_rle, unite_masks
+from ytvis.pictures import picture_size, read_labels
 
 logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,10 @@ class TrackedVideo:
     file_names: tuple[str, ...]
     tracks: tuple[ObjectTrack, ...]
 
-    def stems(self) -> list[str]:
-        """The frames' names without folder and suffix; InputError if two are the same."""
-        stems = [Path(name).stem for name in self.file_names]
-        twice = [stem for stem, count in Counter(stems).items() if count > 1]
-        if twice:
-            raise InputError(f"video {self.name}: two of its frames are named {twice[0]}, which is one file's name")
-        return stems
-
     def paint(self, frame_index: int) -> tuple[np.ndarray, bool]:
         """([height, width] int32: the number of the track seen in each pixel, from 1, or 0; whether any overlap).
 
-        Where tracks overlap, the later one lies above. Crowds are left out.
+        Where tracks overlap, the later one is on top. Crowds are left out.
         """
         canvas = np.zeros((self.height, self.width), np.int32)
         overlap = False
@@ -62,6 +57,16 @@ class TrackedVideo:
                 overlap |= bool(canvas[mask].any())
                 canvas[mask] = number
         return canvas, overlap
+
+    def painted_frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(frame index, canvas of `paint`) of every frame; logs at the end in how many of them objects overlap."""
+        overlaps = 0
+        for frame_index in progress(range(len(self.file_names)), self.name):
+            canvas, overlap = self.paint(frame_index)
+            overlaps += overlap
+            yield frame_index, canvas
+        if overlaps:
+            logger.warning("%s: objects overlap in %d frames; the later one is kept", self.name, overlaps)
 
 
 @dataclass(frozen=True)
@@ -78,17 +83,35 @@ class Annotations:
         names = sorted({track.category for video in videos for track in video.tracks}, key=natural_key)
         return cls(dict(enumerate(names, start=1)), videos)
 
+    def without_crowds(self) -> Self:
+        """The same with every crowd as an object."""
+        videos = (
+            replace(video, tracks=tuple(replace(track, is_crowd=False) for track in video.tracks))
+            for video in self.videos
+        )
+        return replace(self, videos=tuple(videos))
+
 
 class TrackCollector:
     """Puts the tracks of one video together from what its frames hold."""
 
     def __init__(self, name: str, height: int, width: int):
+        """Begins a video.
+
+        Raises:
+            InputError: the frames are too large to hold a mask of.
+        """
+        try:
+            check_size(height, width)
+        except InputError as error:
+            raise InputError(f"video {name}: {error}") from None
         self.name = name
         self.height = height
         self.width = width
         self._parts: dict[Hashable, dict[int, list[list | dict]]] = {}
         self._categories: dict[Hashable, str] = {}
-        self._crowds: set[Hashable] = set()
+        self._counts: Counter[Hashable] = Counter()
+        self._crowd_counts: Counter[Hashable] = Counter()
 
     def add(
         self,
@@ -111,18 +134,37 @@ class TrackCollector:
         known = self._categories.setdefault(key, category)
         if known != category:
             raise InputError(f"{where}: the object is {category!r} here and {known!r} in an earlier place")
-        if is_crowd:
-            self._crowds.add(key)
         if rle is not None:
+            self._counts[key] += 1
+            self._crowd_counts[key] += is_crowd
             self._parts.setdefault(key, {}).setdefault(frame_index, []).append(segmentation)
 
+    @property
+    def objects(self) -> Collection[Hashable]:
+        """The keys of the objects that are seen."""
+        return self._parts.keys()
+
+    def drop(self, key: Hashable) -> None:
+        """Forgets an object."""
+        del self._parts[key]
+
     def finish(self, file_names: Sequence[str]) -> TrackedVideo:
-        """The video, tracks in the order of their first appearance; its frames are `file_names`."""
+        """The video, tracks in the order of their first appearance; its frames are `file_names`.
+
+        A track is a crowd if it is one wherever it is seen.
+        """
+        mixed = [key for key in self._parts if 0 < self._crowd_counts[key] < self._counts[key]]
+        if mixed:
+            logger.warning(
+                "%s: %d tracks are crowds (iscrowd 1) in some frames and objects in others; they are taken for objects",
+                self.name,
+                len(mixed),
+            )
         tracks = tuple(
             ObjectTrack(
                 self._categories[key],
                 tuple(self._union(parts.get(frame_index)) for frame_index in range(len(file_names))),
-                key in self._crowds,
+                self._crowd_counts[key] == self._counts[key],
             )
             for key, parts in self._parts.items()
         )
@@ -136,64 +178,54 @@ class TrackCollector:
         return unite_masks([to_rle(part, self.height, self.width) for part in parts])
 
 
-# ---------------------------------------------------------------------------------------------------- folders
+def part_to_rle(part: np.ndarray, top: int, left: int, size_hw: tuple[int, int]) -> dict | None:
+    """The RLE of a mask of `size_hw` that is empty but for `part` [h, w], whose first pixel is at `top`, `left`.
+
+    None if the part does not fit in.
+    """
+    if min(top, left) < 0 or top + part.shape[0] > size_hw[0] or left + part.shape[1] > size_hw[1]:
+        return None
+    mask = np.zeros(size_hw, np.uint8)
+    mask[top : top + part.shape[0], left : left + part.shape[1]] = part > 0
+    return encode_mask(mask)
 
 
-def video_folders(source: str | os.PathLike, pattern: str) -> list[tuple[str, list[Path]]]:
-    """(name, files in natural order) of every folder in or below `source` with files like `pattern`, in natural order.
+def read_label_pictures(
+    name: str, paths: Sequence[Path], identify: Callable[[int, np.dtype, str], tuple[Hashable, str] | None]
+) -> TrackCollector:
+    """What the pictures of object numbers of a video hold, one a frame; 0 is the ground.
 
-    The name is the folder's path below `source`; files in `source` itself are of the only video, which has its name.
+    `identify(number, its type, place)` is (key, category) of an object, None for what is left out.
 
     Raises:
-        InputError: there is no such folder, no such file in it, or such a file beside folders that hold others.
+        InputError: a picture cannot be used, or is not of the size of the first.
     """
-    source = Path(source)
-    if not source.is_dir():
-        raise InputError(f"{source}: no such folder")
-    folders: dict[Path, list[Path]] = {}
-    for path in source.rglob(pattern):
-        folders.setdefault(path.parent, []).append(path)
-    if not folders:
-        raise InputError(f"{source}: holds no {pattern}")
-    if source in folders and len(folders) > 1:
-        raise InputError(f"{folders[source][0]}: lies beside folders of videos; give it a folder of its own")
-    videos = {
-        source.resolve().name if folder == source else folder.relative_to(source).as_posix(): sorted(
-            paths, key=lambda path: natural_key(path.name)
-        )
-        for folder, paths in folders.items()
-    }
-    return sorted(videos.items(), key=lambda item: natural_key(item[0]))
+    collector = None
+    for frame_index, path in enumerate(progress(paths, name)):
+        numbers = read_labels(path)
+        if collector is None:
+            collector = TrackCollector(name, *numbers.shape)
+        if numbers.shape != (collector.height, collector.width):
+            raise InputError(f"{path}: is not of the size of {paths[0].name}")
+        for number in np.unique(numbers[numbers > 0]).tolist():
+            found = identify(number, numbers.dtype, str(path))
+            if found is not None:
+                collector.add(*found, frame_index, encode_mask(numbers == number), str(path))
+    return collector
 
 
-def video_name(folder: str, otherwise: str) -> str:
-    """The name of a video whose frames lie in `folder`: that, or `otherwise` if no folder can be made of it."""
-    parts = PurePosixPath(folder.strip("/")).parts
-    return otherwise if not parts or ".." in parts else "/".join(parts)
-
-
-def frame_folder(images: Path | None, video: str, is_only: bool) -> str:
-    """Where below `images` the frames of a video lie, as a prefix of its file names: "<video>/".
-
-    It is "" if they lie in `images` itself, which is so for the only video, `is_only`, if it has no folder there.
-    """
-    return "" if images is not None and is_only and not (images / video).is_dir() else f"{video}/"
-
-
-def frames_of_stems(images: Path | None, prefix: str, stems: Sequence[str]) -> list[str]:
-    """The file names of the frames `stems`, whatever their suffix below `images`; without `images` .jpg is guessed.
+def check_sizes(images: Path, file_names: Sequence[str], size_hw: tuple[int, int], where: str) -> None:
+    """Looks at the head of every frame, relative to `images`.
 
     Raises:
-        InputError: a frame is not there.
+        InputError: a picture is missing, or not of the size of the masks; the message begins with `where`.
     """
-    if images is None:
-        logger.warning("%s*: the names of the frames are guessed to end with .jpg; --images looks for them", prefix)
-        return [f"{prefix}{stem}.jpg" for stem in stems]
-    names = {Path(name).stem: name for name in list_pictures(images / prefix)}
-    for stem in stems:
-        if stem not in names:
-            raise InputError(f"{images / prefix}: has no picture {stem}.jpg or the like")
-    return [prefix + names[stem] for stem in stems]
+    for file_name in progress(file_names, "sizes of pictures"):
+        height, width = picture_size(images / file_name)
+        if (height, width) != tuple(size_hw):
+            raise InputError(
+                f"{where}: its masks are of {size_hw[1]}×{size_hw[0]}, but {images / file_name} is {width}×{height}"
+            )
 
 
 def new_folder(target: str | os.PathLike) -> Path:
@@ -203,9 +235,14 @@ def new_folder(target: str | os.PathLike) -> Path:
         InputError: something is there.
     """
     target = Path(target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target}: is there already; say a new or empty folder")
     return target
+
+
+def progress(items: Iterable[Item], what: str) -> Iterator[Item]:
+    """`items`, with a bar on stderr once they take more than two seconds."""
+    return tqdm(items, what, delay=2, leave=False)
 
 
 def field(entry: Any, key: str, kind: type, where: str) -> Any:

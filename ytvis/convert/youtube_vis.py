@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from data.dataset import YTVISDataset
 from ytvis.annotations import TrackAnnotation, Video
 from ytvis.check import class_names
-from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, video_name
+from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, progress
 from ytvis.files import InputError, atomic_write
+from ytvis.frames import video_name
 from ytvis.masks import mask_area, mask_boxes, to_rle
 
 logger = logging.getLogger(__name__)
@@ -75,10 +76,10 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
     """
     category_ids = {name: category_id for category_id, name in annotations.categories.items()}
     videos, tracks = [], []
-    for video_id, video in enumerate(annotations.videos, start=1):
+    for video_id, video in enumerate(progress(annotations.videos, "videos"), start=1):
         size = {"length": len(video.file_names), "width": video.width, "height": video.height}
         videos.append({"id": video_id, **size, "file_names": list(video.file_names)})
-        for track in video.tracks:
+        for track in progress(video.tracks, video.name):
             seen = _per_frame(track, video)
             if not any(seen["segmentations"]):
                 logger.warning("%s: a track %r is never seen and left out", video.name, track.category)

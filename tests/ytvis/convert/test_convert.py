@@ -14,7 +14,8 @@ from ytvis.__main__ import main as ytvis_main
 from ytvis.check import examine_annotations
 from ytvis.convert.command import FORMATS, convert
 from ytvis.convert.davis import palette
-from ytvis.convert.mots import frame_numbers
+from ytvis.files import InputError
+from ytvis.frames import frame_numbers
 from ytvis.masks import to_rle
 
 HW = (6, 8)
@@ -211,7 +212,12 @@ def test_a_set_without_tracks_converts(tmp_path, images, format):
     if format == "mots":
         assert [path.name for path in target.iterdir()] == ["labels.txt"]  # it has no way to name a video without any
         return
-    convert(format, target, tmp_path / "back.json", **({"images": images} if format != "coco" else {}))
+    if format != "coco":  # the classes are those of the objects
+        with pytest.raises(InputError, match="no classes; nothing is written"):
+            convert(format, target, tmp_path / "back.json", images=images)
+        assert not (tmp_path / "back.json").exists()
+        return
+    convert(format, target, tmp_path / "back.json")
     result = json.loads((tmp_path / "back.json").read_text())
     assert result["annotations"] == [] and comparable(result)[0] == comparable(value)[0]
 
@@ -465,6 +471,8 @@ def test_davis_faults(tmp_path, capsys, images):
     assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "object 3 of video v")
     names = write_json(tmp_path / "names.json", ["dog"])
     assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "an entry a video")
+    assert_refused(tmp_path, capsys, ["davis", source, "--images", images], source / "v", "there are no pictures in")
+    write_image(images / "v" / "a.jpg")
     assert_refused(tmp_path, capsys, ["davis", source, "--images", images], images, "has no picture 0.jpg")
     other = write_indexed(source / "v" / "1.png", np.ones((8, 8)))
     assert_refused(tmp_path, capsys, ["davis", source], other, "not of the size of 0.png")
@@ -547,8 +555,8 @@ def test_mots_faults(tmp_path, capsys, text, message):
 def test_mots_faults_of_pictures_and_names(tmp_path, capsys):
     source = tmp_path / "s"
     path = source / "v" / "0.png"
-    write_image(path)
-    assert_refused(tmp_path, capsys, ["mots", source], path, "picture of colours")
+    write_indexed(path, 3 * mask_of(0, 0, 2, 2))
+    assert_refused(tmp_path, capsys, ["mots", source], path, "16-bit")
     (source / "v.txt").write_text(line(7, 1001, mask_of(0, 0, 1, 1)))
     assert_refused(tmp_path, capsys, ["mots", source, "--images", source], source, "there is no picture of frame 7")
     (source / "labels.txt").write_text("dog\n\ncat\n")
@@ -565,7 +573,7 @@ def test_frames_are_numbered_by_name_or_by_place():
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version>
-<meta><task><size>4</size><original_size><width>8</width><height>6</height></original_size></task></meta>
+<meta><task><size>{size}</size><original_size><width>8</width><height>6</height></original_size></task></meta>
 {}
 </annotations>"""
 SQUARE = "0,0;2,0;2,2;0,2"
@@ -580,9 +588,9 @@ def cvat_track(*shapes, number=0, label="dog"):
     return f'<track id="{number}" label="{label}" source="manual">{"".join(shapes)}</track>'
 
 
-def cvat_file(path, *tracks):
+def cvat_file(path, *tracks, size=4):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(CVAT.format("\n".join(tracks)))
+    path.write_text(CVAT.format("\n".join(tracks), size=size))
     return path
 
 
@@ -609,14 +617,16 @@ def test_cvat_tracks_of_polygons_masks_and_boxes(tmp_path, caplog):
 def test_cvat_frames_that_are_not_listed_hold_nothing_and_that_is_said(tmp_path, caplog):
     path = cvat_file(tmp_path / "clip.xml", cvat_track(cvat_shape(0), cvat_shape(3)))
     assert areas(converted(tmp_path, "cvat", path)) == [("dog", [4, None, None, 4])]
-    assert "not listed" in caplog.text and "track 0, frame 0" in caplog.text
+    assert "track 0: the frames after frame 0 are not listed" in caplog.text
 
 
 def test_cvat_folders_of_files_and_pictures(tmp_path, images):
-    cvat_file(tmp_path / "s" / "b.xml", cvat_track(cvat_shape(1)))
-    cvat_file(tmp_path / "s" / "a.xml", cvat_track(cvat_shape(0)))
+    cvat_file(tmp_path / "s" / "b.xml", cvat_track(cvat_shape(1)), size=3)
+    cvat_file(tmp_path / "s" / "a.xml", cvat_track(cvat_shape(0)), size=1)
     write_image(images / "a" / "x.jpg")
-    result = converted(tmp_path, "cvat", tmp_path / "s", images=images)
+    with pytest.raises(InputError, match="by number; say --order text or --order number"):
+        convert("cvat", tmp_path / "s", tmp_path / "out.json", images=images)
+    result = converted(tmp_path, "cvat", tmp_path / "s", images=images, order="number")
     assert [video["file_names"] for video in result["videos"]] == [["a/x.jpg"], ["b/9.jpg", "b/10.jpg", "b/11.png"]]
 
 
@@ -627,9 +637,12 @@ def test_cvat_folders_of_files_and_pictures(tmp_path, images):
         (cvat_track(cvat_shape(0, points="1,2;3,x")), "the polygon cannot be read"),
         (cvat_track(cvat_shape(0, "polyline")), "a polyline is no area"),
         (cvat_track(cvat_shape(0, "box", xtl=1)), "the box cannot be read"),
-        (cvat_track(cvat_shape(0, "box", rotation=30.0, xtl=1, ytl=1, xbr=2, ybr=2)), "a rotated box"),
-        (cvat_track(cvat_shape(0, "mask", rle="1, 2", left=0, top=0, width=2, height=2)), "the mask cannot be read"),
-        (cvat_track(cvat_shape(0, "mask", rle="0, 4", left=7, top=0, width=2, height=2)), "the mask cannot be read"),
+        (cvat_track(cvat_shape(0, "box", rotation="x", xtl=1, ytl=1, xbr=2, ybr=2)), "the box cannot be read"),
+        (
+            cvat_track(cvat_shape(0, "mask", rle="1, 2", left=0, top=0, width=2, height=2)),
+            "cover 3 pixels, its box 2×2",
+        ),
+        (cvat_track(cvat_shape(0, "mask", rle="0, 4", left=7, top=0, width=2, height=2)), "2×2 at 7, 0, is not within"),
         (cvat_track(cvat_shape("x")), "the frame of a shape must be a whole number"),
         (cvat_track(cvat_shape(0), label=""), "lacks its id or its label"),
         ('<image id="0" name="a.jpg" width="8" height="6"/>', "CVAT for video 1.1"),
@@ -652,7 +665,9 @@ def test_cvat_faults_of_whole_files(tmp_path, capsys, images):
     assert_refused(tmp_path, capsys, ["cvat", path, "--images", images], path, "--images")
     write_image(images / "clip" / "0.jpg")
     cvat_file(path, cvat_track(cvat_shape(1)))
-    assert_refused(tmp_path, capsys, ["cvat", path, "--images", images], path, "no more than 1 pictures")
+    assert_refused(
+        tmp_path, capsys, ["cvat", path, "--images", images], path, "neither their numbers nor their count fit"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the command
