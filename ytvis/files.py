@@ -1,5 +1,6 @@
 """Files: written whole or not at all, read piece by piece, and in the order that people put them in."""
 
+import errno
 import json
 import os
 import re
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import IO, Any
 
 CHUNK = 2**16  # characters of a JSON list that are read at a time
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class InputError(Exception):
@@ -31,7 +35,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     `path`; after a crash or an exception `path` holds what it held before. `mode` is "w" (UTF-8 text) or "wb".
 
     Raises:
-        InputError: `path` is a folder, or nothing can be put there.
+        InputError: `path` is a folder, nothing can be put there, or the disk is full.
     """
     path = Path(path)
     if os.path.isdir(path):  # Path.is_dir raises where the name is too long
@@ -47,12 +51,11 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            raise _not_written(path, error) from None
-    except BaseException:
+        os.replace(temporary, path)
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and (error.errno in _NO_ROOM or error.filename == temporary):
+            raise _not_written(path, error) from None
         raise
     _sync_folder(path.parent)
 

@@ -1,10 +1,31 @@
 import json
 import os
+import resource
 
 import pytest
 
 from ytvis import files
 from ytvis.files import InputError, NotAList, atomic_write, make_folder, read_json_list
+
+
+def test_a_disk_without_room_is_one_line_and_leaves_what_was_there(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    message = r"a\.txt: cannot be written: File too large; choose another place"
+    try:
+        with pytest.raises(InputError, match=message), atomic_write(path) as file:
+            file.write("x" * 10**6)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_of_the_block_stays_what_it_is(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.txt"):
+        (tmp_path / "nowhere").read_bytes()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_is_written_as_utf8(tmp_path):
