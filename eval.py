@@ -58,15 +58,15 @@ from utils.distributed import World, launch
 from utils.logging import EvalProgress, setup_logging
 from utils.structures import FrameResult
 from utils.timer import StageTimer
-from ytvis.annotations import Video
+from ytvis.annotations import Track, Video
 from ytvis.check_results import examine_results
 from ytvis.command_line import Parser, run_command
-from ytvis.diagnostics import exit_code, format_findings
+from ytvis.diagnostics import exit_code, format_diagnostics
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError, make_folder
-from ytvis.results import ResultsJournal, VideoResult
+from ytvis.results import ResultsJournal
 from ytvis.score.command import ReportPlace, add_scoring_arguments, print_scores, score_files, scoring_of
-from ytvis.score.ytvos import YTVOS, load_pair
+from ytvis.score.ytvos import load_pair
 from ytvis.splits import write_video_ids
 
 logger = logging.getLogger("eval")
@@ -195,9 +195,9 @@ def run_on_files(options: argparse.Namespace) -> int:
         return 0
     if options.report or options.compare:
         raise InputError("--check only examines the results; --report and --compare need --only_calc_metrics")
-    findings = examine_results(options.ann_file, options.mask_det_file, videos.of)
-    print(format_findings(findings))
-    return exit_code(findings)
+    found = examine_results(options.ann_file, options.mask_det_file, videos.of)
+    print(format_diagnostics(found))
+    return exit_code(found)
 
 
 def report_place(options: argparse.Namespace, image_root: str | os.PathLike | None) -> ReportPlace | None:
@@ -239,7 +239,7 @@ class Evaluation:
         measured: Measurement,
         display: Path | None = None,
         progress: EvalProgress | None = None,
-    ) -> Iterator[tuple[Video, list[VideoResult], list[str]]]:
+    ) -> Iterator[tuple[Video, list[Track], list[str]]]:
         """As `collect_tracks`, for `videos` of the data set, which are drawn into the folder `display` if given."""
         model, options, timer = self.model, self.options, measured.timer
         transform = FrameTransform.from_config(model.config)
@@ -301,7 +301,7 @@ def evaluate(evaluation: Evaluation, settings: RunSettings, header: dict, world:
     num_frames = sum(map(len, todo))
     print(f"{num_frames} frames in {seconds:.1f} s on {describe_device(model.device)}{processes}")
     if any(dataset.annotations(video.video_id) for video in dataset.videos):
-        truth, results = load_pair(YTVOS(dataset.truth(), dataset.ann_file), results_path)
+        truth, results = load_pair(dataset.truth(), results_path)
         print_scores(truth, results, scoring_of(options)[0], report_place(options, dataset.image_root))
     if display is not None:
         print(f"overlays: {display}/")

@@ -53,6 +53,7 @@ from utils.structures import ClipBatch, CropBatch, FrameResult
 from utils.training_log import TrainingLog
 from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
+from ytvis.results import as_entry
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.splits import write_video_ids
 
@@ -219,11 +220,12 @@ def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset
     if options.split == "train_sub":
         return YTVISDataset.from_config(config, "valid_sub", options.ann_file, options.image_root)
     data = YTVISDataset.from_config(config, "valid")
-    if "annotations" not in data.truth():
+    if not data.has_truth:
         raise InputError(
-            "--validation_epoch: the valid split has no annotations to compare with; say --split=train_sub to train on "
-            "nine tenths of the train split and score the rest"
+            f"--validation_epoch: {data.ann_file} has no annotations to compare with; use --split=train_sub to train "
+            "on nine tenths of the train split and score the rest"
         )
+    data.truth()  # what scoring would refuse ends the run before it starts
     return data
 
 
@@ -459,7 +461,7 @@ class Trainer:
         power = self.model.config.postprocess.length_power
         shown = self.showing(found) if pictures else found
         tracked = collect_tracks(shown, videos, data.category_ids, length_power=power)
-        parts = self.world.collect([vars(track) for _, tracks, _ in tracked for track in tracks])
+        parts = self.world.collect([as_entry(track) for _, tracks, _ in tracked for track in tracks])
         if self.world.is_main:
             results = [track for part in parts for track in part]
             scores = dict(zip(STAT_NAMES, evaluate_results(data.truth(), results).stats.tolist(), strict=True))

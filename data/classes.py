@@ -1,4 +1,4 @@
-"""The classes of a data set of one's own, which its annotation file names."""
+"""The classes of your own data set, which its annotation file names."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from data.config import MODELS, Config, get_config, split_overrides
-from ytvis.annotations import normalised_name
-from ytvis.check import class_names
+from ytvis.annotations import normalised_name, read_class_names
 
 logger = logging.getLogger(__name__)
 
 
 def config_for(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = None) -> Config:
-    """As `get_config`, but of a data set elsewhere than the config's own, the annotation file says the classes.
+    """As `get_config`, but the classes of a data set elsewhere than the config's own are those of its annotation file.
 
-    That is so where `overrides` name another `dataset.root` and no `dataset.class_names`, or where the model's dict has
-    none. The names are those of the train split's file, in the order of their ids; the config's own stay where they
-    cover all of them, or where there is no such file.
+    That is the case where `overrides` name another `dataset.root` and no `dataset.class_names`, or where the model's
+    dict has none. The names are those of the train split's file, in the order of their ids; the config's own stay where
+    they cover all of them, or where there is no such file.
 
     Raises:
         InputError: as `get_config`, or the file cannot be read.
@@ -35,7 +34,7 @@ def config_for(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     path = next((root / file for file in config.dataset.train.ann_file if (root / file).is_file()), None)
     if path is None:
         return get_config(name, overrides)
-    found = class_names(path)
+    found = read_class_names(path)
     if {normalised_name(word) for word in found} <= {normalised_name(word) for word in known}:
         return config
     logger.info("classes of %s: %s", path, ", ".join(found))

@@ -21,7 +21,7 @@ from data.config import Config
 from data.dataset import FrameAnnotations, YTVISDataset, init_worker
 from data.transforms import AffineViews, ClipTransform
 from utils.structures import Clip, ClipBatch, TensorFields
-from ytvis.annotations import Video
+from ytvis.annotations import Video, frame_path
 from ytvis.files import InputError
 from ytvis.pictures import read_picture
 
@@ -71,11 +71,8 @@ class ClipDataset(Dataset[Clip]):
         self.max_distance = max_distance
         self.views = views
         self._key_frames: list[_KeyFrame] = []
-        for video in dataset.videos:
-            frames = dataset.annotated_frames(video.video_id)
+        for video, frames in dataset.key_frames():
             self._key_frames += [_KeyFrame(video, frames, position) for position in range(len(frames))]
-        if not self._key_frames:
-            raise InputError(f"{dataset.ann_file}: no frame has a valid annotation; training needs a set with truth")
         num_frames = sum(len(video) for video in dataset.videos)
         logger.info("%s: %d key frames of %d frames", dataset.ann_file, len(self._key_frames), num_frames)
 
@@ -129,7 +126,9 @@ class ClipDataset(Dataset[Clip]):
         return sorted(others + [frames[position]] * (self.clip_length - len(others)))
 
     def _load(self, video: Video, frame_index: int) -> tuple[np.ndarray, FrameAnnotations]:
-        frame = read_picture(self.dataset.image_root / video.file_names[frame_index], (video.height, video.width))
+        frame = read_picture(
+            frame_path(self.dataset.image_root, video.file_names[frame_index]), (video.height, video.width)
+        )
         return frame, self.dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
 
 

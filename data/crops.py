@@ -20,7 +20,7 @@ from data.clips import SampleKey
 from data.config import Config
 from data.dataset import YTVISDataset
 from utils.structures import CropBatch
-from ytvis.files import InputError
+from ytvis.annotations import frame_path
 from ytvis.pictures import read_picture
 
 GROUND = 0  # the label of a crop that shows no object
@@ -51,11 +51,7 @@ class CropDataset(Dataset[CropBatch]):
             InputError: no frame has a valid annotation.
         """
         self.dataset = dataset
-        self._frames = [
-            (video, frame_index) for video in dataset.videos for frame_index in dataset.annotated_frames(video.video_id)
-        ]
-        if not self._frames:
-            raise InputError(f"{dataset.ann_file}: no frame has a valid annotation; training needs a set with truth")
+        self._frames = [(video, frame_index) for video, frames in dataset.key_frames() for frame_index in frames]
         self._augment = v2.Compose(
             [
                 v2.RandomHorizontalFlip(flip_probability),
@@ -86,7 +82,9 @@ class CropDataset(Dataset[CropBatch]):
             InputError: the frame's file cannot be used.
         """
         video, frame_index = self._frames[key.index]
-        frame = read_picture(self.dataset.image_root / video.file_names[frame_index], (video.height, video.width))
+        frame = read_picture(
+            frame_path(self.dataset.image_root, video.file_names[frame_index]), (video.height, video.width)
+        )
         truth = self.dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
         boxes, labels = truth.boxes_px.numpy(), truth.labels.tolist()
         with torch.random.fork_rng(devices=[]):

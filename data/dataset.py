@@ -2,7 +2,7 @@
 
 The format is that of YouTube-VIS 2019 and 2021 and of OVIS: one JSON file with `videos` (each with its `file_names`),
 `categories`, and, where the truth is public, `annotations`: one entry a track, with lists of one entry a frame. A file
-in the COCO format is read as well: each of its images is a video of one frame (`ytvis.coco`).
+in the COCO format is read as well: each of its images is a video of one frame.
 """
 
 import bisect
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import cv2
 import numpy as np
@@ -26,22 +26,24 @@ from data.config import Config
 from data.transforms import FrameTransform
 from utils.structures import FrameInput, FrameMeta, PerObject
 from ytvis.annotations import (
-    TrackAnnotation,
+    BOX_NOT_MASK,
+    BOX_OUTSIDE,
+    SMALL_BOX,
+    Track,
     Video,
-    _located,
-    _match_categories,
-    _parse_annotations,
-    _parse_categories,
-    _parse_videos,
-    _read_content,
-    _valid_box,
+    box_fault,
+    frame_path,
+    match_categories,
     read_annotations,
+    read_masks,
 )
-from ytvis.coco import as_videos, compact_polygons, is_static
-from ytvis.files import InputError
-from ytvis.masks import decode_mask, to_rle
+from ytvis.diagnostics import Diagnostics
+from ytvis.files import InputError, image_folder
+from ytvis.masks import decode_mask, mask_boxes
 from ytvis.pictures import read_picture
-from ytvis.splits import base_split, read_video_ids, subset_annotations, videos_of_split
+from ytvis.score.selection import restrict
+from ytvis.score.ytvos import YTVOS
+from ytvis.splits import base_split, read_video_ids, videos_of_split
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class FrameAnnotations(PerObject):
 class YTVISDataset:
     """The videos, classes and annotations of a YouTube-VIS-format file, or of a COCO-format file of images.
 
-    `videos` are in the file's order; `is_static` says that they are images, of one frame each.
+    `is_static` says that the videos are images, of one frame each; `has_truth` that the file has annotations.
     `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None where the file lacks the class;
     `labels` is the way back.
     """
@@ -75,21 +77,20 @@ class YTVISDataset:
             InputError: the file or the folder is missing, or the file is not in the format.
         """
         self.ann_file = Path(ann_file)
-        self.image_root = Path(image_root)
-        if not self.image_root.is_dir():
-            raise InputError(f"{self.image_root}: no such folder of frames")
-        content = _read_content(self.ann_file, compact_polygons)
-        self.is_static = is_static(content)
-        content = as_videos(content, self.ann_file)
-        self.videos = tuple(_parse_videos(content, self.ann_file))
-        self.labels = _match_categories(_parse_categories(content, self.ann_file), class_names, self.ann_file)
+        self.image_root = image_folder(image_root)
+        content = read_annotations(self.ann_file)
+        self.is_static = content.is_static
+        self.has_truth = bool(content.tracks)
+        self.labels = match_categories(content.categories, class_names, self.ann_file)
         by_label = {label: category_id for category_id, label in self.labels.items()}
         self.category_ids = tuple(by_label.get(label) for label in range(1, len(class_names) + 1))
-        self._videos = {video.video_id: video for video in self.videos}
-        tracks: dict[int, list[TrackAnnotation]] = {video_id: [] for video_id in self._videos}
-        for track in _parse_annotations(content, self._videos, self.labels, self.ann_file):
-            tracks[track.video_id].append(track)
-        self._annotations = {video_id: tuple(own) for video_id, own in tracks.items()}
+        self._videos = dict(content.videos)
+        self._annotations = {video_id: tuple(tracks) for video_id, tracks in content.of_video().items()}
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The videos, in the file's order."""
+        return tuple(self._videos.values())
 
     @classmethod
     def from_config(
@@ -143,20 +144,37 @@ class YTVISDataset:
         if unknown:
             raise InputError(f"{self.ann_file}: there is no video {min(unknown)}")
         subset = copy.copy(self)
-        subset.videos = tuple(video for video in self.videos if video.video_id in wanted)
-        subset._videos = {video.video_id: video for video in subset.videos}
+        subset._videos = {video.video_id: video for video in self.videos if video.video_id in wanted}
         subset._annotations = {video_id: self._annotations[video_id] for video_id in subset._videos}
         return subset
 
-    def truth(self) -> dict[str, Any]:
-        """The file's content with these videos alone, read anew, as it is to be scored against.
+    def truth(self) -> YTVOS:
+        """The annotations of these videos alone, read anew, as they are to be scored against.
 
         Raises:
             InputError: the file cannot be read any more.
         """
-        return subset_annotations(read_annotations(self.ann_file), self._videos)
+        return restrict(YTVOS(self.ann_file), self._videos)
 
-    def annotations(self, video_id: int) -> tuple[TrackAnnotation, ...]:
+    def key_frames(self) -> list[tuple[Video, tuple[int, ...]]]:
+        """(video, its `annotated_frames`) for each video that has any, to train on.
+
+        Raises:
+            InputError: there are none; the message says why.
+        """
+        frames = [(video, self.annotated_frames(video.video_id)) for video in self.videos]
+        frames = [(video, own) for video, own in frames if own]
+        if not frames:
+            tracks = [track for own in self._annotations.values() for track in own]
+            why = "no frame has a valid annotation"
+            if not self.has_truth:
+                why = "there are no annotations"
+            elif tracks and all(track.iscrowd for track in tracks):
+                why = f"all {len(tracks)} annotations are crowds (iscrowd 1), which training leaves out"
+            raise InputError(f"{self.ann_file}: {why}; training needs a set with truth")
+        return frames
+
+    def annotations(self, video_id: int) -> tuple[Track, ...]:
         """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""
         return self._annotations[video_id]
 
@@ -173,24 +191,24 @@ class YTVISDataset:
             if any(self._is_visible(track, frame_index) for track in self.annotations(video_id))
         )
 
-    def _is_visible(self, track: TrackAnnotation, frame_index: int) -> bool:
+    def _is_visible(self, track: Track, frame_index: int) -> bool:
         if track.iscrowd or not track.segmentations[frame_index]:
             return False
-        rle = None
-        if track.bboxes[frame_index] is None or track.areas[frame_index] is None:
+        box, area = (values and values[frame_index] for values in (track.bboxes, track.areas))
+        if not box or area is None:
             try:
-                rle = self._rle(track, frame_index)
+                return self._box_and_mask(track, frame_index) is not None
             except InputError as error:
                 logger.warning("left out: %s", error)
-            if rle is None:
                 return False
-        return _valid_box(track, frame_index, rle) is not None
+        return area > 0 and min(box[2:]) >= 1
 
     def frame_annotations(self, video_id: int, frame_index: int, *, skip_unusable: bool = False) -> FrameAnnotations:
         """What one frame shows, in the file's order; of length 0 if that is nothing.
 
         Left out are crowds, objects without a segmentation in this frame, and those with no area or with a box less
-        than a pixel wide or high. A box or an area that the file lacks is taken from the mask.
+        than a pixel wide or high. A box or an area that the file lacks is taken from the mask, and so is a box that
+        does not match it.
 
         Raises:
             KeyError: no such video.
@@ -199,6 +217,8 @@ class YTVISDataset:
         video = self._videos[video_id]
         boxes, labels, masks, instance_ids = [], [], [], []
         for track in self.annotations(video_id):
+            if track.iscrowd and skip_unusable:
+                continue
             try:
                 box_and_mask = self._box_and_mask(track, frame_index)
             except InputError as error:
@@ -206,7 +226,7 @@ class YTVISDataset:
                     raise
                 logger.warning("left out: %s", error)
                 continue
-            if box_and_mask is None:
+            if box_and_mask is None or track.iscrowd:
                 continue
             (x, y, width, height), mask = box_and_mask
             boxes.append([x, y, x + width - 1, y + height - 1])
@@ -221,24 +241,18 @@ class YTVISDataset:
             instance_ids=torch.tensor(instance_ids, dtype=torch.int64),
         )
 
-    def _box_and_mask(self, track: TrackAnnotation, frame_index: int) -> tuple[list[float], np.ndarray] | None:
+    def _box_and_mask(self, track: Track, frame_index: int) -> tuple[list[float], np.ndarray] | None:
         """The object's x y width height and mask, or None if it is no truth of this frame; InputError if unusable."""
-        if track.iscrowd:
-            return None
-        rle = self._rle(track, frame_index)
-        box = None if rle is None else _valid_box(track, frame_index, rle)
-        if box is None:
-            return None
-        return box, _located(decode_mask, self._where(track, frame_index), rle)
-
-    def _rle(self, track: TrackAnnotation, frame_index: int) -> dict | None:
         video = self._videos[track.video_id]
-        segmentation = track.segmentations[frame_index]
-        where = self._where(track, frame_index)
-        return _located(to_rle, where, segmentation, video.height, video.width)
-
-    def _where(self, track: TrackAnnotation, frame_index: int) -> str:
-        return f"{self.ann_file}: annotation {track.annotation_id}, frame {frame_index}"
+        (rle,), (pixels,) = read_masks(track, video, Diagnostics(refuse=self.ann_file), frames=[frame_index])
+        box, area = (values and values[frame_index] for values in (track.bboxes, track.areas))
+        if not pixels or area == 0:
+            return None
+        mask_box = mask_boxes([rle])[0].tolist()
+        fault = box_fault(box or mask_box, mask_box, video)
+        if fault == SMALL_BOX:
+            return None
+        return mask_box if not box or fault in (BOX_OUTSIDE, BOX_NOT_MASK) else box, decode_mask(rle)
 
 
 # ---------------------------------------------------------------------------------------------------- frames
@@ -295,7 +309,8 @@ class _FrameFiles(Dataset):
         )
         is_last = frame_index == len(video) - 1
         try:
-            frame = read_picture(self.image_root / video.file_names[frame_index], (video.height, video.width))
+            path = frame_path(self.image_root, video.file_names[frame_index])
+            frame = read_picture(path, (video.height, video.width))
         except InputError as error:
             return FrameInput(meta, image=None, is_last=is_last, error=str(error))
         image, _, _ = self.transform(frame)

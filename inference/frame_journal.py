@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from inference.object_rows import ObjectRow
+from ytvis.annotations import Track
 from ytvis.files import InputError
 from ytvis.journal import Journal, json_line
-from ytvis.results import VideoResult, track_result, write_results
+from ytvis.results import track_result, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class FrameJournal(Journal):
                 if "before" in content:
                     yield _row(content)
 
-    def results(self, num_frames: int | None = None) -> Iterator[VideoResult]:
+    def results(self, num_frames: int | None = None) -> Iterator[Track]:
         """The entries of results.json for a video of `num_frames` (default: those that were appended), in the order in
         which tracks first appear; see `ytvis.results.track_result`. One track is in memory at a time."""
         num_frames = self.num_frames if num_frames is None else num_frames

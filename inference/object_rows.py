@@ -16,12 +16,12 @@ import cv2
 import numpy as np
 
 from utils.structures import FrameObjects
+from ytvis.annotations import Track
 from ytvis.convert import mots
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo
 from ytvis.files import atomic_write, make_folder
 from ytvis.masks import encode_masks, mask_area
 from ytvis.optional import import_extra
-from ytvis.results import VideoResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def _table_row(row: ObjectRow) -> list:
 
 
 def write_mots(
-    results: Iterable[VideoResult],
+    results: Iterable[Track],
     class_names: Sequence[str],
     size_hw: tuple[int, int],
     folder: str | os.PathLike,

@@ -23,9 +23,10 @@ import numpy as np
 from data.video import FrameSource, ImageFiles, VideoWriter
 from inference.frame_journal import ENDING, FrameJournal
 from inference.object_rows import ObjectRow, write_csv, write_mots
+from ytvis.annotations import Track
 from ytvis.files import InputError, atomic_write
 from ytvis.pictures import PICTURE_SUFFIXES
-from ytvis.results import VideoResult, write_results
+from ytvis.results import write_results
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class OutputFiles:
         journal.path.unlink()
         self.written = written
 
-    def _counted(self, results: Iterable[VideoResult]) -> Iterator[VideoResult]:
+    def _counted(self, results: Iterable[Track]) -> Iterator[Track]:
         for result in results:
             self.tracks[self.class_names[result.category_id - 1]] += 1
             yield result

@@ -18,9 +18,10 @@ import torch
 import eval as command
 from data.config import get_config
 from stmask import STMask
+from tests.reading import read_results
 from tools.parity import REFERENCE, compare_results, load_model
 from utils.checkpoint import save_state_dict
-from ytvis.results import read_results, write_results
+from ytvis.results import write_results
 from ytvis.score.ap import evaluate_results
 
 ROOT = Path(__file__).parent.parent

@@ -1,26 +1,85 @@
-"""Annotation files in the YouTube-VIS format, and in COCO's: the types of what they hold, and their one reader."""
+"""Annotation files in the YouTube-VIS format, and in COCO's: the types of what they hold, and their one reader.
+
+`read_annotations` gives an `AnnotationFile`, and refuses a file at its first fault; `ytvis.check` collects all faults
+of the same parser. Training, evaluation, scoring, the viewer and the converters read annotations in no other way, so
+they accept the same files.
+
+COCO lists `images` where YouTube-VIS lists `videos`, and gives each annotation one `segmentation`, `bbox` and `area`
+where a track has a list of them. Everything else is the same: an image is a video of one frame.
+"""
 
 import logging
 import os
+import posixpath
 import re
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ytvis.coco import as_videos
-from ytvis.files import InputError
-from ytvis.masks import mask_area, mask_boxes
-from ytvis.results import read_json
+import numpy as np
+
+from ytvis.diagnostics import Diagnostics, Rule, one_line, shown
+from ytvis.files import InputError, natural_key, read_json
+from ytvis.masks import check_rle, check_size, read_track
 
 logger = logging.getLogger(__name__)
+
+MAX_NUMBER = 2.0**53  # of an area, a side of a box, or a score
+MAX_ID = 2**63 - 1
+
+_TAKEN_TWICE = "give each its own"
+_ONE_A_FRAME = "write one entry a frame of the video, null where the object is not seen"
+_SEE_FORMAT = "docs/data.md describes the format"
+
+NOT_AN_OBJECT = Rule("fault", "an entry is no JSON object", _SEE_FORMAT)
+BAD_ID = Rule("fault", "an id is no integer of 64 bits", "number videos, categories and annotations from 1")
+SAME_VIDEO = Rule("fault", "a video id is used twice", _TAKEN_TWICE)
+NO_SIZE = Rule("fault", "width and height cannot be used", "write the size of the frames in pixels")
+NO_FRAMES = Rule("fault", "'file_names' is no list of at least one name", "name the frames in their order")
+BAD_NAME = Rule("fault", "a name has control characters or lone surrogates", "write it as plain text in one line")
+OTHER_LENGTH = Rule("warning", "'length' is not the number of file_names", "correct 'length', or complete file_names")
+FRAME_ORDER = Rule("warning", "frames are not in the order of their numbers", "check that file_names is in time order")
+SAME_FRAME = Rule("warning", "a frame is named twice in a video", "name each frame once")
+SAME_CATEGORY = Rule("fault", "a category id is used twice", _TAKEN_TWICE)
+NO_NAME = Rule("fault", "a category has an empty name", "name it: class names are taken from here")
+SAME_NAME = Rule("warning", "two categories have the same name", "they count as two classes: give each its own name")
+NOT_A_LIST = Rule("fault", "a value is no list", _ONE_A_FRAME)
+NULL_ANNOTATION = Rule("warning", "an annotation is null", "it is ignored: remove it")
+SAME_ANNOTATION = Rule("fault", "an annotation id is used twice", _TAKEN_TWICE)
+UNKNOWN_VIDEO = Rule("fault", "an annotation is of a video that is not in the file", "add the video or remove it")
+UNKNOWN_CATEGORY = Rule("fault", "an annotation has a category that is not in the file", "add it or correct the id")
+BAD_CROWD = Rule("fault", "'iscrowd' is neither 0 nor 1", "write one number a track: 1 for a crowd of objects")
+LONG_LIST = Rule("fault", "a list is longer than its video", _ONE_A_FRAME)
+SHORT_LIST = Rule("warning", "a list ends before its video", f"the rest counts as null: {_ONE_A_FRAME}")
+NO_SEGMENTATIONS = Rule("warning", "an annotation lacks 'segmentations'", "it is never seen: write its masks")
+UNREADABLE_MASK = Rule("fault", "a segmentation cannot be used", "write polygons or RLE [height, width] of the video")
+BAD_BOX = Rule("fault", "a box is not x, y, width, height", "write four numbers in pixels, or null")
+BAD_AREA = Rule("fault", "an area is no number of pixels", "write the pixels of each mask, or null")
+
+SMALL_BOX = Rule("warning", "a box is less than a pixel wide or high", "the object is left out there: correct the box")
+BOX_OUTSIDE = Rule(
+    "warning", "a box reaches out of the frame", "the mask's is used; write x, y, width, height in pixels"
+)
+BOX_NOT_MASK = Rule(
+    "warning", "a box does not match its mask", "the mask's is used; write x, y, width, height around it"
+)
+
+_COCO_IMAGE = {"file_name": "file_names"}
+_COCO_ANNOTATION = {"image_id": "video_id", "segmentation": "segmentations", "bbox": "bboxes", "area": "areas"}
+
+BOX_TOLERANCE = 2.0  # pixels: tools disagree on whether a box ends on its last pixel or after it, and they round
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
     """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels.
 
-    `file_names` are relative to the folder of the frames.
+    `file_names` are relative to the folder of the frames; see `frame_path`.
     """
 
     video_id: int
@@ -33,79 +92,505 @@ class Video:
 
 
 @dataclass(frozen=True, slots=True)
-class TrackAnnotation:
-    """One annotated object of a video, as the file has it: every tuple has one entry a frame, None where it is absent.
+class Track:
+    """One object of a video, as an annotation file or a results file has it.
 
-    `segmentations` are polygons or RLEs (see `ytvis.masks.to_rle`), `bboxes` x y width height in pixels. A set may
-    have a million of these, hence the slots.
+    `segmentations` has one entry a frame: polygons, an RLE, or None where the object is not seen. So have, where the
+    file has them, `bboxes` (x y width height in pixels), `areas` (pixels), `scores` (of a frame alone, None where the
+    track is not seen) and `shifted` (whether temporal fusion alone shows the track). `annotation_id` and `iscrowd` are
+    of annotations, `score` of results. A set may have a million tracks, hence the slots.
     """
 
-    annotation_id: int
     video_id: int
     category_id: int
-    iscrowd: bool
     segmentations: tuple[list | dict | None, ...]
-    bboxes: tuple[list[float] | None, ...]
-    areas: tuple[float | None, ...]
+    annotation_id: int | None = None
+    iscrowd: bool = False
+    bboxes: tuple[list[float] | None, ...] | None = None
+    areas: tuple[float | None, ...] | None = None
+    score: float | None = None
+    scores: tuple[float | None, ...] | None = None
+    shifted: tuple[bool, ...] | None = None
 
 
-def _valid_box(track: TrackAnnotation, frame_index: int, rle: dict | None) -> list[float] | None:
-    """x y width height, or None if the object is too small. `rle` stands in for a box or an area the file lacks."""
-    box, area = track.bboxes[frame_index], track.areas[frame_index]
-    box = mask_boxes([rle])[0].tolist() if box is None else box
-    area = mask_area(rle) if area is None else area
-    return box if box[2] >= 1 and box[3] >= 1 and area > 0 else None
+@dataclass(frozen=True)
+class AnnotationFile:
+    """What an annotation file holds: videos by id, in the file's order, and category names by id, ids ascending.
+
+    No two names are equal: a repeated one has its id after it. `tracks` are None where the file has no truth. Images of
+    a COCO file, `is_static`, are videos of one frame.
+    """
+
+    path: str
+    is_static: bool
+    videos: Mapping[int, Video]
+    categories: Mapping[int, str]
+    tracks: tuple[Track, ...] | None
+
+    def of_video(self) -> dict[int, list[Track]]:
+        """The tracks of each video, in the file's order."""
+        tracks: dict[int, list[Track]] = {video_id: [] for video_id in self.videos}
+        for track in self.tracks or ():
+            tracks[track.video_id].append(track)
+        return tracks
 
 
-def read_annotations(path: str | os.PathLike, object_hook: Callable[[dict], dict] | None = None) -> dict:
-    """The content of an annotation file, in the YouTube-VIS format even if the file is in COCO's; values unchecked.
+# ---------------------------------------------------------------------------------------------------- reading
 
-    `object_hook` makes what stands for each of its JSON objects.
+
+def read_annotations(path: str | os.PathLike) -> AnnotationFile:
+    """What an annotation file holds; masks are unchecked, `read_masks` reads them.
+
+    What the file has wrong, but can be read as it is, is logged.
+
+    Raises:
+        InputError: the file cannot be read, or has a fault that `ytvis.check` reports.
+    """
+    found = Diagnostics(refuse=path)
+    annotations = parse_annotations(read_content(path), path, found)
+    for diagnostic in found:
+        logger.warning("%s: %s", path, diagnostic)
+    return annotations
+
+
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """The names of an annotation file's categories in the order of their ids.
+
+    Raises:
+        InputError: the file cannot be read, or its videos or categories have faults.
+    """
+    return tuple(AnnotationParser(read_content(path), path, Diagnostics(refuse=path)).categories.values())
+
+
+def read_content(path: str | os.PathLike) -> dict[str, Any]:
+    """The JSON object of an annotation file, values unchecked; a COCO file's in the YouTube-VIS format.
+
+    Lists of runs are compressed and polygons made arrays as they are read: as lists of numbers they take many times the
+    memory.
 
     Raises:
         InputError: there is no such file, or it holds no JSON object.
     """
-    path = Path(path)
-    return as_videos(_read_content(path, object_hook), path)
+    return as_content(read_json(path, compact_masks()), path)
 
 
-def _read_content(path: Path, object_hook: Callable[[dict], dict] | None = None) -> dict:
-    content = read_json(path, object_hook)
+def compact_masks() -> Callable[[dict], dict]:
+    """An `object_hook` for a JSON file of masks that makes of its objects, as they are read, what takes little memory.
+
+    A mask of runs becomes compressed RLE, and the sizes of all masks of one size are one object. The polygons of a COCO
+    file's `segmentation` become arrays. What cannot be used stays as it is, for the reader to report.
+    """
+    sizes: dict[tuple, list] = {}
+
+    def compact(item: dict) -> dict:
+        if item.keys() == {"size", "counts"}:
+            with suppress(TypeError, InputError):
+                item["size"] = sizes.setdefault(tuple(item["size"]), item["size"])
+                if isinstance(item["counts"], list):
+                    item["counts"] = check_rle(item)["counts"].encode("ascii")
+        elif isinstance(polygons := item.get("segmentation"), list) and all(
+            isinstance(part, list) for part in polygons
+        ):
+            with suppress(TypeError, OverflowError):
+                item["segmentation"] = [array("d", polygon) for polygon in polygons]
+        return item
+
+    return compact
+
+
+def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
+    """`content` in the YouTube-VIS format, as it is if it is no COCO file's. The lists of a COCO file are used up.
+
+    Raises:
+        InputError: it is no JSON object.
+    """
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {type(content).__name__}")
-    return content
+    if "videos" in content or "images" not in content:
+        return content
+    images, annotations = content["images"], content.get("annotations")
+    for entries, names in ((images, _COCO_IMAGE), (annotations, _COCO_ANNOTATION)):
+        for position, entry in enumerate(entries if isinstance(entries, list) else ()):
+            if isinstance(entry, dict):
+                renamed = {
+                    ours: entry[theirs] if ours == "video_id" else [entry[theirs]]
+                    for theirs, ours in names.items()
+                    if theirs in entry
+                }
+                others = {key: value for key, value in entry.items() if key not in names and key not in names.values()}
+                entries[position] = others | renamed
+    return {**content, "videos": images}
 
 
-def _parse_videos(content: dict, path: Path) -> Iterator[Video]:
-    seen = set()
-    for position, entry in enumerate(_entries(content, "videos", path)):
-        video_id = _field(entry, "id", int, f"{path}: video number {position + 1}")
-        where = f"{path}: video {video_id}"
-        if video_id in seen:
-            raise InputError(f"{where} is there twice")
-        seen.add(video_id)
-        sizes = [_field(entry, key, int, where) for key in ("width", "height")]
-        if min(sizes) <= 0:
-            raise InputError(f"{where}: 'width' and 'height' must be over 0, not {sizes}")
-        file_names = _field(entry, "file_names", list, where)
-        if not file_names or not all(isinstance(name, str) for name in file_names):
-            raise InputError(f"{where}: 'file_names' must be a list of at least one file name")
-        yield Video(video_id, *sizes, tuple(file_names))
+def is_static(content: Mapping[str, Any]) -> bool:
+    """Whether the `content` of `read_content` is that of a COCO file."""
+    return "images" in content and content.get("videos") is content["images"]
 
 
-def _parse_categories(content: dict, path: Path) -> dict[int, str]:
-    """{category id: name}, ids ascending."""
-    categories = {}
-    for position, entry in enumerate(_entries(content, "categories", path)):
-        category_id = _field(entry, "id", int, f"{path}: category number {position + 1}")
-        if category_id in categories:
-            raise InputError(f"{path}: category {category_id} is there twice")
-        categories[category_id] = _field(entry, "name", str, f"{path}: category {category_id}")
-    return dict(sorted(categories.items()))
+def parse_annotations(content: dict[str, Any], path: str | os.PathLike, found: Diagnostics) -> AnnotationFile:
+    """The `content` of `read_content`, as far as it can be used; what is wrong with it goes to `found`.
+
+    Raises:
+        InputError: it has no videos or no categories, or `found` refuses a fault.
+    """
+    parser = AnnotationParser(content, path, found)
+    tracks = tuple(track for _, track in parser.tracks() if track is not None)
+    usable = {video_id: video for video_id, video in parser.videos.items() if video is not None}
+    has_truth = content.get("annotations") is not None
+    return AnnotationFile(str(path), is_static(content), usable, parser.categories, tracks if has_truth else None)
 
 
-def _match_categories(categories: dict[int, str], class_names: Sequence[str], path: Path) -> dict[int, int]:
-    """{category id: label 1…C}, by name or else by order."""
+class AnnotationParser:
+    """Reads the content of an annotation file piece by piece; what is wrong goes to a `Diagnostics`.
+
+    `videos` are by id, None for one that cannot be used; `categories` are names by id, ids ascending.
+    """
+
+    def __init__(self, content: Mapping[str, Any], path: str | os.PathLike, found: Diagnostics, complete: bool = True):
+        """Unless `complete`, as for scoring what a program made, there may be no videos or categories, an annotation id
+        may be used twice, and videos may lack size and `file_names`: these are 0×0, and their tracks of any length.
+
+        Raises:
+            InputError: there is no list of videos or categories, or it is empty, or `found` refuses a fault.
+        """
+        self._content = content
+        self._path = path
+        self._found = found
+        self._complete = complete
+        coco = {ours: theirs for theirs, ours in (_COCO_IMAGE | _COCO_ANNOTATION).items()}
+        self._words = coco | {"video": "image"} if is_static(content) else {}
+        self.videos = self._parse_videos()
+        self.categories = self._parse_categories()
+
+    def tracks(self) -> Iterator[tuple[dict[str, Any], Track | None]]:
+        """(entry, its track or None if it cannot be used) for each annotation that is not null."""
+        entries = self._content.get("annotations")
+        if entries is None:
+            return
+        if not isinstance(entries, list):
+            self._found.add(NOT_A_LIST, "'annotations'", shown(entries))
+            return
+        seen: set[int] = set()
+        for position, entry in enumerate(entries):
+            where = f"annotation number {position + 1}"
+            if entry is None:
+                self._found.add(NULL_ANNOTATION, where)
+            elif not isinstance(entry, dict):
+                self._found.add(NOT_AN_OBJECT, where, shown(entry))
+            else:
+                yield entry, self._parse_track(entry, where, seen)
+
+    # ------------------------------------------------------------------------------------------ videos, categories
+
+    def _parse_videos(self) -> dict[int, Video | None]:
+        videos: dict[int, Video | None] = {}
+        for where, entry in self._entries("videos", "video"):
+            video_id = self._id(entry, "id", where)
+            if video_id is None:
+                continue
+            where = f"{self._word('video')} {video_id}"
+            if video_id in videos:
+                self._found.add(SAME_VIDEO, where)
+            else:
+                videos[video_id] = self._parse_video(entry, video_id, where)
+        return videos
+
+    def _parse_video(self, entry: Mapping, video_id: int, where: str) -> Video | None:
+        """The video of an entry, None if it cannot be used."""
+        if not self._complete and "file_names" not in entry:
+            has_size = isinstance(entry.get("width"), int) and isinstance(entry.get("height"), int)
+            return Video(video_id, *((entry["width"], entry["height"]) if has_size else (0, 0)), ())
+        width, height = (self._field(entry, key, int, where) for key in ("width", "height"))
+        names = self._field(entry, "file_names", list, where)
+        if None in (width, height, names):
+            return None
+        try:
+            check_size(height, width)
+        except InputError as error:
+            self._found.add(NO_SIZE, where, error)
+            return None
+        if not names or not all(isinstance(name, str) and name for name in names):
+            self._found.add(NO_FRAMES, where, shown(names))
+            return None
+        if not all(map(_is_plain, names)):
+            self._found.add(BAD_NAME, where, next(name for name in names if not _is_plain(name)))
+            return None
+        names = tuple(name.replace("\\", "/") if "\\" in name else name for name in names)
+        if entry.get("length", len(names)) != len(names):
+            self._found.add(OTHER_LENGTH, where, f"{shown(entry['length'])}, not {len(names)}")
+        if len(set(names)) < len(names):
+            self._found.add(SAME_FRAME, where, Counter(names).most_common(1)[0][0])
+        for before, after in pairwise(names):
+            if natural_key(before) > natural_key(after):
+                self._found.add(FRAME_ORDER, where, f"{before} before {after}")
+                break
+        return Video(video_id, width, height, names)
+
+    def _parse_categories(self) -> dict[int, str]:
+        names: dict[int, str] = {}
+        known: set[str] = set()
+        for where, entry in self._entries("categories", "category"):
+            category_id = self._id(entry, "id", where)
+            if category_id is None:
+                continue
+            where = f"category {category_id}"
+            name = self._field(entry, "name", str, where)
+            if category_id in names:
+                self._found.add(SAME_CATEGORY, where)
+                continue
+            if name is not None and not name.strip():
+                self._found.add(NO_NAME, where)
+            elif name is not None and not _is_plain(name):
+                self._found.add(BAD_NAME, where, name)
+            elif name is not None and normalised_name(name) in known:
+                self._found.add(SAME_NAME, where, name)
+            names[category_id] = name or f"category {category_id}"
+            known.add(normalised_name(names[category_id]))
+        return distinct_names(names)
+
+    def _entries(self, key: str, noun: str) -> Iterator[tuple[str, dict]]:
+        """(place, entry) of the objects in the list `key`."""
+        entries = self._content.get(key)
+        if not isinstance(entries, list) or (not entries and self._complete):
+            raise InputError(f"{self._path}: {key!r} must be a list of at least one entry")
+        for position, entry in enumerate(entries):
+            where = f"{self._word(noun)} number {position + 1}"
+            if isinstance(entry, dict):
+                yield where, entry
+            else:
+                self._found.add(NOT_AN_OBJECT, where, shown(entry))
+
+    # ------------------------------------------------------------------------------------------ tracks
+
+    def _parse_track(self, entry: dict[str, Any], where: str, seen: set[int]) -> Track | None:
+        """The track of an annotation, None if it cannot be used; `seen` are the ids before it."""
+        annotation_id = self._id(entry, "id", where)
+        if annotation_id is not None:
+            where = f"annotation {annotation_id}"
+            if annotation_id in seen and self._complete:
+                self._found.add(SAME_ANNOTATION, where)
+            seen.add(annotation_id)
+        video_id, category_id = (self._id(entry, key, where) for key in ("video_id", "category_id"))
+        if video_id is not None and video_id not in self.videos:
+            self._found.add(UNKNOWN_VIDEO, where, video_id)
+        if category_id is not None and category_id not in self.categories:
+            self._found.add(UNKNOWN_CATEGORY, where, category_id)
+        crowd = entry.get("iscrowd")
+        is_crowd_known = crowd is None or (isinstance(crowd, int | float) and crowd in (0, 1))
+        if not is_crowd_known:
+            self._found.add(BAD_CROWD, where, shown(crowd))
+        video = self.videos.get(video_id)
+        if video is None:
+            return None
+        length = len(video) or (len(entry["segmentations"]) if isinstance(entry.get("segmentations"), list) else 0)
+        segmentations = self._per_frame(entry, "segmentations", length, where, is_segmentation, UNREADABLE_MASK)
+        if segmentations is None:
+            self._found.add(NO_SEGMENTATIONS, where)
+        boxes = self._per_frame(entry, "bboxes", length, where, is_box, BAD_BOX)
+        areas = self._per_frame(entry, "areas", length, where, is_area, BAD_AREA)
+        if annotation_id is None or category_id not in self.categories or not is_crowd_known:
+            return None
+        nothing = (None,) * length
+        return Track(video_id, category_id, segmentations or nothing, annotation_id, bool(crowd), boxes, areas)
+
+    def _per_frame(
+        self,
+        entry: Mapping,
+        key: str,
+        length: int,
+        where: str,
+        is_valid: Callable[[Any], bool],
+        if_invalid: Rule,
+    ) -> tuple[Any | None, ...] | None:
+        """A list of one entry a frame, None for null, [] and what cannot be used; None if the list is missing or empty.
+
+        So it is if it holds nothing but null, which says no more than a missing one.
+        """
+        values = entry.get(key)
+        if values is None or values == []:
+            return None
+        if not isinstance(values, list):
+            self._found.add(NOT_A_LIST, where, f"{self._word(key)!r} {shown(values)}")
+            return None
+        if len(values) != length:
+            rule = LONG_LIST if len(values) > length else SHORT_LIST
+            self._found.add(rule, where, f"{self._word(key)!r} {len(values)}, frames {length}")
+            values = values[:length] + [None] * (length - len(values))
+        values = [None if value is None or value == [] else value for value in values]
+        for frame, value in enumerate(values):
+            if value is not None and not is_valid(value):
+                self._found.add(if_invalid, f"{where}, frame {frame}", shown(value))
+                values[frame] = None
+        return tuple(values) if key == "segmentations" or any(value is not None for value in values) else None
+
+    # ------------------------------------------------------------------------------------------ fields
+
+    def _id(self, entry: Mapping, key: str, where: str) -> int | None:
+        """`entry[key]`, or None where it is no id."""
+        value = entry.get(key)
+        if is_id(value):
+            return int(value)
+        if self._field(entry, key, int, where) is not None:
+            self._found.add(BAD_ID, where, shown(value))
+        return None
+
+    def _field(self, entry: Mapping, key: str, kind: type, where: str) -> Any | None:
+        """`entry[key]`, or None where it is missing or of another type. The place begins with what the entry is."""
+        value = entry.get(key)
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return value
+        noun = where.split()[0]
+        kind_name = {int: "an integer", str: "text", list: "text" if self._words else "a list"}[kind]
+        name = self._word(key)
+        if key in entry:
+            rule = Rule("fault", f"{noun} with {name!r} that is not {kind_name}", _SEE_FORMAT)
+            self._found.add(rule, where, shown(value))
+        else:
+            self._found.add(Rule("fault", f"{noun} without {name!r}, {kind_name}", _SEE_FORMAT), where)
+        return None
+
+    def _word(self, word: str) -> str:
+        """What the file's format calls `word`."""
+        return self._words.get(word, word)
+
+
+def is_id(value: Any) -> bool:
+    """Whether `value` is an integer that an id can be, of 64 bits."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and -MAX_ID <= value <= MAX_ID
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a finite number that a calculation can use."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER <= value <= MAX_NUMBER
+
+
+def is_segmentation(value: Any) -> bool:
+    """Whether `value` may be polygons or an RLE; `read_masks` says whether it is."""
+    return isinstance(value, list | dict)
+
+
+def is_area(value: Any) -> bool:
+    """Whether `value` is a number of pixels."""
+    return is_number(value) and value >= 0
+
+
+def is_box(value: Any) -> bool:
+    """Whether `value` is a list of four numbers."""
+    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a name can be printed in one line and written to a file: no control characters, no lone surrogates."""
+    return text.isprintable() or not any(
+        letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" or letter in "\u2028\u2029"
+        for letter in text
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- masks, boxes
+
+
+def read_masks(
+    track: Track, video: Video, found: Diagnostics, where: str | None = None, frames: Sequence[int] | None = None
+) -> tuple[list[dict | None], np.ndarray]:
+    """(The RLE of a track on each of `frames`, by default all, or None; the pixels of each, int64 [frames]).
+
+    A segmentation that cannot be used is None and of -1 pixels, and goes to `found`, as `where` says, by default by the
+    annotation's id. A mask must be of the size of its video, if that is known.
+
+    Raises:
+        InputError: `found` refuses a fault.
+    """
+    where = f"annotation {track.annotation_id}" if where is None else where
+    frames = range(len(track.segmentations)) if frames is None else frames
+    segmentations = [track.segmentations[frame] for frame in frames]
+    size = [video.height, video.width]
+    try:
+        masks, areas = read_track(segmentations, *size, where)
+    except InputError:
+        parts = [
+            _read_mask(segmentation, size, found, f"{where}, frame {frame}")
+            for frame, segmentation in zip(frames, segmentations, strict=True)
+        ]
+        masks, areas = [mask for mask, _ in parts], np.array([area for _, area in parts], np.int64)
+    if all(size):
+        for place, mask in enumerate(masks):
+            if mask is not None and list(mask["size"]) != size:
+                text = f"it is {list(mask['size'])} (height, width), its video {size}"
+                found.add(UNREADABLE_MASK, f"{where}, frame {frames[place]}", text)
+                masks[place], areas[place] = None, -1
+    return masks, areas
+
+
+def _read_mask(segmentation: Any, size: Sequence[int], found: Diagnostics, where: str) -> tuple[dict | None, int]:
+    """(RLE, pixels) of one segmentation."""
+    try:
+        (mask,), (area,) = read_track([segmentation], *size, "")
+    except InputError as error:
+        found.add(UNREADABLE_MASK, where, str(error).removeprefix(", frame 0: "))
+        return None, -1
+    return mask, int(area)
+
+
+def box_fault(box: Sequence[float], mask_box: Sequence[float], video: Video) -> Rule | None:
+    """What is wrong with the `box` x y width height of an object whose mask has `mask_box`; None if nothing is."""
+    x, y, width, height = box
+    if min(width, height) < 1:
+        return SMALL_BOX
+    if min(x, y) < -1 or x + width > video.width + 1 or y + height > video.height + 1:
+        return BOX_OUTSIDE
+    left, top, mask_width, mask_height = mask_box
+    sides = ((x, left), (y, top), (x + width, left + mask_width), (y + height, top + mask_height))
+    return BOX_NOT_MASK if max(abs(ours - masks) for ours, masks in sides) > BOX_TOLERANCE else None
+
+
+# ---------------------------------------------------------------------------------------------------- names
+
+
+def frame_path(image_root: Path, file_name: str) -> Path:
+    """Where a frame of an annotation file is, within the folder `image_root`; it may be missing.
+
+    Back-slashes, as Windows writes them, separate folders, unless they are part of the name of a file that is there.
+    Links are followed.
+
+    Raises:
+        InputError: `file_name` is absolute or leads out of the folder.
+    """
+    name = PurePosixPath(posixpath.normpath(file_name.replace("\\", "/")))
+    if name.is_absolute() or name.parts[:1] == ("..",):
+        raise InputError(f"{file_name}: is not within the folder of frames, {image_root}: name frames relative to it")
+    path = image_root / name
+    as_written = image_root / str(name).replace("/", "\\")
+    try:
+        return as_written if len(name.parts) > 1 and not path.is_file() and as_written.is_file() else path
+    except (OSError, ValueError):  # too long, or a NUL
+        return path
+
+
+def normalised_name(name: str) -> str:
+    """A class name as it is compared: without regard to case, and with _ for spaces and hyphens."""
+    return re.sub(r"[\s-]", "_", name.strip().lower())
+
+
+def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
+    """`names` of categories by rising id; a name that has been used has the id after it."""
+    distinct: dict[int, str] = {}
+    used: set[str] = set()
+    for category_id in sorted(names):
+        name = names[category_id]
+        distinct[category_id] = f"{name} ({category_id})" if name in used else name
+        used.add(distinct[category_id])
+    return distinct
+
+
+def match_categories(
+    categories: Mapping[int, str], class_names: Sequence[str], path: str | os.PathLike
+) -> dict[int, int]:
+    """The label 1…C of each category id, by name, or else by order.
+
+    Raises:
+        InputError: the names differ, and so does their number.
+    """
     labels = {normalised_name(name): label for label, name in enumerate(class_names, start=1)}
     names = [normalised_name(name) for name in categories.values()]
     if len(set(names)) == len(names) and labels.keys() >= set(names):
@@ -119,98 +604,6 @@ def _match_categories(categories: dict[int, str], class_names: Sequence[str], pa
     logger.warning(
         "%s: the model's classes have other names (%s); categories are taken in the order of their ids",
         path,
-        ", ".join(unknown) or "a name is there twice",
+        one_line(", ".join(unknown)) or "a name is there twice",
     )
     return {category_id: label for label, category_id in enumerate(categories, start=1)}
-
-
-def normalised_name(name: str) -> str:
-    """A class name as it is compared: without regard to case, and with _ for spaces and hyphens."""
-    return re.sub(r"[\s-]", "_", name.strip().lower())
-
-
-def _parse_annotations(
-    content: dict, videos: Mapping[int, Video], labels: Mapping[int, int], path: Path
-) -> Iterator[TrackAnnotation]:
-    entries = content.get("annotations") or []  # absent or null where the truth is withheld
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: 'annotations' must be a list, not {type(entries).__name__}")
-    seen = set()
-    for position, entry in enumerate(entries):
-        if entry is None:
-            continue
-        annotation_id = _field(entry, "id", int, f"{path}: annotation number {position + 1}")
-        where = f"{path}: annotation {annotation_id}"
-        if annotation_id in seen:
-            raise InputError(f"{where} is there twice")
-        seen.add(annotation_id)
-        video_id = _field(entry, "video_id", int, where)
-        if video_id not in videos:
-            raise InputError(f"{where}: there is no video {video_id}")
-        category_id = _field(entry, "category_id", int, where)
-        if category_id not in labels:
-            raise InputError(f"{where}: there is no category {category_id}")
-        length = len(videos[video_id])
-        yield TrackAnnotation(
-            annotation_id,
-            video_id,
-            category_id,
-            bool(entry.get("iscrowd")),
-            _per_frame(entry, "segmentations", length, lambda value: isinstance(value, list | dict), where),
-            _per_frame(entry, "bboxes", length, _is_box, where),
-            _per_frame(entry, "areas", length, _is_number, where),
-        )
-
-
-def _per_frame(
-    entry: dict, key: str, length: int, is_valid: Callable[[Any], bool], where: str
-) -> tuple[Any | None, ...]:
-    """A list of one entry a frame, None for null and []; all None if the list is absent, null or empty."""
-    values = entry.get(key)
-    if values is None or values == []:
-        return (None,) * length
-    if not isinstance(values, list):
-        raise InputError(f"{where}: {key!r} must be a list, not {type(values).__name__}")
-    if len(values) != length:
-        raise InputError(f"{where}: {key!r} has {len(values)} entries, its video {length} frames")
-    values = [None if value == [] else value for value in values]
-    for frame_index, value in enumerate(values):
-        if value is not None and not is_valid(value):
-            raise InputError(f"{where}: {key!r} of frame {frame_index} cannot be used: {str(value)[:80]}")
-    return tuple(values)
-
-
-def _entries(content: dict, key: str, path: Path) -> list:
-    entries = content.get(key)
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"{path}: {key!r} must be a list of at least one entry")
-    return entries
-
-
-def _field(entry: Any, key: str, kind: type, where: str) -> Any:
-    """`entry[key]` of the given type, or InputError."""
-    if not isinstance(entry, dict):
-        raise InputError(f"{where} must be an object, not {type(entry).__name__}")
-    if key not in entry:
-        raise InputError(f"{where} lacks {key!r}")
-    value = entry[key]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        names = {int: "an integer", str: "text", list: "a list"}
-        raise InputError(f"{where}: {key!r} must be {names[kind]}, not {str(value)[:80]!r}")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(_is_number(side) for side in value)
-
-
-def _located(function: Callable, where: str, *arguments: Any) -> Any:
-    """`function(*arguments)`, its InputError preceded by the place it is about."""
-    try:
-        return function(*arguments)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None

@@ -21,8 +21,7 @@ from torchvision.transforms.v2 import functional as transforms
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
 from data.dataset import FrameAnnotations, YTVISDataset
-from ytvis.annotations import Video
-from ytvis.check import class_names
+from ytvis.annotations import Video, frame_path, read_class_names
 from ytvis.files import InputError, atomic_write
 from ytvis.pictures import read_picture
 
@@ -43,7 +42,7 @@ def draw_sheet(
     Raises:
         InputError: a file cannot be used, or there is no such video.
     """
-    names = class_names(ann_file)
+    names = read_class_names(ann_file)
     dataset = YTVISDataset(ann_file, image_root, names)
     videos = {video.video_id: video for video in dataset.videos}
     video_ids = list(videos)[:DEFAULT_VIDEOS] if video_ids is None else video_ids
@@ -63,7 +62,8 @@ def _draw_row(dataset: YTVISDataset, video: Video, names: Sequence[str], columns
     colours = {track.annotation_id: _colour(number) for number, track in enumerate(dataset.annotations(video.video_id))}
     tiles = []
     for frame_index in (frames[place] for place in places):
-        frame = read_picture(dataset.image_root / video.file_names[frame_index], (video.height, video.width))
+        path = frame_path(dataset.image_root, video.file_names[frame_index])
+        frame = read_picture(path, (video.height, video.width))
         annotations = dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
         tile = draw_annotations(frame, annotations, names, [colours[i] for i in annotations.instance_ids.tolist()])
         captioned = np.pad(tile, ((LINE_HEIGHT, 0), (0, 0), (0, 0)))

@@ -1,15 +1,22 @@
-"""What is wrong with a file, told in one line a fault: ten thousand of the same kind are one line with their number."""
+"""What is wrong with a file, one line for each kind of fault: ten thousand of a kind are one line with their number.
 
+A reader reports every fault to a `Diagnostics`. The checker collects them all; everything else refuses a file at its
+first fault, in the same words.
+"""
+
+import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-Severity = Literal["refused", "fault", "warning"]
+from ytvis.files import InputError
+
+Severity = Literal["refused", "fault", "warning"]  # "refused" is a fault of a results file
 
 
 class Rule(NamedTuple):
-    """A kind of fault: how bad it is, what is wrong, and how to mend it."""
+    """A kind of fault: how bad it is, what is wrong, and how to mend it. A file with a warning is still accepted."""
 
     severity: Severity
     what: str
@@ -17,7 +24,7 @@ class Rule(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """A kind of fault found in a file: `count` times, first at `where`. As text it is one line."""
 
     severity: Severity
@@ -31,43 +38,73 @@ class Finding:
         return f"{self.severity}: {self.where}: {self.what}{times}; {self.mend}"
 
 
-class Findings:
-    """Collects findings. However many there are, no more is kept than one of each rule. Iterates over them as
-    `Finding`s, the warnings last, otherwise in the order they came up."""
+class Diagnostics:
+    """Collects what is wrong; iterates over one `Diagnostic` a rule, warnings last, otherwise in order of appearance.
 
-    def __init__(self):
+    No more is kept than one of each rule.
+    """
+
+    def __init__(self, refuse: str | os.PathLike | None = None, also: Collection[Rule] = ()):
+        """With `refuse`, the name of the file, the first fault raises InputError, and so do the warnings `also`."""
+        self._refuse = refuse
+        self._also = also
         self._first: dict[Rule, tuple[str, str]] = {}
         self._counts: Counter[Rule] = Counter()
 
-    def add(self, rule: Rule, where: str, detail: str = "") -> None:
+    def add(self, rule: Rule, where: str, detail: Any = "") -> None:
         """Notes that `rule` is broken at `where`; `detail` says more about this one case."""
-        self._first.setdefault(rule, (where, detail))
+        if rule not in self._first:
+            self._first[rule] = (one_line(where), "" if detail == "" else one_line(detail))
         self._counts[rule] += 1
+        if self._refuse is not None and (rule.severity != "warning" or rule in self._also):
+            (found,) = self.of(rule)
+            raise InputError(f"{self._refuse}: {found.where}: {found.what}; {found.mend}")
 
-    def __iter__(self) -> Iterator[Finding]:
-        for rule in sorted(self._first, key=lambda rule: rule.severity == "warning"):
-            where, detail = self._first[rule]
-            what = f"{rule.what}: {_one_line(detail)}" if detail else rule.what
-            yield Finding(rule.severity, where, what, rule.mend, self._counts[rule])
+    def of(self, *rules: Rule) -> list[Diagnostic]:
+        """What was found of these rules."""
+        return [self._diagnostic(rule) for rule in rules if rule in self._first]
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        return iter(self.of(*sorted(self._first, key=lambda rule: rule.severity == "warning")))
+
+    def _diagnostic(self, rule: Rule) -> Diagnostic:
+        where, detail = self._first[rule]
+        what = f"{rule.what}: {detail}" if detail else rule.what
+        return Diagnostic(rule.severity, where, what, rule.mend, self._counts[rule])
 
 
-def exit_code(findings: Iterable[Finding]) -> int:
+def exit_code(diagnostics: Iterable[Diagnostic]) -> int:
     """1 if there is anything but warnings, otherwise 0."""
-    return int(any(finding.severity != "warning" for finding in findings))
+    return int(any(diagnostic.severity != "warning" for diagnostic in diagnostics))
 
 
-def format_findings(findings: Iterable[Finding]) -> str:
-    """One line a finding, and a last one with their sums; "nothing is wrong" if there are none."""
-    findings = list(findings)
+def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
+    """One line a diagnostic, and a last one with their sums; "nothing is wrong" if there are none."""
+    diagnostics = list(diagnostics)
     sums = Counter()
-    for finding in findings:
-        sums[finding.severity] += finding.count
+    for diagnostic in diagnostics:
+        sums[diagnostic.severity] += diagnostic.count
     plurals = {"refused": "refused", "fault": "faults", "warning": "warnings"}
     total = ", ".join(f"{sums[key]} {plurals[key] if sums[key] > 1 else key}" for key in plurals if sums[key])
-    return "\n".join([*map(str, findings), total or "nothing is wrong"])
+    return "\n".join([*map(str, diagnostics), total or "nothing is wrong"])
 
 
-def _one_line(text: str) -> str:
-    """`text` without line breaks, and not too long."""
-    text = " ".join(text.split())
-    return text if len(text) <= 120 else f"{text[:119]}…"
+def shown(value: Any) -> str:
+    """A value of a file as a message shows it; text is in quotes."""
+    return one_line(f"{value!r}" if isinstance(value, str) else value)
+
+
+def one_line(value: Any, longest: int = 120) -> str:
+    """`value` as a message shows it: without line breaks and other control characters, and not too long."""
+    try:
+        text = str(value)
+    except ValueError:  # Python prints no integer of more than 4300 digits
+        return "a number of thousands of digits"
+    if len(text) > longest:
+        text = f"{text[: longest - 1]}…"
+    text = "".join(letter if letter.isprintable() else " " if letter.isspace() else _escape(letter) for letter in text)
+    return " ".join(text.split())
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

@@ -85,6 +85,21 @@ def image_folder(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
+def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """What a JSON file holds; `object_hook` makes what stands for each of its objects.
+
+    Raises:
+        InputError: the file cannot be read or is no JSON.
+    """
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return json.load(file, object_hook=object_hook)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not a JSON file: {error}") from None
+
+
 def read_json_list(
     path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None, encoding: str = "utf-8"
 ) -> Iterator[Any]:

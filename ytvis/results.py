@@ -1,4 +1,4 @@
-"""results.json: masks as RLE, the tracks of a video, files of them, and the journal of an unfinished run.
+"""results.json: its tracks, their one reader and writer, and the journal of an unfinished run.
 
 The file is a list with one entry a track: `video_id`, `score`, `category_id`, and `segmentations`, one entry a frame of
 the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not seen. Two
@@ -7,48 +7,53 @@ and `shifted`, true where temporal fusion alone shows the track.
 """
 
 import json
-import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from utils.structures import FrameObjects
-from ytvis.files import InputError, atomic_write
+from ytvis.annotations import Track, Video, compact_masks, is_id, is_number
+from ytvis.diagnostics import Diagnostics, Rule, shown
+from ytvis.files import InputError, NotAList, atomic_write, read_json_list
 from ytvis.journal import Journal, json_line, plain_number
-from ytvis.masks import check_rle, encode_masks, is_whole
-
-logger = logging.getLogger(__name__)
+from ytvis.masks import read_track
 
 SCORE_DIGITS = 4  # of the score of a track in one frame
+
+_KEYS = ("video_id", "category_id", "score", "segmentations")
+_ONE_A_FRAME = "write one entry a frame of the video, null where the object is not seen"
+_PLAIN_RLE = 'write null or a compressed RLE {"size": [height, width], "counts": text}'
+
+NOT_AN_OBJECT = Rule("refused", "an entry is no object", f"an entry must have {', '.join(_KEYS)}")
+LACKS = {key: Rule("refused", f"{key!r} is missing", f"an entry must have {', '.join(_KEYS)}") for key in _KEYS}
+UNKNOWN_VIDEO = Rule("refused", "there is no such video", "video_id must be one of the annotation file's, an integer")
+BAD_CATEGORY = Rule("refused", "the category is no integer", "category_id must be one of the annotation file's")
+UNKNOWN_CATEGORY = Rule(
+    "warning", "there is no such category", "it counts nowhere: category_id must be the annotation file's, not a label"
+)
+NOT_A_SCORE = Rule("refused", "the score is no finite number", "write a number in 0…1")
+SCORE_RANGE = Rule("warning", "the score is not in 0…1", "only the order of scores counts, but some tools expect 0…1")
+NO_LIST = Rule("refused", "'segmentations' is no list", _ONE_A_FRAME)
+WRONG_LENGTH = Rule("warning", "'segmentations' is not as long as the video", f"the rest is ignored: {_ONE_A_FRAME}")
+RUNS = Rule("warning", "counts are a list of runs", "the official evaluator refuses it: compress with pycocotools.mask")
+POLYGONS = Rule("warning", "a segmentation is polygons", f"the official evaluator refuses it: {_PLAIN_RLE}")
+BAD_RLE = Rule("refused", "a segmentation cannot be read", _PLAIN_RLE)
+BYTES_AS_TEXT = Rule("refused", "counts are the printed form of bytes", "write counts.decode('ascii'), not str(counts)")
+SWAPPED_SIZE = Rule("warning", "a mask has height and width swapped", "it counts nowhere: size is [height, width]")
+WRONG_SIZE = Rule("warning", "a mask is not of the video's size", "it counts nowhere: resize it to the video's size")
+
 
 # ---------------------------------------------------------------------------------------------------- one video
 
 
-@dataclass(frozen=True)
-class VideoResult:
-    """One track over a whole video, as `results.json` holds it.
-
-    `segmentations` has one entry a frame: a COCO compressed RLE `{"size": [h, w], "counts": str}` or None. So have the
-    details, where they are kept: `scores`, rounded to four digits, None where the track is not seen, and `shifted`,
-    whether it is seen by temporal fusion alone.
-    """
-
-    video_id: int
-    category_id: int
-    score: float
-    segmentations: tuple[dict | None, ...]
-    scores: tuple[float | None, ...] | None = None
-    shifted: tuple[bool, ...] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class SeenObject:
-    """What results keep of one object in one frame."""
+    """What results keep of one object in one frame: a row of a frame as `inference.object_rows` has it is one, too."""
 
     frame: int
     label: int
@@ -58,16 +63,16 @@ class SeenObject:
 
 
 def track_result(
-    seen: Sequence[Any],
+    seen: Sequence[SeenObject],
     num_frames: int,
     video_id: int,
     details: bool = False,
     category_id: int | None = None,
     length_power: float = 0.0,
-) -> VideoResult:
+) -> Track:
     """The entry of results.json that a track makes of the frames it is seen in.
 
-    `seen`, at least one, have the fields of `SeenObject`. The category is the `majority_label`, unless it is given; the
+    `seen` is at least one, in the order of the frames. The category is the `majority_label`, unless it is given; the
     score the mean over the frames, times (how many they are / `num_frames`) to the power `length_power`; with `details`
     each frame's own score and whether it is shifted are kept.
     """
@@ -80,7 +85,7 @@ def track_result(
         shifted[item.frame] = item.shifted
     # The published results hold the mean in single precision.
     mean_score = float(np.mean(np.array([item.score for item in seen], dtype=np.float32)))
-    return VideoResult(
+    return Track(
         video_id,
         category_id=majority_label(seen) if category_id is None else category_id,
         score=mean_score * (len(seen) / num_frames) ** length_power,
@@ -90,163 +95,207 @@ def track_result(
     )
 
 
-def majority_label(seen: Sequence[Any]) -> int:
+def majority_label(seen: Sequence[SeenObject]) -> int:
     """The label most of `seen` have, the smallest on a tie."""
     return min(Counter(item.label for item in seen).items(), key=lambda item: (-item[1], item[0]))[0]
-
-
-class VideoResultBuilder:
-    """Collects the objects of a video frame by frame and makes its entries of results.json.
-
-    `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
-    are left out, and counted in `left_out` by `finish`. `details` and `length_power` are as in `track_result`.
-    """
-
-    def __init__(
-        self,
-        video_id: int,
-        num_frames: int,
-        original_hw: tuple[int, int],
-        category_ids: Sequence[int | None],
-        details: bool = False,
-        length_power: float = 0.0,
-    ):
-        self.video_id = video_id
-        self.num_frames = num_frames
-        self.original_hw = original_hw
-        self.category_ids = category_ids
-        self.details = details
-        self.length_power = length_power
-        self.left_out = 0
-        self._seen: dict[int, list[SeenObject]] = {}
-
-    def add(self, frame_index: int, objects: FrameObjects) -> None:
-        """Takes the objects of one frame, 0 ≤ frame_index < num_frames; a frame never given has none.
-
-        Raises:
-            IndexError: the video has no such frame.
-            ValueError: the masks are not of the video's size.
-        """
-        if not 0 <= frame_index < self.num_frames:
-            raise IndexError(f"video {self.video_id} has {self.num_frames} frames, none with index {frame_index}")
-        if len(objects) and tuple(objects.masks.shape[1:]) != tuple(self.original_hw):
-            raise ValueError(f"masks of {tuple(objects.masks.shape[1:])} in a video of {tuple(self.original_hw)}")
-        rows = zip(
-            objects.track_ids.tolist(),
-            objects.labels.tolist(),
-            objects.scores.tolist(),
-            objects.shifted.tolist(),
-            encode_masks(objects.masks.cpu().numpy()),
-            strict=True,
-        )
-        for track_id, *item in rows:
-            self._seen.setdefault(track_id, []).append(SeenObject(frame_index, *item))
-
-    def finish(self) -> list[VideoResult]:
-        """One entry a track, see `track_result`, in the order of first appearance; [] if nothing was seen."""
-        results = []
-        for seen in self._seen.values():
-            category_id = self.category_ids[majority_label(seen) - 1]
-            if category_id is not None:
-                results.append(
-                    track_result(seen, self.num_frames, self.video_id, self.details, category_id, self.length_power)
-                )
-        self.left_out = len(self._seen) - len(results)
-        if self.left_out:
-            logger.info(
-                "video %s: %d tracks left out, the annotation file lacks their class", self.video_id, self.left_out
-            )
-        return results
 
 
 # ---------------------------------------------------------------------------------------------------- whole files
 
 
-def write_results(results: Iterable[VideoResult | Mapping], path: str | os.PathLike) -> None:
-    """Writes a results.json, entry by entry, so that `results` may be a generator over any number of videos.
+class ResultsParser:
+    """Reads the entries of a results file; what is wrong with them goes to a `Diagnostics`."""
 
-    Counts given as bytes become text; numpy numbers are accepted. The file appears whole or not at all: whatever
-    `results` or the check of an entry raises, `path` holds what it held before.
+    def __init__(
+        self, found: Diagnostics, videos: Mapping[int, Video] | None = None, categories: Container[int] | None = None
+    ):
+        """`videos` and `categories` are those of the annotation file; what is not given is not compared with."""
+        self._found = found
+        self._videos = videos
+        self._categories = categories
 
-    Raises:
-        InputError: an entry lacks a key, holds a value of another type, or a score that is not finite.
-    """
-    with atomic_write(path) as file:
-        file.write("[")
-        for index, result in enumerate(results):
-            where = f"{path}: entry {index}"
-            entry = _checked_entry(_as_dict(result), where)
-            try:
-                text = json.dumps(entry, default=plain_number, allow_nan=False)
-            except ValueError:
-                raise InputError(f"{where} holds a number that is not finite") from None
-            file.write((",\n" if index else "\n") + text)
-        file.write("\n]\n")
+    def parse(self, entry: Any, where: str) -> Track | None:
+        """The track of an entry, None if it cannot be used; `where` is what messages call it.
+
+        `segmentations` are RLEs, which may be of another size than the video, and as many as in the file; `areas` are
+        their pixels. `scores` and `shifted` are there if they are lists of one entry a frame, as we write them.
+
+        Raises:
+            InputError: the diagnostics refuse a fault.
+        """
+        if not isinstance(entry, Mapping):
+            self._found.add(NOT_AN_OBJECT, where, shown(entry))
+            return None
+        for key in _KEYS:
+            if key not in entry:
+                self._found.add(LACKS[key], where)
+        video_id, category_id = self._video_id(entry, where), entry.get("category_id")
+        video = self._videos.get(video_id) if self._videos is not None else None
+        where = where if video is None else f"{where} (video {video_id})"
+        if "category_id" in entry and not is_id(category_id):
+            self._found.add(BAD_CATEGORY, where, shown(category_id))
+            category_id = None
+        elif self._categories is not None and category_id is not None and category_id not in self._categories:
+            self._found.add(UNKNOWN_CATEGORY, where, category_id)
+        score = self._score(entry, where)
+        masks, areas = self._masks(entry, video, where)
+        if video_id is None or category_id is None or score is None or masks is None:
+            return None
+        scores, shifted = (entry.get(key) for key in ("scores", "shifted"))
+        return Track(
+            int(video_id),
+            int(category_id),
+            tuple(masks),
+            areas=tuple(None if mask is None else area for mask, area in zip(masks, areas.tolist(), strict=True)),
+            score=score,
+            scores=tuple(scores) if _are_scores(scores, len(masks)) else None,
+            shifted=tuple(map(bool, shifted)) if isinstance(shifted, list) and len(shifted) == len(masks) else None,
+        )
+
+    def _video_id(self, entry: Mapping, where: str) -> int | None:
+        video_id = entry.get("video_id")
+        if is_id(video_id) and (self._videos is None or video_id in self._videos):
+            return video_id
+        if "video_id" in entry:
+            self._found.add(UNKNOWN_VIDEO, where, shown(video_id))
+        return None
+
+    def _score(self, entry: Mapping, where: str) -> float | None:
+        score = entry.get("score")
+        if _is_finite(score):
+            if not 0 <= score <= 1:
+                self._found.add(SCORE_RANGE, where, score)
+            return score
+        if "score" in entry:
+            self._found.add(NOT_A_SCORE, where, shown(score))
+        return None
+
+    def _masks(
+        self, entry: Mapping, video: Video | None, where: str
+    ) -> tuple[list[dict | None] | None, np.ndarray | None]:
+        """(The RLEs, their pixels) of an entry, or None and None."""
+        segmentations = entry.get("segmentations")
+        if not isinstance(segmentations, list | tuple):
+            if "segmentations" in entry:
+                self._found.add(NO_LIST, where, shown(segmentations))
+            return None, None
+        if video is not None and len(video) and len(segmentations) != len(video):
+            self._found.add(WRONG_LENGTH, where, f"{len(segmentations)} entries, the video has {len(video)} frames")
+        size = [None, None] if video is None else [video.height, video.width]
+        for frame, segmentation in enumerate(segmentations):
+            if isinstance(segmentation, list) and segmentation:
+                self._found.add(POLYGONS, f"{where}, frame {frame}")
+            elif isinstance(segmentation, dict) and not isinstance(segmentation.get("counts"), str):
+                # Runs are compressed to bytes as a file is read.
+                self._found.add(RUNS, f"{where}, frame {frame}")
+        try:
+            masks, areas = read_track(segmentations, *size, where)
+        except InputError:
+            for frame, segmentation in enumerate(segmentations):
+                self._report_mask(segmentation, size, f"{where}, frame {frame}")
+            return None, None
+        if video is not None and all(size):
+            for frame, mask in enumerate(masks):
+                if mask is not None and list(mask["size"]) != size:
+                    rule = SWAPPED_SIZE if list(mask["size"]) == size[::-1] else WRONG_SIZE
+                    text = f"{list(mask['size'])} (height, width), the video is {size}"
+                    self._found.add(rule, f"{where}, frame {frame}", text)
+        return masks, areas
+
+    def _report_mask(self, segmentation: Any, size: Sequence[int | None], where: str) -> None:
+        """Reports a segmentation if it cannot be used."""
+        counts = segmentation.get("counts") if isinstance(segmentation, Mapping) else None
+        try:
+            read_track([segmentation], *size, "")
+        except InputError as error:
+            is_bytes = isinstance(counts, str) and counts.startswith(("b'", 'b"'))
+            detail = counts[:20] if is_bytes else str(error).removeprefix(", frame 0: ")
+            self._found.add(BYTES_AS_TEXT if is_bytes else BAD_RLE, where, detail)
 
 
-def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Any:
-    """What a JSON file holds; `object_hook` makes what stands for each of its objects.
-
-    Raises:
-        InputError: the file cannot be read or is no JSON.
-    """
+def _is_finite(score: Any) -> bool:
+    """Whether `score` is a number, Python's or numpy's, that a float can hold."""
+    if not isinstance(score, int | float | np.integer | np.floating) or isinstance(score, bool):
+        return False
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file, object_hook=object_hook)
+        return math.isfinite(score)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
+def _are_scores(scores: Any, length: int) -> bool:
+    """Whether these are the scores of frames: another tool may mean something else by the name."""
+    is_list = isinstance(scores, list) and len(scores) == length
+    return is_list and all(score is None or is_number(score) for score in scores)
+
+
+def read_entries(path: str | os.PathLike) -> Iterator[Any]:
+    """The entries of a results file one after another, for a `ResultsParser`; lists of runs come compressed.
+
+    Raises:
+        InputError: the file cannot be read or holds no list.
+    """
+    with reading_entries(path):
+        yield from read_json_list(path, compact_masks(), encoding="utf-8-sig")
+
+
+@contextmanager
+def reading_entries(path: str | os.PathLike) -> Iterator[None]:
+    """Makes an InputError, one line with the path, of what goes wrong while the entries of a results file are read."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except NotAList as error:
+        raise InputError(f"{path}: results must be a list ({error})") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file: {error}") from None
 
 
-def read_results(path: str | os.PathLike) -> list[dict]:
-    """The entries of a results.json, checked; counts given as a list of runs are compressed.
+def write_results(results: Iterable[Track | Mapping], path: str | os.PathLike) -> None:
+    """Writes a results.json, entry by entry, so that `results` may be a generator over any number of videos.
+
+    Counts given as bytes become text, and lists of runs are compressed; numpy numbers are accepted. The file appears
+    whole or not at all: whatever `results` or the check of an entry raises, `path` holds what it held before.
 
     Raises:
-        InputError: the file cannot be read or is no such list; the message names the file and the entry.
+        InputError: an entry lacks a key, holds a value of another type, or a score that is not finite.
     """
-    entries = read_json(path)
-    if not isinstance(entries, list):
-        raise InputError(f"{path}: must hold a list of results, not {type(entries).__name__}")
-    return [_checked_entry(entry, f"{path}: entry {index}") for index, entry in enumerate(entries)]
+    parser = ResultsParser(Diagnostics(refuse=path))
+    with atomic_write(path) as file:
+        file.write("[")
+        for index, result in enumerate(results):
+            where = f"entry {index}"
+            entry = _checked_entry(result, parser, where)
+            try:
+                text = json.dumps(entry, default=plain_number, allow_nan=False)
+            except ValueError:
+                raise InputError(f"{path}: {where} holds a number that is not finite") from None
+            file.write((",\n" if index else "\n") + text)
+        file.write("\n]\n")
 
 
-def _as_dict(result: VideoResult | Mapping) -> Any:
-    """An entry as results.json holds it; anything but a `VideoResult` is left to the check."""
-    if not isinstance(result, VideoResult):
-        return result
-    entry = {
-        "video_id": result.video_id,
-        "score": result.score,
-        "category_id": result.category_id,
-        "segmentations": list(result.segmentations),
+def _checked_entry(result: Track | Mapping, parser: ResultsParser, where: str) -> dict[str, Any]:
+    """An entry of results.json, as JSON can hold it but for numpy numbers; keys of other tools are kept."""
+    entry = as_entry(result) if isinstance(result, Track) else result
+    track = parser.parse(entry, where)
+    return {**entry, "segmentations": [mask and _plain_rle(mask) for mask in track.segmentations]}
+
+
+def as_entry(track: Track) -> dict[str, Any]:
+    """The entry of results.json that holds a track."""
+    keys = {"video_id": track.video_id, "score": track.score, "category_id": track.category_id}
+    details = {"scores": track.scores, "shifted": track.shifted}
+    lists = {"segmentations": track.segmentations} | details
+    return keys | {key: list(values) for key, values in lists.items() if values is not None}
+
+
+def _plain_rle(mask: Mapping) -> dict[str, Any]:
+    counts = mask["counts"]
+    return {
+        "size": [int(side) for side in mask["size"]],
+        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
     }
-    details = {"scores": result.scores, "shifted": result.shifted}
-    return entry | {key: list(values) for key, values in details.items() if values is not None}
-
-
-def _checked_entry(entry: Any, where: str) -> dict:
-    """`entry` with the `check_rle` of its segmentations, or InputError; keys of other tools are kept."""
-    if not isinstance(entry, Mapping):
-        raise InputError(f"{where} must be an object, not {type(entry).__name__}")
-    for key in ("video_id", "category_id", "score", "segmentations"):
-        if key not in entry:
-            raise InputError(f"{where} lacks {key!r}")
-    for key in ("video_id", "category_id"):
-        if not is_whole(entry[key]):
-            raise InputError(f"{where}: {key!r} must be an integer, not {entry[key]!r}")
-    score = entry["score"]
-    if not (is_whole(score) or isinstance(score, float | np.floating)) or not math.isfinite(score):
-        raise InputError(f"{where}: 'score' must be a finite number, not {score!r}")
-    if not isinstance(entry["segmentations"], list | tuple):
-        raise InputError(f"{where}: 'segmentations' must be a list, one RLE or null a frame")
-    segmentations = []
-    for frame, rle in enumerate(entry["segmentations"]):
-        try:
-            segmentations.append(None if rle is None else check_rle(rle))
-        except InputError as error:
-            raise InputError(f"{where}, frame {frame}: {error}") from None
-    return {**entry, "segmentations": segmentations}
 
 
 # ---------------------------------------------------------------------------------------------------- unfinished runs
@@ -267,7 +316,7 @@ class ResultsJournal(Journal):
         """The ids of the videos that are finished."""
         return set(self._places)
 
-    def append(self, video_id: int, results: Sequence[VideoResult | Mapping], summary: Mapping[str, Any]) -> None:
+    def append(self, video_id: int, results: Sequence[Track | Mapping], summary: Mapping[str, Any]) -> None:
         """Puts a finished video on disk; `summary` is anything small about it that JSON can hold.
 
         Raises:
@@ -276,8 +325,9 @@ class ResultsJournal(Journal):
         """
         if video_id in self._places:
             raise ValueError(f"video {video_id} is already in {self.path}")
+        parser = ResultsParser(Diagnostics(refuse=self.path))
         entries = [
-            _checked_entry(_as_dict(result), f"video {video_id}: track {index}") for index, result in enumerate(results)
+            _checked_entry(result, parser, f"video {video_id}: track {index}") for index, result in enumerate(results)
         ]
         place = self._end
         self._append(json_line({"video_id": video_id, "results": entries, "summary": dict(summary)}))

@@ -64,7 +64,7 @@ def draw(folder, lengths, tracks):
     videos = []
     for video_id, length in enumerate(lengths, start=1):
         names = [f"{video_id}/{index}.png" for index in range(length)]
-        (folder / str(video_id)).mkdir()
+        (folder / str(video_id)).mkdir(parents=True)
         for index, name in enumerate(names):
             cv2.imwrite(str(folder / name), np.full((*HW, 3), 10 * (index + 1), np.uint8))
         videos.append({"id": video_id, "width": HW[1], "height": HW[0], "file_names": names})
@@ -222,17 +222,26 @@ def test_a_segmentation_that_cannot_be_used_is_logged_and_left_out(tmp_path, cap
     with caplog.at_level(logging.WARNING):
         clips = plain(dataset)
         assert len(clips) == 2  # that of video 2 was looked into, for its box
-        assert "annotation 4, frame 0: a segmentation is [5, 5]" in caplog.text
+        assert "annotation 4, frame 0: a segmentation cannot be used: it is [5, 5]" in caplog.text
         clip = clips[SampleKey(0, 0)]
     assert [targets.instance_ids.tolist() for targets in clip.targets] == [[1], [1]]
-    assert "annotation 2, frame 1: a segmentation is [5, 5]" in caplog.text
+    assert "annotation 2, frame 1: a segmentation cannot be used: it is [5, 5]" in caplog.text
     with pytest.raises(InputError, match="annotation 2, frame 0"):
         dataset.frame_annotations(1, 0)
 
 
 def test_a_data_set_without_truth_is_refused(tmp_path):
-    with pytest.raises(InputError, match="train.json: no frame has a valid annotation"):
+    with pytest.raises(InputError, match="train.json: there are no annotations; training needs a set with truth"):
         plain(draw(tmp_path, [2], []))
+    unseen = track(1, 1, [1], segmentations=[[], []])
+    with pytest.raises(InputError, match="train.json: no frame has a valid annotation"):
+        plain(draw(tmp_path / "unseen", [2], [unseen]))
+
+
+def test_a_data_set_of_crowds_is_refused_as_such(tmp_path):
+    crowds = [track(number, 1, [1, 1], iscrowd=1) for number in (1, 2)]
+    with pytest.raises(InputError, match=r"train\.json: all 2 annotations are crowds \(iscrowd 1\)"):
+        plain(draw(tmp_path, [2], crowds))
 
 
 def test_a_clip_that_loses_its_objects_has_empty_targets(tmp_path):

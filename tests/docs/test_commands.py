@@ -17,7 +17,8 @@ from inference.run_options import CONFIG_OPTIONS as EVAL_OPTIONS
 from tests.docs.pages import ROOT, commands, pages
 from train import CONFIG_OPTIONS as TRAIN_OPTIONS
 from ytvis.__main__ import main as ytvis_main
-from ytvis.results import read_json, write_results
+from ytvis.files import read_json
+from ytvis.results import write_results
 
 COMMANDS = {(page, shlex.join(command)): command for page in pages() for command in commands(page)}
 TINY = ("--device=cpu", "--set=input.size_hw=64,96")

@@ -13,8 +13,8 @@ from inference.frame_journal import FrameJournal
 from inference.internals_pictures import PICTURES
 from inference.output_files import write_picture
 from tests.docs.pages import ROOT, blocks, commands
+from tests.reading import read_results
 from ytvis.pictures import read_picture
-from ytvis.results import read_results
 
 PAGE = (ROOT / "docs" / "your-video.md").read_text("utf-8")
 LENGTH = 7

@@ -5,8 +5,9 @@ import pytest
 from inference import frame_journal
 from inference.frame_journal import FrameJournal, main
 from inference.object_rows import ObjectRow
+from tests.reading import read_results
 from ytvis.files import InputError
-from ytvis.results import read_results, track_result
+from ytvis.results import track_result
 
 RLE = {"size": [2, 3], "counts": "06"}
 HEADER = {"rows_of": "in.mp4"}

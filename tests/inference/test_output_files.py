@@ -12,10 +12,10 @@ from data.video import FrameIterable, VideoFile, VideoWriter, open_source
 from inference import frame_journal
 from inference.object_rows import object_rows
 from inference.output_files import OutputFiles, default_target, write_picture
+from tests.reading import read_results
 from utils.structures import FrameObjects
 from ytvis.files import InputError
 from ytvis.pictures import read_picture
-from ytvis.results import read_results
 
 CLASS_NAMES = ("circle", "ring")
 

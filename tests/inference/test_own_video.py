@@ -23,13 +23,13 @@ from stmask import STMask
 from tests.data.test_video import sound_of, write_source
 from tests.inference.test_stream import SMALL, make_model
 from tests.processes import ROOT, start
+from tests.reading import read_results
 from utils.checkpoint import save_state_dict
 from utils.window import LiveWindow
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError
 from ytvis.masks import decode_mask
 from ytvis.pictures import read_picture
-from ytvis.results import read_results
 
 FEW = {**SMALL, "detection.top_k": 12}  # objects, for a network that finds one in every cell
 CLASS_NAMES = get_config("STMask_demo_config").dataset.class_names

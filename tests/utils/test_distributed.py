@@ -17,8 +17,9 @@ from stmask import STMask
 from tests.processes import finish, start_each, torchrun
 from utils.distributed import World, keep_gradients, launch, torchrun_command
 from utils.structures import FrameTargets, FusionFeatures, Predictions
+from ytvis.annotations import Track
 from ytvis.files import InputError
-from ytvis.results import ResultsJournal, VideoResult
+from ytvis.results import ResultsJournal
 
 CPU = torch.device("cpu")
 ROWS = {0: [[1.0], [2.0]], 1: [[3.0]]}
@@ -189,7 +190,7 @@ def test_processes_without_a_gpu_each_are_bad_input(monkeypatch, device, words):
 
 
 def test_a_journal_takes_in_that_of_another_process(tmp_path):
-    entries = {video_id: [VideoResult(video_id, 1, 0.5, (None,))] for video_id in (1, 2, 3)}
+    entries = {video_id: [Track(video_id, 1, (None,), score=0.5)] for video_id in (1, 2, 3)}
     journal = ResultsJournal.create(tmp_path / "r.partial", {"run": 1})
     other = ResultsJournal.create(tmp_path / "r.partial.1", {"run": 1})
     for kept_by, video_ids in ((journal, (1, 2)), (other, (2, 3))):

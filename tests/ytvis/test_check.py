@@ -9,12 +9,16 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from tests.docs.pages import blocks
-from ytvis import check
+from ytvis import annotations, check
 from ytvis.__main__ import main as ytvis_main
-from ytvis.check import class_names, examine_annotations, natural_key
+from ytvis.annotations import read_class_names
+from ytvis.check import examine_annotations
 from ytvis.diagnostics import Rule
-from ytvis.files import InputError
+from ytvis.files import InputError, natural_key
 
+RULES = {
+    name: value for module in (annotations, check) for name, value in vars(module).items() if isinstance(value, Rule)
+}
 IMAGE_RULES = {"NO_IMAGE", "UNREADABLE_IMAGE", "IMAGE_SIZE"}
 
 
@@ -85,20 +89,28 @@ def examine(tmp_path, value):
     return examine_annotations(write(tmp_path, value))[0]
 
 
-def test_a_good_file_has_no_findings_and_is_summed_up(tmp_path):
-    findings, summary = examine_annotations(write(tmp_path, content()), write_images(tmp_path))
-    assert findings == []
+def test_a_good_file_has_no_faults_and_is_summed_up(tmp_path):
+    found, summary = examine_annotations(write(tmp_path, content()), write_images(tmp_path))
+    assert found == []
     assert (summary.videos, summary.frames, summary.tracks, summary.masks) == (2, 4, 3, 4)
     assert summary.per_class == {"cat": 2, "dog": 1, "owl": 0}
-    assert str(summary) == ("2 videos, 4 frames, 3 tracks, 4 masks\ntracks of 3 classes: cat 2, dog 1, owl 0")
+    assert str(summary) == (
+        "2 videos, 4 frames, 3 tracks, 4 masks\ntracks of 2 classes: cat 2, dog 1 and 1 without a track"
+    )
 
 
 # (the broken rule, where it has to be found, the path of the value that is changed, what to)
 CASES = [
     ("NOT_AN_OBJECT", "video number 3", ("videos", 2), 5),
-    ("NOT_AN_OBJECT", "annotation number 1", ("annotations", 0), None),
+    ("NOT_AN_OBJECT", "annotation number 1", ("annotations", 0), "dog"),
+    ("NULL_ANNOTATION", "annotation number 1", ("annotations", 0), None),
+    ("BAD_ID", "video number 2", ("videos", 1, "id"), 2**63),
+    ("BAD_NAME", "video 2", ("videos", 1, "file_names"), ["b/0\n.png"]),
+    ("BAD_NAME", "category 20", ("categories", 0, "name"), "dog\ud800"),
+    ("BAD_NAME", "category 20", ("categories", 0, "name"), "dog\0"),
     ("SAME_VIDEO", "video 7", ("videos", 1, "id"), 7),
     ("NO_SIZE", "video 2", ("videos", 1, "width"), 0),
+    ("NO_SIZE", "video 2", ("videos", 1, "width"), 10**9),
     ("NO_FRAMES", "video 2", ("videos", 1, "file_names"), []),
     ("NO_FRAMES", "video 2", ("videos", 1, "file_names"), [3]),
     ("OTHER_LENGTH", "video 7", ("videos", 0, "length"), 4),
@@ -107,15 +119,27 @@ CASES = [
     ("SAME_CATEGORY", "category 20", ("categories", 1, "id"), 20),
     ("NO_NAME", "category 30", ("categories", 2, "name"), " "),
     ("SAME_NAME", "category 30", ("categories", 2, "name"), "dog"),
+    ("SAME_NAME", "category 30", ("categories", 2, "name"), "Dog "),
     ("NO_ANNOTATIONS", "the file", ("annotations",), None),
+    ("NOT_A_LIST", "'annotations'", ("annotations",), {}),
+    ("BAD_CROWD", "annotation 1", ("annotations", 0, "iscrowd"), "0"),
+    ("BAD_CROWD", "annotation 1", ("annotations", 0, "iscrowd"), [0, 0, 0]),
+    ("BAD_CROWD", "annotation 1", ("annotations", 0, "iscrowd"), 2),
+    ("CROWD", "annotation 1", ("annotations", 0, "iscrowd"), 1),
     ("SAME_ANNOTATION", "annotation 1", ("annotations", 1, "id"), 1),
     ("UNKNOWN_VIDEO", "annotation 3", ("annotations", 2, "video_id"), 3),
     ("UNKNOWN_CATEGORY", "annotation 3", ("annotations", 2, "category_id"), 1),
-    ("WRONG_LENGTH", "annotation 1", ("annotations", 0, "segmentations"), [rle(0, 0, 2, 3)]),
-    ("WRONG_LENGTH", "annotation 1", ("annotations", 0, "bboxes"), [None] * 4),
-    ("WRONG_LENGTH", "annotation 1", ("annotations", 0, "areas"), 6),
+    ("SHORT_LIST", "annotation 1", ("annotations", 0, "segmentations"), [rle(0, 0, 2, 3)]),
+    ("LONG_LIST", "annotation 1", ("annotations", 0, "bboxes"), [None] * 4),
+    ("NOT_A_LIST", "annotation 1", ("annotations", 0, "areas"), 6),
     ("NO_SEGMENTATIONS", "annotation 2", ("annotations", 1, "segmentations"), None),
     ("NO_AREAS", "annotation 2", ("annotations", 1, "areas"), None),
+    ("NO_AREAS", "annotation 2", ("annotations", 1, "areas"), [None] * 3),
+    ("BAD_AREA", "annotation 2, frame 2", ("annotations", 1, "areas", 2), "8"),
+    ("BAD_AREA", "annotation 2, frame 2", ("annotations", 1, "areas", 2), -8),
+    ("BAD_AREA", "annotation 2, frame 2", ("annotations", 1, "areas", 2), float("nan")),
+    ("BAD_AREA", "annotation 2, frame 2", ("annotations", 1, "areas", 2), 10**400),
+    ("BAD_AREA", "annotation 2, frame 2", ("annotations", 1, "areas", 2), True),
     ("NO_BOXES", "annotation 2", ("annotations", 1, "bboxes"), None),
     ("EMPTY_TRACK", "annotation 3", ("annotations", 2, "segmentations"), [None]),
     ("EMPTY_MASK", "annotation 1, frame 1", ("annotations", 0, "segmentations", 1), rle(0, 0, 0, 0)),
@@ -130,8 +154,8 @@ CASES = [
         ("annotations", 1, "segmentations", 2),
         [[1, 2, float("inf"), 4, 5, 6]],
     ),
-    ("NO_BOX", "annotation 1, frame 0", ("annotations", 0, "bboxes", 0), [1, 2, 3]),
-    ("NO_BOX", "annotation 1, frame 0", ("annotations", 0, "bboxes", 0), [1, 2, 3, float("nan")]),
+    ("BAD_BOX", "annotation 1, frame 0", ("annotations", 0, "bboxes", 0), [1, 2, 3]),
+    ("BAD_BOX", "annotation 1, frame 0", ("annotations", 0, "bboxes", 0), [1, 2, 3, float("nan")]),
     ("BOX_ALONE", "annotation 1, frame 2", ("annotations", 0, "bboxes", 2), [0, 0, 2, 2]),
     ("SMALL_BOX", "annotation 3, frame 0", ("annotations", 2, "bboxes", 0), [0, 0, 0.5, 1]),
     ("BOX_OUTSIDE", "annotation 1, frame 1", ("annotations", 0, "bboxes", 1), [1, 1, 3, 5]),
@@ -154,14 +178,13 @@ def changed(path, value):
 
 @pytest.mark.parametrize(("name", "where", "path", "value"), CASES)
 def test_every_fault_is_named_with_its_place(tmp_path, name, where, path, value):
-    rule = getattr(check, name)
+    rule = RULES[name]
     found = [f for f in examine(tmp_path, changed(path, value)) if f.what.startswith(rule.what)]
     assert [(f.severity, f.where, f.mend) for f in found] == [(rule.severity, where, rule.mend)]
 
 
 def test_every_rule_has_a_case():
-    rules = {name for name, value in vars(check).items() if isinstance(value, Rule)}
-    assert {case[0] for case in CASES} | IMAGE_RULES | {"NOT_SEEN"} == rules
+    assert {case[0] for case in CASES} | IMAGE_RULES | {"NOT_SEEN"} == set(RULES)
 
 
 @pytest.mark.parametrize(
@@ -181,10 +204,10 @@ def test_missing_keys_and_wrong_types_are_named(tmp_path, noun, path, text):
     value = content()
     holder = value[path[0]][path[1]]
     del holder[path[2]]
-    assert any(str(finding).startswith(f"fault: {text}") for finding in examine(tmp_path, value))
+    assert any(str(diagnostic).startswith(f"fault: {text}") for diagnostic in examine(tmp_path, value))
     holder[path[2]] = True
-    (finding,) = [f for f in examine(tmp_path, value) if f"{path[2]!r} that is not" in f.what]
-    assert finding.what.startswith(f"{noun} with") and finding.what.endswith(": True")
+    (diagnostic,) = [f for f in examine(tmp_path, value) if f"{path[2]!r} that is not" in f.what]
+    assert diagnostic.what.startswith(f"{noun} with") and diagnostic.what.endswith(": True")
 
 
 def test_a_small_fault_stands_alone(tmp_path):
@@ -196,9 +219,9 @@ def test_a_small_fault_stands_alone(tmp_path):
 def test_videos_without_annotations_are_one_warning(tmp_path):
     value = content()
     value["annotations"] = []
-    (finding,) = examine(tmp_path, value)
-    assert (finding.severity, finding.where, finding.count) == ("warning", "video 7", 2)
-    assert finding.what == check.NOT_SEEN.what
+    (diagnostic,) = examine(tmp_path, value)
+    assert (diagnostic.severity, diagnostic.where, diagnostic.count) == ("warning", "video 7", 2)
+    assert diagnostic.what == check.NOT_SEEN.what
 
 
 def test_images_are_looked_for_and_decoded(tmp_path):
@@ -206,15 +229,15 @@ def test_images_are_looked_for_and_decoded(tmp_path):
     (root / "a/9.png").unlink()
     (root / "a/10.png").write_bytes(b"no picture")
     cv2.imwrite(str(root / "b/0.png"), np.zeros((6, 4, 3), np.uint8))
-    findings, _ = examine_annotations(write(tmp_path, content()), root)
-    assert [(f.where, f.what.split(":")[0]) for f in findings] == [
+    found, _ = examine_annotations(write(tmp_path, content()), root)
+    assert [(f.where, f.what.split(":")[0]) for f in found] == [
         ("video 7, a/9.png", check.NO_IMAGE.what),
         ("video 7, a/10.png", check.UNREADABLE_IMAGE.what),
         ("video 2, b/0.png", check.IMAGE_SIZE.what),
     ]
-    assert "4×6 pixels, the annotation file says 6×4" in findings[2].what
-    (finding,) = examine_annotations(write(tmp_path, content()), root, decode=False)[0]
-    assert finding.what.startswith(check.NO_IMAGE.what)
+    assert "4×6 pixels, the annotation file says 6×4" in found[2].what
+    (diagnostic,) = examine_annotations(write(tmp_path, content()), root, decode=False)[0]
+    assert diagnostic.what.startswith(check.NO_IMAGE.what)
 
 
 def test_a_coco_file_is_checked_as_videos_of_one_frame(tmp_path):
@@ -225,12 +248,12 @@ def test_a_coco_file_is_checked_as_videos_of_one_frame(tmp_path):
             {"id": 1, "image_id": 1, "category_id": 1, "segmentation": rle(0, 0, 2, 3), "bbox": [0, 0, 3, 2], "area": 6}
         ],
     }
-    findings, summary = examine_annotations(write(tmp_path, value))
-    assert findings == [] and summary.per_class == {"dog": 1}
+    found, summary = examine_annotations(write(tmp_path, value))
+    assert found == [] and summary.per_class == {"dog": 1}
     broken = copy.deepcopy(value)
     broken["annotations"][0]["bbox"] = [0, 0, 9, 9]
-    (finding,) = examine(tmp_path, broken)
-    assert finding.what.startswith(check.BOX_OUTSIDE.what)
+    (diagnostic,) = examine(tmp_path, broken)
+    assert diagnostic.what.startswith(annotations.BOX_OUTSIDE.what)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +272,7 @@ def test_what_cannot_be_checked_at_all_is_exit_code_2(tmp_path, capsys, value, m
     assert error.startswith(f"ytvis check: error: {path}: ") and message in error and error.count("\n") == 1
 
 
-def test_the_command_prints_findings_and_sums_and_exits_with_1(tmp_path, capsys):
+def test_the_command_prints_faults_and_sums_and_exits_with_1(tmp_path, capsys):
     root = write_images(tmp_path)
     assert main([str(write(tmp_path, content())), "--images", str(root)]) == 0
     assert capsys.readouterr().out.startswith("nothing is wrong\n2 videos, 4 frames")
@@ -263,14 +286,56 @@ def test_the_command_prints_findings_and_sums_and_exits_with_1(tmp_path, capsys)
 
 def test_the_format_as_its_page_shows_it_is_faultless(tmp_path):
     (example,) = blocks("docs/data.md", "json")
-    findings, summary = examine_annotations(write(tmp_path, json.loads(example)))
-    assert findings == [] and (summary.videos, summary.frames, summary.masks) == (1, 2, 1)
+    found, summary = examine_annotations(write(tmp_path, json.loads(example)))
+    assert found == [] and (summary.videos, summary.frames, summary.masks) == (1, 2, 1)
 
 
 def test_class_names_are_in_the_order_of_the_ids(tmp_path):
-    assert class_names(write(tmp_path, content())) == ("cat", "dog", "owl")
-    with pytest.raises(InputError, match="same name"):
-        class_names(write(tmp_path, changed(("categories", 2, "name"), "dog")))
+    assert read_class_names(write(tmp_path, content())) == ("cat", "dog", "owl")
+    assert read_class_names(write(tmp_path, changed(("categories", 2, "name"), "dog"))) == ("cat", "dog", "dog (30)")
+    with pytest.raises(InputError, match=r"ann\.json: category 30: a category has an empty name"):
+        read_class_names(write(tmp_path, changed(("categories", 2, "name"), "")))
+
+
+def test_of_many_classes_only_those_in_use_are_listed(tmp_path):
+    value = content()
+    value["categories"] += [{"id": 100 + number, "name": f"class {number}"} for number in range(51_000)]
+    found, summary = examine_annotations(write(tmp_path, value))
+    assert found == [] and str(summary).endswith("\ntracks of 2 classes: cat 2, dog 1 and 51001 without a track")
+
+
+def test_crowds_are_counted(tmp_path):
+    value = changed(("annotations", 1, "iscrowd"), 1)
+    found, summary = examine_annotations(write(tmp_path, value))
+    assert [(diagnostic.severity, diagnostic.where, diagnostic.count) for diagnostic in found] == [
+        ("warning", "annotation 2", 1)
+    ]
+    assert "3 tracks (1 of them crowds), 4 masks" in str(summary)
+
+
+@pytest.mark.parametrize("folder", [".", "elsewhere"])
+def test_back_slashes_and_linked_folders_lead_to_the_frames(tmp_path, folder):
+    root = write_images(tmp_path)
+    if folder != ".":
+        (root / "a").rename(tmp_path / folder)
+        (root / "a").symlink_to(tmp_path / folder)
+    value = content()
+    for video in value["videos"]:
+        video["file_names"] = [name.replace("/", "\\") for name in video["file_names"]]
+    assert examine_annotations(write(tmp_path, value), root)[0] == []
+    (root / "a\\9.png").write_bytes((root / "b/0.png").read_bytes())  # so some programs unpack what Windows packed
+    (root / "a").rename(tmp_path / "gone") if folder == "." else (root / "a").unlink()
+    (diagnostic,) = examine_annotations(write(tmp_path, value), root)[0]
+    assert (diagnostic.where, diagnostic.count) == ("video 7, a/10.png", 2)
+
+
+@pytest.mark.parametrize("name", ["../frames/b/0.png", "/b/0.png", "b/../../frames/b/0.png", "..\\frames\\b\\0.png"])
+def test_a_frame_out_of_the_folder_is_not_looked_at(tmp_path, name):
+    root = write_images(tmp_path)
+    name = str(root / "b/0.png") if name == "/b/0.png" else name
+    (diagnostic,) = examine_annotations(write(tmp_path, changed(("videos", 1, "file_names"), [name])), root)[0]
+    assert "is not within the folder of frames" in diagnostic.what or diagnostic.what.startswith(check.NO_IMAGE.what)
+    assert diagnostic.severity == "fault"
 
 
 def test_names_are_sorted_as_people_do():

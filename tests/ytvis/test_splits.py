@@ -5,7 +5,7 @@ import pytest
 
 from data.config import get_config
 from data.dataset import YTVISDataset
-from ytvis.annotations import read_annotations
+from ytvis.annotations import read_content
 from ytvis.files import InputError
 from ytvis.score.ap import evaluate_results
 from ytvis.splits import SPLITS, base_split, read_video_ids, subset_annotations, videos_of_split, write_video_ids
@@ -195,7 +195,7 @@ def test_an_unknown_video_is_refused():
 def test_a_subset_is_scored_by_its_own_truth_alone(tmp_path):
     """Video 1 is found exactly, video 2 not at all: half of the truth, or all of video 1's."""
     place(tmp_path, [1, 2])
-    whole = read_annotations(tmp_path / "train.json")
+    whole = read_content(tmp_path / "train.json")
     found = [{"video_id": 1, "category_id": 1, "score": 0.9, "segmentations": [LEFT]}]
     average_recall = [
         evaluate_results(subset_annotations(whole, video_ids), results).stats[8]

@@ -13,10 +13,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ytvis.convert.tracks import Annotations, TrackCollector, field, progress
-from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.files import InputError, atomic_write, natural_key, read_json
 from ytvis.frames import video_name, warn_if_unrelated
 from ytvis.masks import mask_area, mask_boxes, to_rle
-from ytvis.results import read_json
 
 TRACK_KEYS = ("track_id", "instance_id")
 FRAME_KEYS = ("frame_id", "frame_index")

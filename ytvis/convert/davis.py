@@ -26,9 +26,8 @@ from ytvis.convert.tracks import (
     progress,
     read_label_pictures,
 )
-from ytvis.files import InputError, atomic_write
+from ytvis.files import InputError, atomic_write, read_json
 from ytvis.frames import bind_stems, check_order, video_folders
-from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
 

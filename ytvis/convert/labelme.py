@@ -30,11 +30,10 @@ from ytvis.convert.tracks import (
     part_to_rle,
     progress,
 )
-from ytvis.files import InputError, atomic_write
+from ytvis.files import InputError, atomic_write, read_json
 from ytvis.frames import check_order, video_folders, warn_if_unrelated
 from ytvis.masks import decode_mask
 from ytvis.pictures import decode_labels, list_pictures
-from ytvis.results import read_json
 
 logger = logging.getLogger(__name__)
 

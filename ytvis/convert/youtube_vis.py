@@ -3,15 +3,13 @@
 import json
 import logging
 import os
-from array import array
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
-from data.dataset import YTVISDataset
-from ytvis.annotations import TrackAnnotation, Video
-from ytvis.check import class_names
+from ytvis.annotations import Track, Video, read_annotations, read_masks
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, progress
-from ytvis.files import InputError, atomic_write
+from ytvis.diagnostics import Diagnostics
+from ytvis.files import atomic_write
 from ytvis.frames import video_name
 from ytvis.masks import mask_area, mask_boxes, to_rle
 
@@ -24,23 +22,22 @@ def read(source: str | os.PathLike) -> Annotations:
     Raises:
         InputError: the file cannot be used.
     """
-    names = class_names(source)
-    dataset = YTVISDataset(source, Path(source).parent, names)
-    category_names = {category_id: names[label - 1] for category_id, label in dataset.labels.items()}
-    videos = [
-        TrackedVideo(
-            name,
-            video.height,
-            video.width,
-            video.file_names,
-            tuple(
-                _track(track, video, category_names[track.category_id], source)
-                for track in dataset.annotations(video.video_id)
-            ),
-        )
-        for name, video in zip(_video_names(dataset.videos), dataset.videos, strict=True)
-    ]
-    return Annotations(category_names, tuple(videos))
+    content = read_annotations(source)
+    videos, tracks = tuple(content.videos.values()), content.of_video()
+    found = Diagnostics(refuse=source)
+    return Annotations(
+        dict(content.categories),
+        tuple(
+            TrackedVideo(
+                name,
+                video.height,
+                video.width,
+                video.file_names,
+                tuple(_track(track, video, content.categories[track.category_id], found) for track in own),
+            )
+            for name, video, own in zip(_video_names(videos), videos, tracks.values(), strict=True)
+        ),
+    )
 
 
 def _video_names(videos: Sequence[Video]) -> list[str]:
@@ -56,16 +53,15 @@ def _video_names(videos: Sequence[Video]) -> list[str]:
     return names
 
 
-def _track(track: TrackAnnotation, video: Video, category: str, source: str | os.PathLike) -> ObjectTrack:
-    segmentations = []
-    for frame_index, segmentation in enumerate(track.segmentations):
-        try:
-            to_rle(segmentation, video.height, video.width)
-        except InputError as error:
-            raise InputError(f"{source}: annotation {track.annotation_id}, frame {frame_index}: {error}") from None
-        if isinstance(segmentation, list):
-            segmentation = [polygon.tolist() if isinstance(polygon, array) else polygon for polygon in segmentation]
-        segmentations.append(segmentation)
+def _track(track: Track, video: Video, category: str, found: Diagnostics) -> ObjectTrack:
+    """The track with its polygons as they are, and RLEs compressed."""
+    masks, _ = read_masks(track, video, found)
+    segmentations = [
+        [list(polygon) for polygon in segmentation]
+        if isinstance(segmentation, list)
+        else mask and to_rle(mask, video.height, video.width)
+        for segmentation, mask in zip(track.segmentations, masks, strict=True)
+    ]
     return ObjectTrack(category, tuple(segmentations), track.iscrowd)
 
 

@@ -15,14 +15,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ytvis.annotations import read_annotations
 from ytvis.files import InputError
 from ytvis.score.ap import Metrics, evaluate_results, format_table
 from ytvis.score.bootstrap import compare_results, describe_difference
 from ytvis.score.halves import format_halves, read_halves
 from ytvis.score.selection import pool_categories, restrict
 from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
-from ytvis.score.ytvos import YTVOS, compact_masks, load_pair
+from ytvis.score.ytvos import YTVOS, load_pair
 from ytvis.splits import VideoChoice, add_choice_arguments
 
 BOUNDARY_TITLE = "tube-boundary AP: of two tracks, the smaller of the IoU of their masks and that of their boundaries"
@@ -78,7 +77,7 @@ def read_files(
     ann_file: str | os.PathLike, results_files: Sequence[str | os.PathLike], videos: VideoChoice
 ) -> list[YTVOS]:
     """The truth and each of the results, of the chosen videos alone; the files may hold others."""
-    whole = YTVOS(read_annotations(ann_file, compact_masks()), ann_file)
+    whole = YTVOS(ann_file)
     video_ids = videos.of(list(whole.vids))
     return [restrict(tracks, video_ids) for tracks in (whole, *(load_pair(whole, path)[1] for path in results_files))]
 

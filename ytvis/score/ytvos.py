@@ -1,82 +1,20 @@
-"""YouTube-VIS annotation files and results files, read and looked up under the official names."""
+"""YouTube-VIS annotation files and results files, looked up under the official names."""
 
-import json
-import math
+import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from numbers import Real
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ytvis.files import InputError, NotAList, read_json_list
-from ytvis.masks import check_rle, decode_mask, mask_boxes, read_track
+from ytvis.annotations import AnnotationParser, Video, as_content, distinct_names, read_content, read_masks
+from ytvis.diagnostics import Diagnostics
+from ytvis.files import InputError
+from ytvis.masks import decode_mask, mask_boxes, read_track
+from ytvis.results import UNKNOWN_CATEGORY, ResultsParser, read_entries
 
-
-def read_json(path: str | os.PathLike) -> Any:
-    """The content of a file, lists of runs compressed as they are met: as numbers they take twenty times the file."""
-    with _reading(path), open(path, encoding="utf-8-sig") as file:
-        return json.loads(file.read(), object_hook=compact_masks())
-
-
-def _read_entries(path: str | os.PathLike) -> Iterator[Any]:
-    """The entries of a file of predictions, one after the other, as `read_json` gives them."""
-    with _reading(path):
-        yield from read_json_list(path, compact_masks(), encoding="utf-8-sig")
-
-
-@contextmanager
-def _reading(path: str | os.PathLike) -> Iterator[None]:
-    """Makes InputError, in one line with the path, of what goes wrong while a JSON file is read."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except NotAList as error:
-        raise InputError(f"{path}: predictions must be a list ({error})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not a JSON file ({error})") from error
-
-
-def compact_masks() -> Callable[[dict], dict]:
-    """An `object_hook` for a JSON file that makes of its objects, as they are read, what takes little memory."""
-    sizes: dict[tuple, list] = {}
-
-    def compact(item: dict) -> dict:
-        """A mask as compressed RLE, whose size is one object for all masks of this size; anything else as it is."""
-        if item.keys() == {"size", "counts"}:
-            try:
-                item["size"] = sizes.setdefault(tuple(item["size"]), item["size"])
-                if isinstance(item["counts"], list):
-                    item["counts"] = check_rle(item)["counts"].encode("ascii")
-            except (InputError, TypeError):
-                pass  # the fault is reported when it is known where the mask is
-        return item
-
-    return compact
-
-
-ID_KEYS = ("id", "video_id", "category_id")
-
-
-def _require_keys(item: Any, keys: tuple[str, ...], where: str) -> None:
-    """Raises InputError, starting with `where`, unless `item` is a dict that has `keys`, those of ids with numbers."""
-    missing = [key for key in keys if key not in item] if isinstance(item, dict) else keys
-    if missing:
-        raise InputError(f"{where} has no {' and no '.join(map(repr, missing))}")
-    for key in keys:
-        if key in ID_KEYS and not isinstance(item[key], Real):
-            raise InputError(f"{where}: {key!r} must be a number, not {item[key]!r}")
-
-
-def _require_list(items: Any, keys: tuple[str, ...], source: str, what: str) -> None:
-    """Raises InputError unless `items` is a list of dicts that all have `keys`."""
-    if not isinstance(items, list):
-        raise InputError(f"{source}: {what}s must be a list, not {type(items).__name__}")
-    for number, item in enumerate(items):
-        _require_keys(item, keys, f"{source}: {what} number {number}")
+logger = logging.getLogger(__name__)
 
 
 def mean_area(areas: Iterable[float | None]) -> float:
@@ -87,11 +25,6 @@ def mean_area(areas: Iterable[float | None]) -> float:
     total = sum(visible)
     # numpy adds fractions in another order, which the official evaluator has from it; whole numbers it adds slowly.
     return total / len(visible) if isinstance(total, int) else float(np.mean(visible))
-
-
-def _compressed(track: dict, video: dict, where: str) -> tuple[list[dict | None], np.ndarray]:
-    """The masks of a track on `video`, compressed, and their pixels; what raises InputError says `where`."""
-    return read_track(track["segmentations"], video.get("height"), video.get("width"), where)
 
 
 def _as_list(value: Any) -> list:
@@ -109,42 +42,42 @@ class YTVOS:
     """
 
     def __init__(self, annotation_file: str | os.PathLike | dict | None = None, source: str | os.PathLike = ""):
-        """`source` is what messages call the annotations; by default the path, if they come from a file."""
-        self.source = str(source or ("annotations" if isinstance(annotation_file, dict) else annotation_file))
+        """`source` is what messages call the annotations; by default the path, if they come from a file.
+
+        Content that is given as a dict needs no more than the official evaluator reads: videos may lack their size and
+        `file_names`, and there may be none.
+        """
+        is_content = isinstance(annotation_file, dict)
+        self.source = str(source or ("annotations" if is_content else annotation_file))
         self.dataset: dict = {}
         if annotation_file is not None:
-            dataset = annotation_file if isinstance(annotation_file, dict) else read_json(annotation_file)
-            if not isinstance(dataset, dict):
-                raise InputError(f"{self.source}: must hold an object with videos, categories and annotations")
-            _require_list(dataset.get("videos"), ("id",), self.source, "video")
-            _require_list(dataset.get("categories"), ("id", "name"), self.source, "category")
-            for category in dataset["categories"]:
-                if not isinstance(category["name"], str):
-                    raise InputError(f"{self.source}: category {category['id']}: 'name' must be text")
-            self.dataset = dict(dataset)
-            if "annotations" in dataset:  # the sets that are scored by a server have none
-                keys = ("id", "video_id", "category_id", "segmentations", "areas")
-                _require_list(dataset["annotations"], keys, self.source, "annotation")
-                videos = {video["id"]: video for video in dataset["videos"]}
-                self.dataset["annotations"] = [self._annotation(a, videos) for a in dataset["annotations"]]
+            content = as_content(annotation_file, self.source) if is_content else read_content(annotation_file)
+            parser = AnnotationParser(content, self.source, Diagnostics(refuse=self.source), complete=not is_content)
+            self.dataset = dict(content)
+            if content.get("annotations") is not None:  # the sets that are scored by a server have none
+                self.dataset["annotations"] = self._annotations(parser)
+            else:
+                self.dataset.pop("annotations", None)
         self.createIndex()
 
-    def _annotation(self, annotation: dict, videos: dict[int, dict]) -> dict:
-        """A copy of an annotation with compressed masks, which take a tenth of the memory of lists of runs."""
-        video = videos.get(annotation["video_id"])
-        if video is None:  # then it takes part in nothing, and its polygons have no size
-            return dict(annotation)
-        where = f"{self.source}: annotation {annotation['id']}"
-        areas = annotation["areas"]
-        if not isinstance(areas, list) or not all(area is None or isinstance(area, Real) for area in areas):
-            raise InputError(f"{where}: areas must be a list with one number or null a frame")
-        return {**annotation, "segmentations": _compressed(annotation, video, where)[0]}
+    def _annotations(self, parser: AnnotationParser) -> list[dict]:
+        """Copies of the annotations with compressed masks, and with areas from the masks where the file has none."""
+        found = Diagnostics(refuse=self.source)
+        annotations = []
+        for entry, track in parser.tracks():
+            masks, pixels = read_masks(track, parser.videos[track.video_id], found)
+            # A list that ends before its video is compared as far as it goes.
+            masks = masks[: len(entry.get("segmentations") or ())]
+            areas = entry["areas"] if track.areas else pixels[: len(masks)].tolist()
+            annotations.append({**entry, "segmentations": masks, "areas": areas})
+        return annotations
 
     def createIndex(self) -> None:
         """Rebuilds the lookups from `dataset`."""
         self.anns = {annotation["id"]: annotation for annotation in self.dataset.get("annotations", [])}
         self.cats = {category["id"]: category for category in self.dataset.get("categories", [])}
         self.vids = {video["id"]: video for video in self.dataset.get("videos", [])}
+        self._videos = {video_id: _as_video(video) for video_id, video in self.vids.items()}
         self.vidToAnns, self.catToVids = defaultdict(list), defaultdict(list)
         for annotation in self.dataset.get("annotations", []):
             self.vidToAnns[annotation["video_id"]].append(annotation)
@@ -185,14 +118,8 @@ class YTVOS:
         return [video for video in videos if all(video in holders for holders in sought)]
 
     def category_names(self) -> dict[int, str]:
-        """The name of each category by its id, by rising id; a name that is there already gets the id behind it."""
-        names: dict[int, str] = {}
-        taken: set[str] = set()
-        for category in sorted(self.cats):
-            name = self.cats[category]["name"]
-            names[category] = f"{name} ({category})" if name in taken else name
-            taken.add(names[category])
-        return names
+        """The name of each category by its id, by rising id; a name that has been used has the id after it."""
+        return distinct_names({category_id: category["name"] for category_id, category in self.cats.items()})
 
     def loadAnns(self, ids=()) -> list[dict]:
         """The tracks with these ids, in their order."""
@@ -209,8 +136,10 @@ class YTVOS:
     def annToRLE(self, ann: dict, frameId: int) -> dict | None:
         """A track's mask on a frame as compressed RLE; None where it is not visible."""
         video = self.vids.get(ann["video_id"], {})
-        frame = {"segmentations": [ann["segmentations"][frameId]]}
-        return _compressed(frame, video, f"{self.source}: track {ann['id']}")[0][0]
+        segmentations = [ann["segmentations"][frameId]]
+        return read_track(segmentations, video.get("height"), video.get("width"), f"{self.source}: track {ann['id']}")[
+            0
+        ][0]
 
     def annToMask(self, ann: dict, frameId: int) -> np.ndarray:
         """A track's mask on a frame, [height, width] uint8 0 or 1."""
@@ -229,8 +158,15 @@ class YTVOS:
         empty list gives no predictions. Raises InputError for anything else than predictions on known videos.
         """
         is_list = isinstance(resFile, list | tuple)
-        entries, source = (resFile, "results") if is_list else (_read_entries(resFile), str(resFile))
-        return self.with_tracks((self._prediction(entry, n, source, boxes) for n, entry in enumerate(entries)), source)
+        entries, source = (resFile, "results") if is_list else (read_entries(resFile), str(resFile))
+        found = Diagnostics(refuse=source)
+        parser = ResultsParser(found, self._videos, self.cats)
+        predictions = self.with_tracks(
+            (_prediction(parser, entry, n, boxes) for n, entry in enumerate(entries)), source
+        )
+        for diagnostic in found.of(UNKNOWN_CATEGORY):
+            logger.warning("%s: %s", source, diagnostic)
+        return predictions
 
     def with_tracks(self, tracks: Iterable[dict], source: str = "") -> "YTVOS":
         """The same videos and categories with other `tracks`, which are taken as they are; this object stays as it is.
@@ -246,31 +182,35 @@ class YTVOS:
         other.createIndex()
         return other
 
-    def _prediction(self, prediction: dict, number: int, source: str, boxes: bool) -> dict:
-        """A prediction with the fields that `loadRes` adds."""
-        where = f"{source}: prediction number {number}"
-        _require_keys(prediction, ("video_id", "category_id", "score", "segmentations"), where)
-        if prediction["video_id"] not in self.vids:
-            raise InputError(f"{where} is on video {prediction['video_id']}, which {self.source} does not have")
-        if not isinstance(prediction["score"], int | float | np.number) or not math.isfinite(prediction["score"]):
-            raise InputError(f"{where} has the score {prediction['score']!r}, which is not a finite number")
-        masks, areas = _compressed(prediction, self.vids[prediction["video_id"]], where)
-        return {
-            **prediction,
-            **({"bboxes": _fill_boxes(list(prediction.get("bboxes") or []), masks)} if boxes else {}),
-            "id": number + 1,
-            "segmentations": masks,
-            "areas": [None if mask is None else area for mask, area in zip(masks, areas.tolist(), strict=True)],
-            "avg_area": float(areas.sum() / max(1, np.count_nonzero(areas))),
-            "iscrowd": 0,
-        }
+
+def _as_video(entry: Mapping[str, Any]) -> Video:
+    """A video as the reader of predictions knows it; of size 0×0 and length 0 where these are not known."""
+    return Video(entry["id"], entry.get("width") or 0, entry.get("height") or 0, tuple(entry.get("file_names") or ()))
 
 
-def _fill_boxes(boxes: list, masks: list[dict | None]) -> list:
-    """`boxes`, and for the frames behind its end those around the masks, None where there is none."""
+def _prediction(parser: ResultsParser, entry: Any, number: int, boxes: bool) -> dict:
+    """A prediction with the fields that `loadRes` adds."""
+    track = parser.parse(entry, f"entry {number}")
+    areas = np.array([area or 0 for area in track.areas])
+    masks = list(track.segmentations)
+    return {
+        **entry,
+        **({"bboxes": _fill_boxes(entry.get("bboxes"), masks)} if boxes else {}),
+        "id": number + 1,
+        "segmentations": masks,
+        "areas": list(track.areas),
+        "avg_area": float(areas.sum() / max(1, np.count_nonzero(areas))),
+        "iscrowd": 0,
+    }
+
+
+def _fill_boxes(boxes: Any, masks: list[dict | None]) -> list:
+    """`boxes`, if they are a list, and for the frames after its end those around the masks, None without one."""
+    boxes = list(boxes) if isinstance(boxes, list | tuple) else []
     missing = masks[len(boxes) :]
-    found = mask_boxes(missing).tolist()
-    return boxes + [None if mask is None else box for mask, box in zip(missing, found, strict=True)]
+    return boxes + [
+        None if mask is None else box for mask, box in zip(missing, mask_boxes(missing).tolist(), strict=True)
+    ]
 
 
 # What every score takes: a file, its content, or either loaded already, which saves reading it for each score anew.

@@ -4,18 +4,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ytvis.annotations import frame_path
 from ytvis.drawing import track_colour
-from ytvis.files import image_folder
+from ytvis.files import InputError, image_folder
+from ytvis.results import read_entries
 from ytvis.viewer.matching import Track, link_tracks, match_frames
 from ytvis.viewer.reading import (
     PICTURE_TYPES,
     Tracks,
     Video,
     one_video,
-    parse_categories,
-    parse_tracks,
-    parse_videos,
-    read_content,
+    read_predictions,
+    read_truth,
 )
 
 
@@ -40,27 +40,24 @@ class Content:
         """
         self.image_root = image_folder(images).resolve()
         found = {
-            kind: read_content(path, list) for kind, path in (("prediction", results), ("compare", compare)) if path
+            kind: list(read_entries(path)) for kind, path in (("prediction", results), ("compare", compare)) if path
         }
-        annotations = None
+        truth = None
         self.categories: dict[int, str] = {}
         if ann_file:
-            content = read_content(ann_file, dict)
-            self.videos = parse_videos(content, ann_file)
-            self.categories = parse_categories(content, ann_file)
-            annotations = content.get("annotations")  # absent, null or empty where the truth is withheld
+            annotations, truth = read_truth(ann_file)  # none where the truth is withheld
+            self.videos = tuple(annotations.videos.values())
+            self.categories = dict(annotations.categories)
         else:
             self.videos = (one_video(found["prediction"], Path(images), results),)
 
+        videos = {video.video_id: video for video in self.videos}
         self._layers: dict[str, tuple[str, Tracks]] = {}
-        for kind, path, entries in (
-            ("prediction", results, found["prediction"]),
-            ("truth", ann_file, annotations),
-            ("compare", compare, found.get("compare")),
-        ):
-            if entries or kind in found:
-                tracks = parse_tracks(entries, self.videos, path, scored=kind != "truth")
-                self._layers[kind] = (Path(path).name, tracks)
+        for kind, path in (("prediction", results), ("truth", ann_file), ("compare", compare)):
+            if kind in found:
+                self._layers[kind] = (Path(path).name, read_predictions(found[kind], videos, path))
+            elif kind == "truth" and truth is not None:
+                self._layers[kind] = (Path(path).name, truth)
 
     def index(self) -> dict[str, Any]:
         """What is known before a video is opened: layers, class names, and the videos with their number of tracks."""
@@ -113,9 +110,9 @@ class Content:
         """
         name = self.videos[place].file_names[frame]
         try:
-            path = (self.image_root / name).resolve()
-            is_inside = not Path(name).is_absolute() and path.is_relative_to(self.image_root) and path.is_file()
-        except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
+            path = frame_path(self.image_root, name).resolve()
+            is_inside = path.is_relative_to(self.image_root) and path.is_file()
+        except (InputError, OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
             return None
         return path if is_inside and path.suffix.lower() in PICTURE_TYPES else None
 

@@ -709,8 +709,8 @@ def test_options_that_mean_nothing_are_refused(tmp_path, capsys):
     ("path", "value", "message"),
     [
         (("annotations", 0, "segmentations", 0), [[1, 2, 3]], "annotation 1, frame 0"),
-        (("annotations", 0, "video_id"), 9, "there is no video 9"),
-        (("categories", 0, "name"), "cat", "same name"),
+        (("annotations", 0, "video_id"), 9, "video that is not in the file: 9"),
+        (("categories", 0, "name"), " ", "a category has an empty name"),
     ],
 )
 def test_faults_of_our_own_format(tmp_path, capsys, path, value, message):

@@ -537,15 +537,17 @@ def without(item: dict, key: str) -> dict:
 
 GOOD = prediction(1, 1, 0.9, five())
 TRUTH = dataset((1, 1, five()))
+NAMES = {"file_names": [f"{frame}.jpg" for frame in range(5)]}
+FILE = {**TRUTH, "videos": [video | NAMES for video in TRUTH["videos"]]}  # files must name their frames
 
 
 @pytest.mark.parametrize(
     ("results", "message"),
     [
-        ({"results": []}, "predictions must be a list"),
-        ([GOOD, "track"], "prediction number 1"),
-        ([without(GOOD, "score")], "prediction number 0 has no 'score'"),
-        ([{**GOOD, "video_id": 7}], "video 7"),
+        ({"results": []}, "results must be a list"),
+        ([GOOD, "track"], "entry 1: an entry is no object"),
+        ([without(GOOD, "score")], "entry 0: 'score' is missing"),
+        ([{**GOOD, "video_id": 7}], "no such video: 7"),
         ([{**GOOD, "score": float("nan")}], "finite"),
         ([{**GOOD, "score": "high"}], "finite"),
         ([{**GOOD, "segmentations": five()[0]}], "one entry a frame"),
@@ -556,7 +558,7 @@ TRUTH = dataset((1, 1, five()))
         # Such masks keep the mask library busy for ever.
         ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": "52"}]}], "frame 1: .* fills its size"),
         ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": [5, 5]}]}], "frame 1: .* fills its size"),
-        ([{**GOOD, "segmentations": [{"size": [5, "5"], "counts": "i0"}]}], "number 0, frame 0: the size of a mask"),
+        ([{**GOOD, "segmentations": [{"size": [5, "5"], "counts": "i0"}]}], "frame 0: .*the size of a mask"),
         ([{**GOOD, "segmentations": [[[0, 0, 5, 5]]]}], "three points"),
     ],
 )
@@ -571,12 +573,13 @@ def test_bad_results(tmp_path, results, message):
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
-        ([TRUTH], "object"),
-        (without(TRUTH, "videos"), "videos must be a list"),
-        (without(TRUTH, "categories"), "must be a list"),
-        (without(TRUTH, "annotations"), "no annotations"),
-        ({**TRUTH, "annotations": [without(TRUTH["annotations"][0], "areas")]}, "annotation number 0 has no 'areas'"),
-        ({**TRUTH, "annotations": [{**TRUTH["annotations"][0], "segmentations": [3]}]}, "annotation 1, frame 0"),
+        ([FILE], "object"),
+        (without(FILE, "videos"), "'videos' must be a list"),
+        (without(FILE, "categories"), "must be a list"),
+        (without(FILE, "annotations"), "no annotations"),
+        (TRUTH, "video without 'file_names'"),
+        ({**FILE, "annotations": [{**FILE["annotations"][0], "areas": ["100"] * 5}]}, "annotation 1, frame 0: an area"),
+        ({**FILE, "annotations": [{**FILE["annotations"][0], "segmentations": [3]}]}, "annotation 1, frame 0"),
     ],
 )
 def test_bad_annotations(tmp_path, annotations, message):
@@ -587,11 +590,22 @@ def test_bad_annotations(tmp_path, annotations, message):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("areas", ["missing", None, [], [None] * 5])
+def test_without_areas_they_are_those_of_the_masks(areas):
+    masks = [rectangle(200, 200, size=(240, 240))] * 5  # 40000 pixels: medium
+    truth = dataset((1, 1, masks, {"areas": areas}))
+    truth["videos"][0] |= {"height": 240, "width": 240}
+    if areas == "missing":
+        del truth["annotations"][0]["areas"]
+    stats = named(evaluate_results(truth, [prediction(1, 1, 0.9, masks)]))
+    assert stats["APm"] == pytest.approx(1) and stats["APs"] == stats["APl"] == -1
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="nowhere.json"):
         evaluate_results(tmp_path / "nowhere.json", [])
     (tmp_path / "cut.json").write_text('[{"video_id": 1', "utf-8")
-    with pytest.raises(InputError, match="cut.json: is not a JSON file"):
+    with pytest.raises(InputError, match="cut.json: not a JSON file"):
         evaluate_results(TRUTH, tmp_path / "cut.json")
 
 

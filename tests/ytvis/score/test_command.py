@@ -73,7 +73,7 @@ def test_the_first_videos_are_scored_alone(files, tmp_path, capsys):
 def test_a_file_that_is_missing_is_one_line(files, capsys, command):
     assert main([command, *files, *(["nowhere.json"] if command == "compare" else ["--compare=nowhere.json"])]) == 2
     printed = capsys.readouterr()
-    assert printed.err == f"ytvis {command}: error: nowhere.json: cannot be read (No such file or directory)\n"
+    assert printed.err == f"ytvis {command}: error: nowhere.json: cannot be read: No such file or directory\n"
     assert printed.out == ""
 
 

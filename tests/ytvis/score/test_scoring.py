@@ -195,8 +195,8 @@ def test_bad_results_are_refused_a_line_each(files, capsys):
     assert command.main(arguments("--check", truth, found)) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("refused: entry 0: there is no such video: 9; ")
-    assert lines[1].startswith("refused: entry 1 (video 1): 'segmentations' is not as long as the video: ")
-    assert lines[2:] == ["2 refused"]
+    assert lines[1].startswith("warning: entry 1 (video 1): 'segmentations' is not as long as the video: ")
+    assert lines[2:] == ["1 refused, 1 warning"]
 
 
 # -------------------------------------------------------------------------------------------------------- bad input
@@ -211,15 +211,15 @@ ENTRY = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [GOOD_M
         ("{broken", "must be a list"),
         ('[{"video_id": 1, "score', "not a JSON file"),
         ('{"results": []}', "must be a list"),
-        ("[[]]", "number 0 has no 'video_id'"),
-        ("[3]", "number 0 has no 'video_id'"),
-        (json.dumps([{**ENTRY, "video_id": 5}]), "number 0 is on video 5"),
-        (json.dumps([ENTRY, {**ENTRY, "video_id": [1]}]), "number 1: 'video_id' must be a number"),
-        (json.dumps([{**ENTRY, "category_id": None}]), "number 0: 'category_id' must be a number"),
-        (json.dumps([{**ENTRY, "score": "high"}]), "not a finite number"),
+        ("[[]]", "entry 0: an entry is no object: []"),
+        ("[3]", "entry 0: an entry is no object: 3"),
+        (json.dumps([{**ENTRY, "video_id": 5}]), "entry 0: there is no such video: 5"),
+        (json.dumps([ENTRY, {**ENTRY, "video_id": [1]}]), "entry 1: there is no such video: [1]"),
+        (json.dumps([{**ENTRY, "category_id": None}]), "entry 0 (video 1): the category is no integer: None"),
+        (json.dumps([{**ENTRY, "score": "high"}]), "no finite number: 'high'"),
         (json.dumps([{**ENTRY, "segmentations": "mask"}]), "one entry a frame"),
         (json.dumps([{**ENTRY, "segmentations": [{"size": [40, 60], "counts": "1"}]}]), "fills its size"),
-        (json.dumps([{**ENTRY, "segmentations": [5]}]), "number 0, frame 0"),
+        (json.dumps([{**ENTRY, "segmentations": [5]}]), "entry 0 (video 1), frame 0"),
         ("[" * 100_000, "nested too deeply"),
         ("\ufffe", "must be a list"),
         (None, "cannot be read"),
@@ -277,10 +277,13 @@ def test_annotations_that_cannot_be_used_are_one_line(files, capsys, mode, chang
     ("change", "words"),
     [
         (lambda content: {k: v for k, v in content.items() if k != "annotations"}, "no annotations to compare with"),
-        (lambda content: changed(content, "annotations", areas=3), "annotation 1: areas must be a list"),
-        (lambda content: changed(content, "annotations", areas=["x"] * 6), "annotation 1: areas must be a list"),
+        (lambda content: changed(content, "annotations", areas=3), "annotation 1: a value is no list: 'areas' 3"),
+        (
+            lambda content: changed(content, "annotations", areas=["x"] * 6),
+            "annotation 1, frame 0: an area is no number of pixels: 'x'",
+        ),
         (lambda content: changed(content, "annotations", segmentations=[5]), "annotation 1, frame 0"),
-        (lambda content: changed(content, "annotations", category_id={}), "'category_id' must be a number"),
+        (lambda content: changed(content, "annotations", category_id={}), "'category_id' that is not an integer"),
     ],
 )
 def test_truth_that_cannot_be_used_is_one_line(files, capsys, change, words):

@@ -153,7 +153,7 @@ def test_what_is_no_picture_finds_nothing(names_in_file, small_set):
     (small_set.images / "notes.txt").write_text("secret", "utf-8")
     (small_set.images / "circle.png").symlink_to("circle.png")
     (small_set.images / "folder.png").mkdir()
-    for name in ("notes.txt", "circle.png", "folder.png", "", "a\0.png", "x" * 5000 + ".png"):
+    for name in ("notes.txt", "circle.png", "folder.png", ".", "x" * 5000 + ".png"):
         assert names_in_file(name).frame_path(0, 0) is None, name[:20]
 
 
@@ -207,18 +207,21 @@ def set_first(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_first(video_id=8), r"ours\.json: entry 0 is of video 8"),
-        (set_first(video_id=[7]), "entry 0: 'video_id' must be a whole number"),
-        (set_first(category_id="1"), "entry 0: 'category_id' must be a whole number"),
-        (set_first(score=None), "entry 0: 'score' must be a number"),
-        (set_first(score=float("nan")), "'score' must be a finite number"),
-        (set_first(segmentations=[None]), "entry 0 has 1 segmentations, its video 7 6 frames"),
-        (set_first(segmentations=7), "'segmentations' must be a list"),
-        (set_first(segmentations=["mask", *[None] * 5]), "entry 0, frame 0"),
-        (set_first(segmentations=[{"size": [0, 3], "counts": "054"}, *[None] * 5]), "entry 0, frame 0"),
-        (set_first(segmentations=[encode(np.zeros((48, 65), np.uint8)), *[None] * 5]), r"its video \[48, 64\]"),
-        (set_first(segmentations=[{"size": [48, 64], "counts": "0o"}, *[None] * 5]), "entry 0, frame 0"),
-        (lambda entries: entries.append(None), "entry 4: 'video_id' must be"),
+        (set_first(video_id=8), r"ours\.json: entry 0: there is no such video: 8"),
+        (set_first(video_id=[7]), r"entry 0: there is no such video: \[7\]"),
+        (set_first(category_id="1"), "entry 0 .*: the category is no integer: '1'"),
+        (set_first(score=None), "entry 0 .*: the score is no finite number: None"),
+        (set_first(score=float("nan")), "the score is no finite number: nan"),
+        (
+            set_first(segmentations=[None]),
+            "entry 0 .*: 'segmentations' is not as long as the video: 1 entries, the video has 6",
+        ),
+        (set_first(segmentations=7), "'segmentations' is no list: 7"),
+        (set_first(segmentations=["mask", *[None] * 5]), "entry 0 .*, frame 0"),
+        (set_first(segmentations=[{"size": [0, 3], "counts": "054"}, *[None] * 5]), "entry 0 .*, frame 0"),
+        (set_first(segmentations=[encode(np.zeros((48, 65), np.uint8)), *[None] * 5]), r"the video is \[48, 64\]"),
+        (set_first(segmentations=[{"size": [48, 64], "counts": "0o"}, *[None] * 5]), "entry 0 .*, frame 0"),
+        (lambda entries: entries.append(None), "entry 4: an entry is no object: None"),
     ],
 )
 def test_bad_results_are_refused_in_one_line(small_set, change, message):
@@ -232,13 +235,13 @@ def test_bad_results_are_refused_in_one_line(small_set, change, message):
     ("change", "message"),
     [
         (lambda content: content.pop("videos"), "'videos' must be a list"),
-        (lambda content: content.update(videos=[]), "must have videos"),
-        (lambda content: content["videos"][1].update(id=7), "each with an id of its own"),
-        (lambda content: content["videos"][0].update(height=0), "video number 0: needs a width and a height"),
-        (lambda content: content["videos"][0].update(file_names=[3]), "at least one file name"),
+        (lambda content: content.update(videos=[]), "'videos' must be a list of at least one"),
+        (lambda content: content["videos"][1].update(id=7), "video 7: a video id is used twice"),
+        (lambda content: content["videos"][0].update(height=0), "video 7: width and height cannot be used"),
+        (lambda content: content["videos"][0].update(file_names=[3]), "'file_names' is no list of at least one name"),
         (lambda content: content.update(categories=None), "'categories' must be a list"),
-        (lambda content: content.update(annotations=5), "'annotations' must be a list"),
-        (lambda content: content["annotations"][0].update(segmentations=[None]), "annotation number 0 has 1"),
+        (lambda content: content.update(annotations=5), "'annotations': a value is no list: 5"),
+        (lambda content: content["annotations"][0].update(segmentations=[None] * 7), "a list is longer than its video"),
     ],
 )
 def test_bad_annotations_are_refused_in_one_line(small_set, change, message):
@@ -248,7 +251,7 @@ def test_bad_annotations_are_refused_in_one_line(small_set, change, message):
     assert str(error.value).startswith(str(small_set.ann_file)) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not a JSON file"), ("{}", "must hold a list of results")])
+@pytest.mark.parametrize(("text", "message"), [("[", "not a JSON file"), ("{}", "results must be a list")])
 def test_files_of_another_kind_are_refused(small_set, text, message):
     small_set.results.write_text(text, "utf-8")
     with pytest.raises(InputError, match=message):

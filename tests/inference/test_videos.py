@@ -1,0 +1,159 @@
+"""The results of a video from the objects of its frames, against recorded ones and by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from inference.videos import VideoResultBuilder
+from tests.reading import read_results
+from utils.structures import FrameObjects
+from ytvis.annotations import Track
+from ytvis.masks import decode_mask, encode_mask
+from ytvis.results import write_results
+
+REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
+
+
+def frame_objects(rows, masks, shifted=None):
+    """`FrameObjects` of rows (track id, label, score) and masks [h,w]; by default none is shifted."""
+    ids, labels, scores = zip(*rows, strict=True) if rows else ((), (), ())
+    return FrameObjects(
+        boxes_px=torch.zeros(len(rows), 4, dtype=torch.int64),
+        scores=torch.tensor(scores, dtype=torch.float32),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        track_ids=torch.tensor(ids, dtype=torch.int64),
+        masks=torch.stack(masks) if masks else torch.zeros(0, 4, 6, dtype=torch.bool),
+        shifted=torch.tensor([False] * len(rows) if shifted is None else shifted, dtype=torch.bool),
+    )
+
+
+def as_dicts(results):
+    return [
+        {
+            "video_id": result.video_id,
+            "score": result.score,
+            "category_id": result.category_id,
+            "segmentations": list(result.segmentations),
+        }
+        for result in results
+    ]
+
+
+def one_pixel(place=0):
+    """A mask [4,6] with a single pixel, the `place`-th down the columns."""
+    mask = torch.zeros(6, 4, dtype=torch.bool)
+    mask.view(-1)[place] = True
+    return mask.T
+
+
+def test_builder_gives_the_recorded_list():
+    recorded = json.loads((REFERENCE / "unit" / "results_json.json").read_text())
+    texts = sorted({item["counts"] for frame in recorded["input"] for item in frame["objects"]})
+    masks = {text: one_pixel(place) for place, text in enumerate(texts)}  # the recorded texts are only labels
+    rles = {text: encode_mask(mask.numpy()) for text, mask in masks.items()}
+
+    results = []
+    for video_id in (5, 9):
+        frames = [frame for frame in recorded["input"] if frame["video_id"] == video_id]
+        builder = VideoResultBuilder(video_id, len(frames), (4, 6), range(1, 41))
+        for frame in frames:
+            items = frame["objects"]
+            rows = [(item["id"], item["label"], item["score"]) for item in items]
+            builder.add(frame["frame_id"], frame_objects(rows, [masks[item["counts"]] for item in items]))
+        results += builder.finish()
+
+    expected = recorded["output"]
+    for entry in expected:
+        entry["segmentations"] = [rle and rles[rle["counts"]] for rle in entry["segmentations"]]
+    assert as_dicts(results) == expected
+
+
+@pytest.mark.parametrize("folder", ["STMask_plus_resnet50", "STMask_plus_resnet50_ada"])
+@pytest.mark.parametrize("nms", ["cc", "pc"])
+def test_builder_gives_the_recorded_results_of_whole_videos(folder, nms):
+    tracking = np.load(REFERENCE / folder / f"tracking_{nms}.npz")
+    expected = json.loads((REFERENCE / folder / f"results_{nms}.json").read_text())
+    ends = np.cumsum(tracking["post_n"])
+    # The recording holds each mask in its results only: they are taken from there, track by track in that order.
+    tracks_seen = []
+    results = []
+    for video_id in sorted(set(tracking["video"].tolist())):
+        frames = np.flatnonzero(tracking["video"] == video_id)
+        builder = VideoResultBuilder(video_id, len(frames), (180, 320), range(1, 41))
+        for frame_index, frame in enumerate(frames):
+            rows, masks = [], []
+            for row in range(ends[frame] - tracking["post_n"][frame], ends[frame]):
+                track = (video_id, int(tracking["post_ids"][row]))
+                if track not in tracks_seen:
+                    tracks_seen.append(track)
+                rle = expected[tracks_seen.index(track)]["segmentations"][frame_index]
+                masks.append(torch.from_numpy(decode_mask(rle)))
+                rows.append((track[1], int(tracking["post_class"][row]), tracking["post_score"][row]))
+            builder.add(frame_index, frame_objects(rows, masks))
+        results += builder.finish()
+    assert as_dicts(results) == expected  # order, categories, scores and texts, all exactly
+
+
+def test_majority_vote_takes_the_smallest_label_on_a_tie_and_maps_it():
+    builder = VideoResultBuilder(1, 4, (4, 6), [90, 17, 5])
+    for frame_index, label in enumerate([3, 2, 2, 3]):
+        builder.add(frame_index, frame_objects([(0, label, 0.5)], [one_pixel()]))
+    (result,) = builder.finish()
+    assert result.category_id == 17  # label 2, though 5 would be the smallest id
+
+
+def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted():
+    builder = VideoResultBuilder(1, 2, (4, 6), [None, 7])
+    builder.add(1, frame_objects([(4, 1, 0.5), (2, 2, 0.25)], [one_pixel(), one_pixel(3)]))
+    (result,) = builder.finish()
+    assert result == Track(1, 7, (None, encode_mask(one_pixel(3).numpy())), score=0.25)
+    assert builder.left_out == 1
+
+
+@pytest.mark.parametrize(("length_power", "expected"), [(0, 0.5), (0.5, 0.25), (1, 0.125)])
+def test_the_score_falls_with_the_frames_that_do_not_show_the_track(length_power, expected):
+    builder = VideoResultBuilder(1, 8, (4, 6), [1], length_power=length_power)
+    for frame, score in ((2, 0.25), (5, 0.75)):
+        builder.add(frame, frame_objects([(0, 1, score)], [one_pixel()]))
+    assert builder.finish()[0].score == expected
+
+
+@pytest.mark.parametrize("details", [True, False])
+def test_details_are_the_score_of_each_frame_and_where_it_is_shifted(tmp_path, details):
+    builder = VideoResultBuilder(1, 4, (4, 6), [1, 2], details)
+    builder.add(0, frame_objects([(5, 1, 0.75), (3, 2, 0.5)], [one_pixel(), one_pixel(1)], [False, True]))
+    builder.add(2, frame_objects([(3, 2, 0.25), (5, 1, 2 / 3)], [one_pixel(), one_pixel(1)], [False, True]))
+    write_results(builder.finish(), tmp_path / "results.json")
+    first, second = read_results(tmp_path / "results.json")
+    assert first["score"] == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-7)  # of the scores as they are, not rounded
+    if details:
+        assert first["scores"] == [0.75, None, 0.6667, None] and first["shifted"] == [False, False, True, False]
+        assert second["scores"] == [0.5, None, 0.25, None] and second["shifted"] == [True, False, False, False]
+    else:
+        assert list(first) == list(second) == ["video_id", "score", "category_id", "segmentations"]
+
+
+def test_an_empty_mask_counts_as_a_frame():
+    builder = VideoResultBuilder(1, 2, (4, 6), [1])
+    builder.add(0, frame_objects([(0, 1, 1.0)], [torch.zeros(4, 6, dtype=torch.bool)]))
+    builder.add(1, frame_objects([(0, 1, 0.5)], [one_pixel()]))
+    (result,) = builder.finish()
+    assert result.score == 0.75
+    assert not decode_mask(result.segmentations[0]).any()
+
+
+def test_a_video_without_objects_has_no_results():
+    builder = VideoResultBuilder(1, 2, (4, 6), [1])
+    builder.add(0, frame_objects([], []))
+    assert builder.finish() == []
+
+
+def test_builder_refuses_a_frame_or_a_mask_of_another_video():
+    builder = VideoResultBuilder(1, 2, (4, 7), [1])
+    with pytest.raises(IndexError):
+        builder.add(2, frame_objects([], []))
+    with pytest.raises(ValueError, match="masks"):
+        builder.add(0, frame_objects([(0, 1, 1.0)], [one_pixel()]))

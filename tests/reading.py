@@ -1,0 +1,17 @@
+"""Reading what commands wrote, as tests compare it."""
+
+import json
+import os
+from pathlib import Path
+
+from ytvis.diagnostics import Diagnostics
+from ytvis.results import ResultsParser
+
+
+def read_results(path: str | os.PathLike) -> list[dict]:
+    """The entries of a results file; InputError if one of them cannot be used."""
+    entries = json.loads(Path(path).read_text("utf-8"))
+    parser = ResultsParser(Diagnostics(refuse=path))
+    for index, entry in enumerate(entries):
+        parser.parse(entry, f"entry {index}")
+    return entries
