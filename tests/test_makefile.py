@@ -1,4 +1,4 @@
-"""The Makefile's recipes, as `make -n` prints them, and what git passes over."""
+"""The Makefile's recipes, as `make -n` prints them, and what git ignores."""
 
 import shutil
 import subprocess
@@ -30,8 +30,19 @@ def test_cleaning_forgets_that_the_active_environment_has_the_kernels():
     assert 'rm -f "${VIRTUAL_ENV:-${CONDA_PREFIX:-.venv}}/.stmask-installed"' in recipe("clean")
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_the_demo_is_trained_by_its_recipe():
+    assert recipe("train-demo").endswith('/bin/python" -m tools.recipe recipes/demo.toml\n')
+
+
 @pytest.mark.skipif(shutil.which("git") is None or not (ROOT / ".git").exists(), reason="this is no git repository")
-@pytest.mark.parametrize("name", DATASETS)
-def test_git_passes_over_the_data_sets(name):
-    path = f"{DATASETS[name]['dataset.root']}/annotations/train.json"
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"{keys['dataset.root']}/annotations/train.json" for keys in DATASETS.values()),
+        *("build/ytvis/lib/ytvis/masks.py", "ytvis/ytvis.egg-info/PKG-INFO", "ytvis/_mask_kernels.c"),
+        "layers/cpu/_winograd.c",
+    ],
+)
+def test_git_ignores_data_sets_and_what_an_installation_builds(path):
     assert subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode == 0
