@@ -147,20 +147,21 @@ class STMask(nn.Module):
         precision: str = "fp32",
         overlap: bool = False,
     ) -> Stream:
-        """What is found in `source`, frame by frame, as soon as each is there; memory does not grow with its length.
+        """The objects in `source`, frame by frame, each frame as soon as it is read; memory stays bounded.
 
         `source` is what `data.video.open_source` takes: a video file, a folder or glob of pictures, a camera's number,
-        any iterable of frames; `frame_rate` makes the time stamps of those that have none. At a hard cut, told by
-        `data.video.SceneCuts` with its default threshold (True) or another in 0…1, objects are forgotten. So are those
-        not seen for `max_track_age` frames, 0 for never; by default it is the config's, or 60 if that is never.
-        Only objects of `classes` are reported, by default of all. A `tracker` of one's own goes on where it stands,
-        with its own age and precision. A `timer` gets the stages of a frame. `precision` is `Network`'s; with `overlap`
-        the network is up to three frames ahead of the caller, which is faster, but not for live pictures, nor for who
-        calls `Stream.reset` or looks at the tracker.
+        or any iterable of frames; `frame_rate` makes the time stamps of those that have none. Objects are forgotten at
+        a hard cut, found by `data.video.SceneCuts` with its default threshold (True) or another in 0…1, and when not
+        seen for `max_track_age` frames, 0 for never; the default is the config's, or 60 if that is never. Only objects
+        of `classes` are reported, by default of all. Your own `tracker` continues from its state, with its own age and
+        precision. A `timer` gets the stages of a frame. `precision` is `Network`'s. With `overlap` the network is up to
+        three frames ahead of the caller, which is faster; do not combine it with live pictures, with `Stream.reset` or
+        with a look at the tracker.
 
         Raises:
-            InputError: there is no such source or class. What cannot be read of a source, frames behind a file's broken
-                end or pictures that do not decode, is left out and told by an InputError behind the last frame.
+            InputError: there is no such source or class. Frames that cannot be read, after the broken end of a file or
+                of pictures that do not decode, are left out and reported by an InputError after the last frame.
+            TypeError, ValueError: `source`, or a frame of an iterable, is of another type or shape.
         """
         source = open_source(source, frame_rate)
         if tracker is None:

@@ -7,6 +7,7 @@ for item in read_ahead(source):
 
 import contextvars
 import glob
+import inspect
 import logging
 import os
 import queue
@@ -18,13 +19,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, runtime_checkable
 
 import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Colorspace
+from PIL import Image, ImageOps
 
 from data.audio import AudioCopy
 from data.transforms import FrameTransform
@@ -77,21 +79,22 @@ class FrameSource(Protocol):
 
 
 def open_source(
-    source: str | os.PathLike | int | Iterable[np.ndarray] | FrameSource, frame_rate: float = DEFAULT_FRAME_RATE
+    source: str | os.PathLike | int | Iterable[Any] | FrameSource, frame_rate: float = DEFAULT_FRAME_RATE
 ) -> FrameSource:
     """The frames of `source`: a video file or stream address, a picture, a folder or a glob of pictures (in natural
-    order), a camera's number (int or digits), or any iterable of frames [h,w,3] uint8 RGB. A source stays as it is.
+    order), a camera's number (int or digits), or any iterable of frames (see `FrameIterable`). A source stays as it is.
 
     `frame_rate` makes the time stamps of pictures and iterables, which have none.
 
     Raises:
         InputError: there is nothing of the kind, or it cannot be opened. A camera is opened when iteration begins.
+        TypeError: `source` is of another type.
     """
     if not 0 < frame_rate < float("inf"):
         raise InputError(f"a frame rate must be over 0, not {frame_rate}")
     if isinstance(source, FrameSource):
         return source
-    if isinstance(source, int):
+    if isinstance(source, int) and not isinstance(source, bool):
         return Camera(source)
     if not isinstance(source, str | os.PathLike):
         return FrameIterable(source, frame_rate)
@@ -278,19 +281,54 @@ class Camera:
 
 
 class FrameIterable:
-    """The frames of an iterable of arrays [h,w,3] uint8 RGB; each is fetched only when it is asked for."""
+    """The frames of an iterable; each is fetched only when it is requested.
+
+    They are arrays [h,w,3] uint8 RGB or PIL images, which are turned upright as their EXIF tag says. Where the
+    iteration ends, a generator is closed.
+
+    Raises:
+        TypeError: `frames` cannot be iterated over; or, by the iteration, a frame is of another type.
+        ValueError: by the iteration, a frame is of another shape, empty, or a PIL image of more than 8 bits a channel.
+    """
 
     reads_ahead = False
     name = "frames"
 
-    def __init__(self, frames: Iterable[np.ndarray], frame_rate: float = DEFAULT_FRAME_RATE):
+    def __init__(self, frames: Iterable[Any], frame_rate: float = DEFAULT_FRAME_RATE):
+        if not hasattr(frames, "__iter__") and not hasattr(frames, "__getitem__"):
+            raise TypeError(
+                f"a source of frames is a path, a camera's number or an iterable of frames, not {type(frames).__name__}"
+            )
         self.frames = frames
         self.frame_rate = frame_rate
         self.num_frames = len(frames) if hasattr(frames, "__len__") else None
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        for index, frame in enumerate(self.frames):
-            yield SourceFrame(index, index / self.frame_rate, frame)
+        try:
+            for index, frame in enumerate(self.frames):
+                yield SourceFrame(index, index / self.frame_rate, _as_array(frame, f"frame {index}"))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Closes `frames` if it is a generator."""
+        if inspect.isgenerator(self.frames):
+            self.frames.close()
+
+
+def _as_array(frame: Any, where: str) -> np.ndarray:
+    """A frame of a `FrameIterable` as [h,w,3] uint8 RGB, contiguous; errors begin with `where`."""
+    if isinstance(frame, Image.Image):
+        if frame.mode in ("I", "F") or frame.mode.startswith("I;"):
+            raise ValueError(f"{where}: is a PIL image of mode {frame.mode}, more than 8 bits a channel; scale it to 8")
+        frame = np.asarray(ImageOps.exif_transpose(frame).convert("RGB"))
+    if not isinstance(frame, np.ndarray):
+        raise TypeError(f"{where}: must be an array [h,w,3] uint8 RGB or a PIL image, not {type(frame).__name__}")
+    if frame.dtype != np.uint8:
+        raise TypeError(f"{where}: must be an array [h,w,3] uint8 RGB, not {frame.dtype}")
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
+        raise ValueError(f"{where}: must be an array [h,w,3] uint8 RGB, not of shape {list(frame.shape)}")
+    return np.ascontiguousarray(frame)
 
 
 def read_source(

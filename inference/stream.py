@@ -1,4 +1,4 @@
-"""What is found in a video, folder, camera or any frames, frame by frame."""
+"""The objects in a video, folder, camera or any frames, frame by frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.config import Config
 from data.transforms import FrameTransform
-from data.video import FrameSource, SceneCuts, read_source
+from data.video import FrameIterable, FrameSource, SceneCuts, read_source
 from inference.object_rows import ObjectRow, object_rows, to_coco, to_labelme, to_supervision
 from inference.tracker import VideoTracker
 from inference.videos import track_videos
@@ -67,7 +67,7 @@ class StreamFrame:
 
     @cached_property
     def rows(self) -> list[ObjectRow]:
-        """One row an object, with its mask as RLE: what tables, results.json and MOTS files are made of."""
+        """One row an object, with its mask as RLE; the content of tables, results.json and MOTS files."""
         return object_rows(self.objects, self.index, self.time_s, self.class_names)
 
     @property
@@ -93,11 +93,11 @@ class StreamFrame:
 
 
 class Stream(Iterator[StreamFrame]):
-    """The frames of a source, each with what was found in it; made by `STMask.stream`.
+    """The frames of a source, each with the objects found in it; made by `STMask.stream`.
 
-    Ended by `close`, by leaving it as a context manager, or by dropping it, it releases the file or the camera.
-    `source` knows the expected number of frames and their rate, `class_names[0]` is the name of label 1, `tracker`
-    holds the state.
+    `close`, the end of a `with` block, or dropping the stream releases the file or camera and closes a generator of
+    frames. `source` has the expected number of frames and their rate, `class_names[0]` is the name of label 1,
+    `tracker` holds the state.
     """
 
     def __init__(
@@ -124,13 +124,15 @@ class Stream(Iterator[StreamFrame]):
         )
 
     def reset(self) -> None:
-        """Forgets all objects before the next frame, for a jump that the source made; track ids go on."""
+        """Forgets all objects before the next frame, for a jump in the source; track ids are not reused."""
         self.tracker.reset(keep_ids=True)
 
     def close(self) -> None:
         """Ends the stream and releases its source."""
         self._results.close()
         self._frames.close()
+        if isinstance(self.source, FrameIterable):  # also if the iteration never began
+            self.source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -140,7 +142,7 @@ class Stream(Iterator[StreamFrame]):
 
 
 def stream_track_age(config: Config) -> int:
-    """The frames after which a stream forgets an object that it does not see: the config's, or 60 if that is never."""
+    """The number of frames after which a stream forgets an unseen object: the config's, or 60 if that is never."""
     return config.tracking.max_track_age or STREAM_MAX_TRACK_AGE
 
 

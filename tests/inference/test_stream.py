@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.config import get_config
 from data.transforms import FrameTransform
@@ -138,6 +139,43 @@ def test_only_the_classes_asked_for(frames):
     assert {n for frame in some for n in frame.names} == {name}  # the best of its class, though others score higher
 
 
+def test_pil_images_and_views_are_frames_like_arrays(model, frames):
+    expected = summary(model.stream(frames[:2]))
+    assert summary(model.stream(Image.fromarray(frame) for frame in frames[:2])) == expected
+    assert summary(model.stream([frame[..., ::-1].copy()[..., ::-1] for frame in frames[:2]])) == expected
+    turned = Image.fromarray(np.rot90(frames[0]).copy())
+    turned.getexif()[0x0112] = 6  # shown turned by 90° clockwise
+    assert summary(model.stream([turned])) == summary(model.stream(frames[:1]))
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "words"),
+    [
+        (None, TypeError, "not NoneType"),
+        ([[[0, 0, 0]]], TypeError, "not list"),
+        ("frame.png", TypeError, "not str"),
+        (torch.zeros(4, 4, 3, dtype=torch.uint8), TypeError, "not Tensor"),
+        (np.zeros((4, 4, 3)), TypeError, "not float64"),
+        (np.zeros((4, 4), np.uint8), ValueError, r"not of shape \[4, 4\]"),
+        (np.zeros((3, 4, 4), np.uint8), ValueError, r"not of shape \[3, 4, 4\]"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"not of shape \[0, 4, 3\]"),
+        (Image.fromarray(np.zeros((4, 4), np.uint16)), ValueError, "more than 8 bits"),
+    ],
+)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_what_is_no_frame_is_refused_with_its_number(model, frames, frame, error, words, overlap):
+    stream = model.stream([frames[0], frame], overlap=overlap)
+    next(stream)
+    with pytest.raises(error, match=f"^frame 1: .*{words}"):
+        next(stream)
+
+
+@pytest.mark.parametrize("source", [None, 1.5, True, object()])
+def test_what_is_no_source_is_refused_at_once(model, source):
+    with pytest.raises(TypeError, match="a source of frames is a path"):
+        model.stream(source)
+
+
 # ------------------------------------------------------------------------------------------------ ends and jumps
 
 
@@ -164,6 +202,28 @@ def test_the_end_of_a_stream_releases_its_source_and_the_model(frames, tmp_path,
     else:
         del stream
     assert threads() == [] and model.training
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_the_end_of_a_stream_closes_a_generator_of_frames(model, frames, read, overlap):
+    is_closed = []
+
+    def source():
+        try:
+            yield None
+            yield from frames
+        finally:
+            is_closed.append(True)
+
+    generator = source()
+    next(generator)
+    stream = model.stream(generator, overlap=overlap)
+    for _ in range(read):
+        next(stream)
+    assert is_closed == []
+    stream.close()
+    assert is_closed == [True]
 
 
 def test_a_stream_that_never_began_can_be_closed(model, tmp_path, frames):
