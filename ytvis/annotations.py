@@ -90,6 +90,11 @@ class Video:
     def __len__(self) -> int:
         return len(self.file_names)
 
+    @property
+    def name(self) -> str:
+        """What people call the video, see `video_name`."""
+        return video_name(self.file_names, self.video_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Track:
@@ -565,6 +570,29 @@ def frame_path(image_root: Path, file_name: str) -> Path:
         return as_written if len(name.parts) > 1 and not path.is_file() and as_written.is_file() else path
     except (OSError, ValueError):  # too long, or a NUL
         return path
+
+
+def resolve_frame(image_root: Path, file_name: str) -> Path:
+    """The `frame_path` of a frame after all links, for pages that show files to others; it may be missing.
+
+    `image_root` itself must be without links.
+
+    Raises:
+        InputError: the name or a link leads out of the folder, or the name is none that a file can have.
+    """
+    try:
+        path = frame_path(image_root, file_name).resolve()
+    except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
+        raise InputError(f"{one_line(file_name)}: is no name that a frame can have") from None
+    if not path.is_relative_to(image_root):
+        raise InputError(f"{one_line(file_name)}: leads out of the folder of frames, {image_root}")
+    return path
+
+
+def video_name(file_names: Sequence[str], video_id: int) -> str:
+    """What people call a video: the folder of its frames, or else the name of its only picture, or else its number."""
+    path = PurePosixPath(str(file_names[0]).replace("\\", "/")) if file_names else PurePosixPath()
+    return path.parent.name or (path.stem if len(file_names) == 1 else f"video {video_id}")
 
 
 def normalised_name(name: str) -> str:

@@ -1,33 +1,37 @@
-r"""Draws a contact sheet of a data set: a row a video, with the masks, boxes and class names of its annotations.
+r"""Draws a contact sheet of a data set: a row for each video, with the masks, boxes and names of its annotations.
 
     python -m ytvis browse annotations/train.json --images train/JPEGImages --output sheet.png
     python -m ytvis browse annotations/train.json --images train/JPEGImages --output sheet.png \
         --videos 3,17 --columns 10
 
-Without --videos it shows the first eight. An object keeps its colour over the frames of its video.
+Without --videos it shows the first eight. An object keeps its number and its colour over the frames of its video.
 """
 
 import argparse
-import colorsys
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid
 
-from data.dataset import FrameAnnotations, YTVISDataset
-from ytvis.annotations import Video, frame_path, read_class_names
-from ytvis.files import InputError, atomic_write
+from ytvis.annotations import Track, Video, frame_path, read_annotations, read_masks
+from ytvis.diagnostics import Diagnostics
+from ytvis.drawing import PixelObjects, draw_caption, draw_objects
+from ytvis.files import InputError, atomic_write, image_folder
 from ytvis.pictures import read_picture
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_VIDEOS = 8
 TILE_WIDTH = 320  # pixels
-LINE_HEIGHT = 16
+HIGHEST_TILE = 2 * TILE_WIDTH  # of an upright video, which is as much narrower
+MOST_COLUMNS = 100
+MOST_JPEG_ROWS = 65500
+LINE_HEIGHT = 16  # pixels of the caption above a tile
+GAP = 2  # pixels around each tile
+LONGEST_NAME = 20  # letters of a video's name in a caption
 
 
 def draw_sheet(
@@ -36,80 +40,82 @@ def draw_sheet(
     video_ids: Sequence[int] | None = None,
     columns: int = 6,
 ) -> np.ndarray:
-    """The sheet [h,w,3] uint8 RGB: a row for each of `video_ids` (default: the first eight videos of the file), with
-    `columns` frames spread evenly over those of the video that have annotations, or over all if none has.
+    """The sheet [h,w,3] uint8 RGB: a row for each of `video_ids` (default: the first eight videos of the file).
+
+    A row has `columns` tiles: frames spread evenly over those of the video that show an object, or over all if none
+    does; the rest of the row stays black. Crowds are not drawn; segmentations that cannot be used are logged.
 
     Raises:
         InputError: a file cannot be used, or there is no such video.
     """
-    names = read_class_names(ann_file)
-    dataset = YTVISDataset(ann_file, image_root, names)
-    videos = {video.video_id: video for video in dataset.videos}
+    image_root = image_folder(image_root)
+    annotations = read_annotations(ann_file)
+    videos, tracks = annotations.videos, annotations.of_video()
     video_ids = list(videos)[:DEFAULT_VIDEOS] if video_ids is None else video_ids
     unknown = [video_id for video_id in video_ids if video_id not in videos]
     if unknown:
+        known = ", ".join(map(str, list(videos)[:10]))
         raise InputError(
-            f"{ann_file}: there is no video {unknown[0]}; it has {', '.join(map(str, list(videos)[:10]))}, …"
+            f"{ann_file}: there is no video {unknown[0]}; it has {known}{', …' if len(videos) > 10 else ''}"
         )
-    rows = [_draw_row(dataset, videos[video_id], names, columns) for video_id in video_ids]
-    return torch.cat(rows, dim=1).permute(1, 2, 0).numpy()
+    found = Diagnostics()
+    rows = []
+    for video_id in video_ids:
+        row = _Row(videos[video_id], [track for track in tracks[video_id] if not track.iscrowd], found)
+        tiles = [row.draw(frame, image_root, annotations.categories) for frame in row.choose(columns)]
+        tiles += [np.zeros_like(tiles[0])] * (columns - len(tiles))
+        rows.append(np.concatenate(tiles, axis=1))
+    for diagnostic in found:
+        logger.warning("%s: %s", ann_file, diagnostic)
+    return np.concatenate(rows)
 
 
-def _draw_row(dataset: YTVISDataset, video: Video, names: Sequence[str], columns: int) -> Tensor:
-    """A row [3,h,w] uint8 of `columns` tiles; they stay black behind the last frame of the video."""
-    frames = dataset.annotated_frames(video.video_id) or range(len(video))
-    places = np.linspace(0, len(frames) - 1, min(columns, len(frames))).round().astype(int).tolist()
-    colours = {track.annotation_id: _colour(number) for number, track in enumerate(dataset.annotations(video.video_id))}
-    tiles = []
-    for frame_index in (frames[place] for place in places):
-        path = frame_path(dataset.image_root, video.file_names[frame_index])
-        frame = read_picture(path, (video.height, video.width))
-        annotations = dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
-        tile = draw_annotations(frame, annotations, names, [colours[i] for i in annotations.instance_ids.tolist()])
-        captioned = np.pad(tile, ((LINE_HEIGHT, 0), (0, 0), (0, 0)))
-        _write(captioned, f"video {video.video_id}, frame {frame_index} of {len(video)}", 0, 0)
-        tiles.append(torch.from_numpy(captioned).permute(2, 0, 1))
-    tiles += [torch.zeros_like(tiles[0])] * (columns - len(tiles))
-    return make_grid(tiles, nrow=columns, padding=2)
+class _Row:
+    """A video of the sheet with its objects, which are numbered from 0."""
 
+    def __init__(self, video: Video, tracks: Sequence[Track], found: Diagnostics):
+        self.video = video
+        self.tracks = tracks
+        scale = min(TILE_WIDTH / video.width, HIGHEST_TILE / video.height)
+        self.size = max(1, round(video.width * scale)), max(1, round(video.height * scale))
+        self.masks = [
+            [mask if area > 0 else None for mask, area in zip(*read_masks(track, video, found), strict=True)]
+            for track in tracks
+        ]
 
-def draw_annotations(
-    frame: np.ndarray, annotations: FrameAnnotations, names: Sequence[str], colours: Sequence[tuple[int, int, int]]
-) -> np.ndarray:
-    """The frame [h,w,3] uint8 RGB, resized to the width of a tile, with what it shows drawn; a colour an object.
+    def choose(self, count: int) -> list[int]:
+        """At most `count` frames, spread evenly over those that show an object, or over all if none does."""
+        length = len(self.video)
+        frames = [frame for frame in range(length) if any(masks[frame] for masks in self.masks)] or range(length)
+        places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
+        return [frames[place] for place in places]
 
-    `names[label - 1]` is written on the box of an object.
-    """
-    scale = TILE_WIDTH / frame.shape[1]
-    size = [max(1, round(frame.shape[0] * scale)), TILE_WIDTH]
-    picture = transforms.resize(torch.from_numpy(frame).permute(2, 0, 1), size, antialias=True)
-    # A box that lies outside is the checker's business, not a reason to stop here.
-    boxes = annotations.boxes_px * scale
-    boxes[:, 0::2] = boxes[:, 0::2].clamp(0, size[1] - 1)
-    boxes[:, 1::2] = boxes[:, 1::2].clamp(0, size[0] - 1)
-    if len(annotations):
-        masks = annotations.masks[:, None].to(torch.uint8)
-        masks = transforms.resize(masks, size, transforms.InterpolationMode.NEAREST)[:, 0].bool()
-        picture = draw_segmentation_masks(picture, masks, alpha=0.5, colors=list(colours))
-        picture = draw_bounding_boxes(picture, boxes, colors=list(colours))
-    drawn = picture.permute(1, 2, 0).contiguous().numpy()
-    for (left, top, _, _), label in zip(boxes.int().tolist(), annotations.labels.tolist(), strict=True):
-        _write(drawn, names[label - 1], left, top)
-    return drawn
+    def draw(self, frame: int, image_root: Path, categories: dict[int, str]) -> np.ndarray:
+        """A tile: the frame with its objects, under a caption, and with a gap around."""
+        video, (width, height) = self.video, self.size
+        path = frame_path(image_root, video.file_names[frame])
+        picture = read_picture(path, (video.height, video.width))
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        category_ids = sorted({track.category_id for track in self.tracks})
+        drawn = draw_objects(picture, self._objects(frame, category_ids), [categories[i] for i in category_ids])
+        name = video.name if len(video.name) <= LONGEST_NAME else f"…{video.name[1 - LONGEST_NAME :]}"
+        caption = f"{name} (video {video.video_id}), frame {frame} of {len(video)}"
+        tile = np.zeros((LINE_HEIGHT + height, TILE_WIDTH, 3), np.uint8)
+        draw_caption(tile[:LINE_HEIGHT], caption)
+        tile[LINE_HEIGHT:, :width] = drawn
+        return np.pad(tile, ((GAP, GAP), (GAP, GAP), (0, 0)))
 
-
-def _write(picture: np.ndarray, text: str, left: int, top: int) -> None:
-    """Writes a line of text into `picture`, white with a black rim, to be read on any ground."""
-    black, white = (0, 0, 0), (255, 255, 255)
-    for right, down, colour in ((-1, 0, black), (1, 0, black), (0, -1, black), (0, 1, black), (0, 0, white)):
-        place = (left + 3 + right, top + LINE_HEIGHT - 4 + down)
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
-
-
-def _colour(number: int) -> tuple[int, int, int]:
-    """A colour r g b, far from those of the numbers before: each takes the golden section of the hues left."""
-    red, green, blue = colorsys.hsv_to_rgb(number * 0.618034 % 1, 0.8, 1.0)
-    return round(255 * red), round(255 * green), round(255 * blue)
+    def _objects(self, frame: int, category_ids: list[int]) -> PixelObjects:
+        """What a frame shows, at the size of its tile; boxes are the file's, or else those of the masks."""
+        shown = [number for number, masks in enumerate(self.masks) if masks[frame]]
+        tracks = [self.tracks[number] for number in shown]
+        return PixelObjects.from_rles(
+            [self.masks[number][frame] for number in shown],
+            [category_ids.index(track.category_id) + 1 for track in tracks],
+            shown,
+            self.size[::-1],
+            boxes=[track.bboxes and track.bboxes[frame] for track in tracks],
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -118,31 +124,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", required=True, help="folder that the file_names are relative to")
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .jpg")
     parser.add_argument("--videos", metavar="ID,ID,…", type=_ids, help="ids of the videos to show")
-    parser.add_argument("--columns", metavar="N", type=_positive, default=6, help="frames a video (default: 6)")
+    parser.add_argument("--columns", metavar="N", type=_columns, default=6, help="frames per video (default: 6)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Writes the sheet; returns the exit code."""
+    output = Path(options.output)
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise InputError(f"{output}: must end with .png or .jpg")
     sheet = draw_sheet(options.ann_file, options.images, options.videos, options.columns)
-    _write_picture(sheet, Path(options.output))
-    print(f"{options.output}: {sheet.shape[1]}×{sheet.shape[0]} pixels")
+    if output.suffix.lower() != ".png" and len(sheet) > MOST_JPEG_ROWS:
+        raise InputError(
+            f"{output}: the sheet has {len(sheet)} rows, too many for a JPEG; name a .png, or fewer videos"
+        )
+    _, encoded = cv2.imencode(output.suffix, cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    with atomic_write(output, "wb") as file:
+        file.write(encoded)
+    print(f"{output}: {sheet.shape[1]}×{sheet.shape[0]} pixels")
     return 0
 
 
-def _write_picture(picture: np.ndarray, path: Path) -> None:
-    """Writes a picture [h,w,3] uint8 RGB in the format its name ends with."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise InputError(f"{path}: must end with .png or .jpg")
-    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    with atomic_write(path, "wb") as file:
-        file.write(encoded)
-
-
 def _ids(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no list of numbers such as 3,17") from None
 
 
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+def _columns(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_COLUMNS:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number in 1…{MOST_COLUMNS}")
     return int(text)

@@ -9,6 +9,7 @@ import pytest
 from ytvis import browse
 from ytvis.__main__ import main as ytvis_main
 from ytvis.browse import draw_sheet
+from ytvis.drawing import PixelObjects, draw_caption, draw_objects, track_colour
 from ytvis.files import InputError
 
 LINE = browse.LINE_HEIGHT
@@ -50,7 +51,7 @@ def files(tmp_path):
 
 def tiles(sheet):
     """{(row, column): the frame of a tile [160,320,3], without its caption}."""
-    height, width = TILE[0] + 4, TILE[1] + 2
+    height, width = TILE[0] + 4, TILE[1] + 4
     return {
         (row, column): sheet[row * height + 2 + LINE :, column * width + 2 :][: TILE[0] - LINE, :320].astype(int)
         for row in range(sheet.shape[0] // height)
@@ -78,23 +79,39 @@ def test_a_row_shows_the_annotated_frames_and_an_object_keeps_its_colour(files):
     ]  # none has any: the frame as it is
 
 
-def test_boxes_names_and_captions_are_drawn(files, monkeypatch):
-    def inside_of(sheet):
-        return tiles(sheet)[0, 1][48:72, 168:232]  # where the name of the square at 20 goes
-
+def test_a_tile_is_drawn_as_any_frame_is_under_a_caption(files):
     sheet = draw_sheet(*files, [7], columns=2)
-    assert sheet[2:LINE, 2:150].max() == 255  # the caption
-    edge, middle = tiles(sheet)[0, 1][100, 160].tolist(), centre(tiles(sheet)[0, 1], 20)
-    assert edge != middle and edge != [100, 100, 100]  # the box's line
-    assert inside_of(sheet).max(axis=-1).min() < 100 and inside_of(sheet).min(axis=-1).max() > 200  # a rim, and letters
-    monkeypatch.setattr(browse, "_write", lambda *arguments: None)
-    assert inside_of(draw_sheet(*files, [7], columns=2)).min(axis=-1).max() < 200
+    masks = np.zeros((1, 160, 320), bool)
+    masks[:, 5 * 8 : 15 * 8, 20 * 8 : 30 * 8] = True
+    boxes = np.array([[20 * 8, 5 * 8, 30 * 8, 15 * 8]])
+    objects = PixelObjects(boxes, labels=np.array([1]), track_ids=np.array([0]), masks=masks)
+    expected = draw_objects(np.full((160, 320, 3), 100, np.uint8), objects, ["dog"])
+    assert np.array_equal(tiles(sheet)[0, 1], expected)
+    assert centre(tiles(sheet)[0, 1], 20) == pytest.approx(0.55 * 100 + 0.45 * np.array(track_colour(0)), abs=1)
+    caption = np.zeros((LINE, 320, 3), np.uint8)
+    draw_caption(caption, "a (video 7), frame 2 of 3")
+    second = sheet[2:][:LINE, 326:][:, :320]
+    assert caption.any() and np.array_equal(second, caption)
+
+
+def test_long_names_are_cut_at_the_front_and_upright_videos_are_narrower(tmp_path):
+    name = "a" * 40 + "_long"
+    (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / name / "0.png"), np.full((4000, 2, 3), 100, np.uint8))
+    video = {"id": 7, "width": 2, "height": 4000, "file_names": [f"{name}/0.png"]}
+    (tmp_path / "ann.json").write_text(json.dumps({"videos": [video], "categories": [{"id": 1, "name": "dog"}]}))
+    sheet = draw_sheet(tmp_path / "ann.json", tmp_path, columns=1)
+    assert sheet.shape == (640 + LINE + 4, 320 + 4, 3)
+    caption = np.zeros((LINE, 320, 3), np.uint8)
+    draw_caption(caption, "…aaaaaaaaaaaaaa_long (video 7), frame 0 of 1")
+    assert np.array_equal(sheet[2:][:LINE, 2:-2], caption)
+    assert (sheet[2 + LINE : -2, 2:3] == 100).all() and not sheet[2 + LINE :, 3:].any()
 
 
 def test_frames_are_spread_over_the_video(files):
     one, two = draw_sheet(*files, [7], columns=1), tiles(draw_sheet(*files, [7], columns=2))
-    assert one.shape == (*TILE, 3)
-    assert np.array_equal(one[LINE:], two[0, 0]) and not np.array_equal(two[0, 0], two[0, 1])
+    assert one.shape == (TILE[0] + 4, TILE[1] + 4, 3)
+    assert np.array_equal(tiles(one)[0, 0], two[0, 0]) and not np.array_equal(two[0, 0], two[0, 1])
 
 
 def test_videos_are_shown_as_asked_for(files):

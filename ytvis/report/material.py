@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ytvis.annotations import video_name
 from ytvis.files import InputError, image_folder
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 
@@ -51,6 +52,5 @@ class Material:
         return self.results.dataset["annotations"]
 
     def video_name(self, video_id: int) -> str:
-        """The folder of the video's frames, which is what people call it by; its id where there is none."""
-        names = self.truth.vids[video_id].get("file_names") or [""]
-        return os.path.dirname(str(names[0])) or f"video {video_id}"
+        """What people call the video."""
+        return video_name(self.truth.vids[video_id].get("file_names") or [], video_id)
