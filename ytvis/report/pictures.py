@@ -3,17 +3,16 @@
 import base64
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 
+from ytvis.annotations import Track, resolve_frame
 from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
 from ytvis.pictures import read_picture
 from ytvis.report.material import Material
 from ytvis.report.videos import VideoDetail
-from ytvis.viewer.matching import Track
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ def draw_pictures(material: Material, video: VideoDetail) -> list[str]:
 def _thumbnail_size(material: Material, video: VideoDetail) -> tuple[int, int]:
     """Height and width of a half, in the proportions of the video."""
     content = material.truth.vids[video.video_id]
-    sizes = [mask["size"] for track in (*video.truths, *video.tracks) for mask in track.masks if mask]
+    sizes = [mask["size"] for track in (*video.truths, *video.tracks) for mask in track.segmentations if mask]
     is_told = content.get("height") and content.get("width")
     height, width = (content["height"], content["width"]) if is_told else next(iter(sizes), (LONG_SIDE, LONG_SIDE))
     scale = LONG_SIDE / max(height, width)
@@ -54,10 +53,10 @@ def _objects(
     tracks: Sequence[Track], numbers: Sequence[int], frame: int, category_ids: list[int], size_hw: tuple[int, int]
 ) -> PixelObjects:
     """The `tracks` as they are in a frame, at the size of the thumbnail; true ones have no scores."""
-    shown = [(track, number) for track, number in zip(tracks, numbers, strict=True) if track.masks[frame]]
+    shown = [(track, number) for track, number in zip(tracks, numbers, strict=True) if track.segmentations[frame]]
     scores = [track.score for track, _ in shown]
     return PixelObjects.from_rles(
-        [track.masks[frame] for track, _ in shown],
+        [track.segmentations[frame] for track, _ in shown],
         [category_ids.index(track.category_id) + 1 for track, _ in shown],
         [number for _, number in shown],
         size_hw,
@@ -66,20 +65,18 @@ def _objects(
 
 
 def _read_frame(material: Material, video_id: int, frame: int, size_hw: tuple[int, int]) -> np.ndarray:
-    """The frame's pixels [h,w,3] uint8 RGB at `size_hw`, grey if they cannot be read.
+    """The pixels [h,w,3] uint8 RGB of a frame at `size_hw`, grey if they cannot be read.
 
-    A report is passed on, so a name that leads out of the folder of frames is not followed.
+    A report is passed on to others, so a name that leads out of the folder of frames is not followed.
     """
     height, width = size_hw
     grey = np.full((height, width, 3), GREY, np.uint8)
     names = material.truth.vids[video_id].get("file_names") or []
     if material.image_root is None or frame >= len(names):
         return grey
-    path = Path(material.image_root, names[frame]).resolve()
     try:
-        if not path.is_relative_to(material.image_root):
-            raise InputError(f"{names[frame]}: is outside {material.image_root}")
-        return cv2.resize(read_picture(path), (width, height), interpolation=cv2.INTER_AREA)
+        picture = read_picture(resolve_frame(material.image_root, names[frame]))
+        return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
     except InputError as error:
         logger.warning("%s; the report shows its masks on grey", error)
         return grey

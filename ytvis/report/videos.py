@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from ytvis.annotations import Track
 from ytvis.masks import measure_masks
 from ytvis.report.material import Material
-from ytvis.viewer.matching import FrameMatches, Track, link_tracks, match_frames
+from ytvis.viewer.matching import FrameMatches, link_tracks, match_frames
 
 FRAMES_A_VIDEO = 3
 
@@ -63,7 +64,7 @@ class VideoDetail:
 
     @property
     def num_objects(self) -> int:
-        return sum(1 for truth in self.truths if not truth.is_crowd)
+        return sum(1 for truth in self.truths if not truth.iscrowd)
 
 
 def describe_video(material: Material, video_id: int, quality: float, cut: float) -> VideoDetail:
@@ -82,7 +83,7 @@ def describe_video(material: Material, video_id: int, quality: float, cut: float
     ]
     matches = match_frames(tracks, truths, length)
     rows = [
-        _row(place, truth, truth_numbers[place], matches) for place, truth in enumerate(truths) if not truth.is_crowd
+        _row(place, truth, truth_numbers[place], matches) for place, truth in enumerate(truths) if not truth.iscrowd
     ]
     return VideoDetail(
         video_id=video_id,
@@ -103,7 +104,13 @@ def _as_track(entry: dict, length: int) -> Track:
     areas = measure_masks(entry["segmentations"])
     masks = [mask if area else None for mask, area in zip(entry["segmentations"], areas, strict=True)]
     masks += [None] * (length - len(masks))
-    return Track(entry["category_id"], entry.get("score"), tuple(masks), bool(entry.get("iscrowd")))
+    return Track(
+        entry["video_id"],
+        entry["category_id"],
+        tuple(masks),
+        iscrowd=bool(entry.get("iscrowd")),
+        score=entry.get("score"),
+    )
 
 
 def _row(place: int, truth: Track, number: int, matches: list[FrameMatches]) -> Row:
@@ -113,7 +120,7 @@ def _row(place: int, truth: Track, number: int, matches: list[FrameMatches]) -> 
         index for index, frame in enumerate(matches) if covered[index] in {track for track, _ in frame.switched}
     ]
     spans = []
-    seen = [(mask is not None, track) for mask, track in zip(truth.masks, covered, strict=True)]
+    seen = [(mask is not None, track) for mask, track in zip(truth.segmentations, covered, strict=True)]
     for (is_seen, track), run in groupby(range(len(seen)), key=seen.__getitem__):
         frames = list(run)
         if is_seen:

@@ -1,6 +1,6 @@
 """The page that shows results beside the video: `python -m ytvis view results.json --images DIR`; see docs/viewer.md.
 
-The way of the data: `reading` checks the files → `matching` tells what is missed, false or switched in every frame →
-`content` puts a video together → `server` answers requests for it, or `export` writes the same as files → `page/` shows
-it.
+The flow of the data: `reading` reads the files, `video_file` the frames of a video → `matching` finds what is missed,
+false or switched in every frame → `content` assembles a video → `server` answers requests for it, or `export` writes
+the same as files → `page/` shows it.
 """

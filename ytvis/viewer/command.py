@@ -3,10 +3,12 @@
     python -m ytvis view weights/results.json --images data/ShapesVIS/valid/JPEGImages \\
         --ann_file data/ShapesVIS/annotations/valid.json
     python -m ytvis view ours.json --compare theirs.json --images frames --ann_file valid.json --export page/
+    python -m ytvis view results/in.json --images in.mp4
 
 results.json names no pictures: --ann_file does, a YouTube-VIS file of the same data set, with or without annotations;
-with them the truth is shown too, and where the results are wrong. Without --ann_file the results may be of one video
-only, and --images is the folder of its frames, taken in the natural order of their names (frame2 before frame10).
+with them the page also shows the truth, and where the results are wrong. Without --ann_file the results must be of one
+video, and --images is the video's file, or a folder of its frames in the natural order of their names (frame2 before
+frame10).
 
 Exit codes: 0 done, 2 bad input. The server listens on 127.0.0.1 only; Ctrl+C stops it. From another machine:
 ssh -L 8765:127.0.0.1:8765 HOST, then http://127.0.0.1:8765/ there.
@@ -24,12 +26,15 @@ DEFAULT_PORT = 8765
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Gives `parser` the command's arguments."""
-    parser.add_argument("results", metavar="results.json", help="what eval.py wrote, or another tool, in that format")
+    parser.add_argument("results", metavar="RESULTS.json", help="results of eval.py, or of another tool in this format")
     parser.add_argument(
-        "--images", required=True, metavar="DIR", help="folder of frames, to which the names in --ann_file are relative"
+        "--images",
+        required=True,
+        metavar="DIR|VIDEO",
+        help="folder of frames, to which the names in --ann_file are relative; or a video file, of one video",
     )
-    parser.add_argument("--ann_file", metavar="FILE", help="YouTube-VIS annotation file of the videos")
-    parser.add_argument("--compare", metavar="FILE", help="a second results.json, shown beside the first")
+    parser.add_argument("--ann_file", metavar="GT.json", help="YouTube-VIS annotation file of the videos")
+    parser.add_argument("--compare", metavar="OTHER.json", help="a second results file, shown beside the first")
     parser.add_argument("--export", metavar="DIR", help="write the page as files into this new folder, and stop")
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, metavar="N", help="port of the server, 0: any (default: %(default)s)"

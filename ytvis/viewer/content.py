@@ -1,28 +1,33 @@
 """What the page shows, as JSON can hold it: one answer for the whole, and one a video."""
 
 import os
+import shutil
+import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
-from ytvis.annotations import frame_path
-from ytvis.drawing import track_colour
-from ytvis.files import InputError, image_folder
+from ytvis.annotations import Track, resolve_frame
+from ytvis.drawing import css_colour, track_colour
+from ytvis.files import InputError, image_folder, make_folder
 from ytvis.results import read_entries
-from ytvis.viewer.matching import Track, link_tracks, match_frames
+from ytvis.viewer.matching import link_tracks, match_frames
 from ytvis.viewer.reading import (
     PICTURE_TYPES,
     Tracks,
-    Video,
+    frame_names,
     one_video,
     read_predictions,
     read_truth,
+    with_frames,
 )
+from ytvis.viewer.video_file import extract_frames
 
 
 class Content:
     """The videos of the page, with the tracks of one or two result files and the truth where it is known.
 
-    `index` and `video` give what JSON can hold; `frame_path` finds the pictures. A video is told by its place in
+    `index` and `video` give what JSON can hold; `frame_path` finds the pictures. A video is named by its place in
     `videos`, from 0.
     """
 
@@ -33,12 +38,22 @@ class Content:
         ann_file: str | os.PathLike | None = None,
         compare: str | os.PathLike | None = None,
     ):
-        """Reads the files. Without `ann_file`, `images` holds the frames of one video, in natural order of their names.
+        """Reads the files. `images` is the folder of the frames, or the file of the one video that the results are of.
+
+        Without `ann_file` the results must be of one video, and the folder holds its frames in the natural order of
+        their names. The frames of a file are pictures in a temporary folder as long as this object lives.
 
         Raises:
             InputError: a file cannot be read or used, or does not belong to the others.
         """
-        self.image_root = image_folder(images).resolve()
+        names = None
+        if os.path.isfile(images):
+            self.image_root = Path(tempfile.mkdtemp(prefix="ytvis-view-")).resolve()
+            weakref.finalize(self, shutil.rmtree, self.image_root, ignore_errors=True)
+            folder = make_folder(self.image_root / Path(images).stem)
+            names = [f"{folder.name}/{name}" for name in extract_frames(images, folder)]
+        else:
+            self.image_root = image_folder(images).resolve()
         found = {
             kind: list(read_entries(path)) for kind, path in (("prediction", results), ("compare", compare)) if path
         }
@@ -47,9 +62,12 @@ class Content:
         if ann_file:
             annotations, truth = read_truth(ann_file)  # none where the truth is withheld
             self.videos = tuple(annotations.videos.values())
+            if names is not None:
+                self.videos = (with_frames(annotations.videos, names, str(images), ann_file),)
             self.categories = dict(annotations.categories)
         else:
-            self.videos = (one_video(found["prediction"], Path(images), results),)
+            names = names or frame_names(self.image_root)
+            self.videos = (one_video(found["prediction"], self.image_root, names, results),)
 
         videos = {video.video_id: video for video in self.videos}
         self._layers: dict[str, tuple[str, Tracks]] = {}
@@ -60,15 +78,17 @@ class Content:
                 self._layers[kind] = (Path(path).name, truth)
 
     def index(self) -> dict[str, Any]:
-        """What is known before a video is opened: layers, class names, and the videos with their number of tracks."""
+        """What is known before a video is opened: layers, names of the classes that tracks have, and the videos."""
         _, predictions = self._layers["prediction"]
+        tracks = (track for _, layer in self._layers.values() for own in layer.values() for track in own)
+        used = {track.category_id for track in tracks} & self.categories.keys()
         return {
             "layers": [{"kind": kind, "file": name} for kind, (name, _) in self._layers.items()],
-            "categories": {str(category_id): name for category_id, name in self.categories.items()},
+            "categories": {str(category_id): self.categories[category_id] for category_id in sorted(used)},
             "videos": [
                 {
                     "id": video.video_id,
-                    "name": _video_name(video),
+                    "name": video.name,
                     "length": len(video),
                     "tracks": len(predictions[video.video_id]),
                 }
@@ -90,7 +110,7 @@ class Content:
             "height": video.height,
             "names": [Path(name).name for name in video.file_names],
             "frames": [path and f"frames/{place}/{frame}{path.suffix.lower()}" for frame, path in enumerate(paths)],
-            "colours": ["#{:02x}{:02x}{:02x}".format(*track_colour(group)) for group in range(count)],
+            "colours": [css_colour(track_colour(group)) for group in range(count)],
             "layers": [
                 {
                     "kind": kind,
@@ -108,13 +128,11 @@ class Content:
 
         Links are followed before that is decided. IndexError if there is no such video or frame.
         """
-        name = self.videos[place].file_names[frame]
         try:
-            path = frame_path(self.image_root, name).resolve()
-            is_inside = path.is_relative_to(self.image_root) and path.is_file()
-        except (InputError, OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
+            path = resolve_frame(self.image_root, self.videos[place].file_names[frame])
+        except InputError:
             return None
-        return path if is_inside and path.suffix.lower() in PICTURE_TYPES else None
+        return path if path.suffix.lower() in PICTURE_TYPES and os.path.isfile(path) else None
 
 
 def _as_dict(track: Track, group: int) -> dict[str, Any]:
@@ -122,10 +140,10 @@ def _as_dict(track: Track, group: int) -> dict[str, Any]:
         "group": group,
         "category": track.category_id,
         "score": track.score,
-        "crowd": track.is_crowd,
-        "shifted": list(track.shifted),
-        "scores": list(track.scores),
-        "masks": list(track.masks),
+        "crowd": track.iscrowd,
+        "shifted": [frame for frame, flag in enumerate(track.shifted or ()) if flag],
+        "scores": list(track.scores or ()),
+        "masks": list(track.segmentations),
     }
 
 
@@ -147,8 +165,3 @@ def _group_tracks(layers: dict[str, list[Track]], length: int) -> tuple[dict[str
                 joined[place], count = count, count + 1
             groups[kind].append(joined[place])
     return groups, count
-
-
-def _video_name(video: Video) -> str:
-    """The folder of the first frame, as people know the video; its id where there is no folder."""
-    return Path(video.file_names[0]).parent.name or f"video {video.video_id}"

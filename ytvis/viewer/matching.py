@@ -12,26 +12,10 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
+from ytvis.annotations import Track
 from ytvis.masks import mask_ious
 
 MIN_IOU = 0.5
-
-
-@dataclass(frozen=True)
-class Track:
-    """A track of a video: `masks` has one compressed RLE a frame, None where it has no pixel.
-
-    The `score` of a true track is None; `is_crowd` marks a true region of uncountable objects: it is no error to leave
-    it out, nor to predict something in it. `shifted` are frames in which the object was not detected but carried on;
-    `scores` has one entry a frame, None where it is not known, or none at all.
-    """
-
-    category_id: int
-    score: float | None
-    masks: tuple[dict | None, ...]
-    is_crowd: bool = False
-    shifted: tuple[int, ...] = ()
-    scores: tuple[float | None, ...] = ()
 
 
 @dataclass
@@ -59,14 +43,14 @@ def match_frames(predictions: Sequence[Track], truths: Sequence[Track], num_fram
     for frame in range(num_frames):
         seen, present = _visible(predictions, frame), _visible(truths, frame)
         overlaps = _overlaps(predictions, truths, frame, seen, present)
-        in_crowd = {track for track, true in overlaps if truths[true].is_crowd}
-        objects = {pair: iou for pair, iou in overlaps.items() if not truths[pair[1]].is_crowd}
+        in_crowd = {track for track, true in overlaps if truths[true].iscrowd}
+        objects = {pair: iou for pair, iou in overlaps.items() if not truths[pair[1]].iscrowd}
         before = _pairs(sorted(seen, key=lambda track: -(predictions[track].score or 0)), objects, before)
         pairs = sorted((track, true) for true, track in before.items())
         frames.append(
             FrameMatches(
                 matched=pairs,
-                missed=[true for true in present if true not in before and not truths[true].is_crowd],
+                missed=[true for true in present if true not in before and not truths[true].iscrowd],
                 false=[track for track in seen if track not in in_crowd.union(before.values())],
                 switched=[(track, last[true]) for track, true in pairs if last.get(true, track) != track],
                 wrong_class=[t for t, true in pairs if predictions[t].category_id != truths[true].category_id],
@@ -88,7 +72,7 @@ def link_tracks(tracks: Sequence[Track], others: Sequence[Track], num_frames: in
 
 def _visible(tracks: Sequence[Track], frame: int) -> list[int]:
     """The places of the tracks that are seen in the frame."""
-    return [place for place, track in enumerate(tracks) if track.masks[frame] is not None]
+    return [place for place, track in enumerate(tracks) if track.segmentations[frame] is not None]
 
 
 def _overlaps(
@@ -98,9 +82,9 @@ def _overlaps(
     if not seen or not present:
         return {}
     ious = mask_ious(
-        [predictions[track].masks[frame] for track in seen],
-        [truths[true].masks[frame] for true in present],
-        [truths[true].is_crowd for true in present],
+        [predictions[track].segmentations[frame] for track in seen],
+        [truths[true].segmentations[frame] for true in present],
+        [truths[true].iscrowd for true in present],
     )
     rows, columns = np.nonzero(ious >= MIN_IOU)
     return {(seen[row], present[column]): ious[row, column] for row, column in zip(rows, columns, strict=True)}

@@ -1,17 +1,16 @@
 """Result and annotation files → the videos and tracks that the page shows."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ytvis.annotations import AnnotationFile, Video, is_id, read_annotations, read_masks
-from ytvis.annotations import Track as FileTrack
+from ytvis.annotations import AnnotationFile, Track, Video, is_id, read_annotations, read_masks
 from ytvis.diagnostics import Diagnostics
 from ytvis.files import InputError
 from ytvis.pictures import list_pictures, picture_size
 from ytvis.results import SWAPPED_SIZE, WRONG_LENGTH, WRONG_SIZE, ResultsParser
-from ytvis.viewer.matching import Track
 
 PICTURE_TYPES = {
     ".jpg": "image/jpeg",
@@ -54,36 +53,53 @@ def read_predictions(entries: Iterable[Any], videos: Mapping[int, Video], path: 
     return tracks
 
 
-def _shown(track: FileTrack, masks: Iterable[dict | None], areas: Iterable[int | None]) -> Track:
-    """A track of a file as the page shows it."""
-    return Track(
-        category_id=track.category_id,
-        score=track.score,
-        masks=tuple(
-            {"size": list(mask["size"]), "counts": _as_text(mask["counts"])} if area else None
-            for mask, area in zip(masks, areas, strict=True)
-        ),
-        is_crowd=track.iscrowd,
-        shifted=tuple(frame for frame, flag in enumerate(track.shifted or ()) if flag),
-        scores=track.scores or (),
-    )
+def _shown(track: Track, masks: Iterable[dict | None], areas: Iterable[int | None]) -> Track:
+    """`track` with these `masks` as JSON holds them, None where they have no pixel."""
+    shown = [
+        {"size": list(mask["size"]), "counts": _as_text(mask["counts"])} if area else None
+        for mask, area in zip(masks, areas, strict=True)
+    ]
+    return replace(track, segmentations=tuple(shown))
 
 
-def one_video(entries: list, folder: Path, path: str | os.PathLike) -> Video:
-    """The one video of results without an annotation file: its frames are the pictures of `folder`.
+def one_video(entries: list, folder: Path, names: Sequence[str], path: str | os.PathLike) -> Video:
+    """The one video of results without an annotation file: its frames are the pictures `names` in `folder`.
 
     Raises:
-        InputError: the results are of several videos, or there are no pictures.
+        InputError: the results are of several videos.
     """
     video_ids = {entry.get("video_id") for entry in entries if isinstance(entry, dict)}
     video_ids = {video_id for video_id in video_ids if is_id(video_id)}  # the others are refused as they are read
     if len(video_ids) > 1:
         raise InputError(f"{path}: holds {len(video_ids)} videos; say --ann_file=FILE, which names their frames")
+    height, width = picture_size(folder / names[0])
+    return Video(min(video_ids, default=0), width, height, tuple(names))
+
+
+def frame_names(folder: Path) -> list[str]:
+    """The names of the pictures in a folder that is one video, in natural order.
+
+    Raises:
+        InputError: there are none.
+    """
     names = [name for name in list_pictures(folder) if Path(name).suffix.lower() in PICTURE_TYPES]
     if not names:
         raise InputError(f"{folder}: no pictures there; without --ann_file it must hold the frames of the one video")
-    height, width = picture_size(folder / names[0])
-    return Video(min(video_ids, default=0), width, height, tuple(names))
+    return names
+
+
+def with_frames(videos: Mapping[int, Video], names: Sequence[str], file: str, path: str | os.PathLike) -> Video:
+    """The one video of an annotation file with the frames `names` of its video `file`.
+
+    Raises:
+        InputError: there are several videos, or the video has another number of frames.
+    """
+    if len(videos) > 1:
+        raise InputError(f"{path}: holds {len(videos)} videos, and {file} is the file of one; name a folder of frames")
+    (video,) = videos.values()
+    if len(video) != len(names):
+        raise InputError(f"{path}: video {video.video_id} has {len(video)} frames, and {file} {len(names)}")
+    return replace(video, file_names=tuple(names))
 
 
 def _as_text(counts: str | bytes) -> str:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from ytvis.viewer.matching import FrameMatches, Track, link_tracks, match_frames
+from ytvis.annotations import Track
+from ytvis.viewer.matching import FrameMatches, link_tracks, match_frames
 
 
 def rle(x1, x2):
@@ -14,7 +15,7 @@ def rle(x1, x2):
 
 def track(*ranges, score=0.5, category_id=1, is_crowd=False):
     masks = tuple(None if ends is None else rle(*ends) for ends in ranges)
-    return Track(category_id, score, masks, is_crowd)
+    return Track(1, category_id, masks, iscrowd=is_crowd, score=score)
 
 
 def test_no_tracks_and_no_frames():
