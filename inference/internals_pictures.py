@@ -19,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from inference.internals import ObjectInternals
-from ytvis.drawing import track_colour
+from ytvis.drawing import css_colour, text_colour, track_colour
 from ytvis.files import InputError
 
 DOTS_PER_INCH = 100
@@ -118,7 +118,7 @@ def draw_anchors(view: FrameInternals) -> Figure:
         _box(axes, item.anchors[item.kernel], _colour(item), linestyle=(0, (4, 2)), linewidth=1.4)
         _box(axes, item.box, _colour(item))
         kernel = _kernel_name(view.kernels[item.kernel])
-        _label(axes, item.box, f"#{item.track_id}  P{item.level}  {kernel}", _colour(item))
+        _label(axes, item.box, f"#{item.track_id}  P{item.level}  {kernel}", item)
     for zoom, item in zip(zooms, detected, strict=False):
         _show(zoom, view, view.frame, f"{view.name(item)}: a cell of P{item.level}, stride {2**item.level}")
         _zoom(zoom, view, np.concatenate([item.box[None], item.anchors]))
@@ -152,7 +152,7 @@ def draw_calibration(view: FrameInternals) -> Figure:
     for item in calibrated:
         _box(axes, item.box, _colour(item))
         _samples(axes, item, 3)
-        _label(axes, item.box, view.name(item), _colour(item))
+        _label(axes, item.box, view.name(item), item)
     for zoom, item in zip(zooms, calibrated, strict=False):
         _show(zoom, view, view.frame, f"{view.name(item)}: {len(item.taps)} samples on P{item.level}")
         _zoom(zoom, view, np.concatenate([item.box[None], np.tile(item.taps, 2), np.tile(item.samples, 2)]))
@@ -180,9 +180,9 @@ def draw_shift(view: FrameInternals) -> Figure:
     _show(now, view, view.frame, "this frame")
     for item in moved:
         _box(before, item.last_box, _colour(item))
-        _label(before, item.last_box, view.name(item), _colour(item))
+        _label(before, item.last_box, view.name(item), item)
         _shift(now, item)
-        _label(now, item.box, view.name(item), _colour(item))
+        _label(now, item.box, view.name(item), item)
     for zoom, item in zip(zooms, moved, strict=False):
         step = (item.shifted_box - item.last_box).reshape(2, 2).mean(axis=0)
         fate = "then detected there" if item.anchors is not None else "not detected: carried on"
@@ -262,17 +262,16 @@ def _box(axes: Axes, box: np.ndarray, colour, linewidth: float = 2.0, linestyle=
     axes.add_patch(patch)
 
 
-def _label(axes: Axes, box: np.ndarray, text: str, colour) -> None:
+def _label(axes: Axes, box: np.ndarray, text: str, item: ObjectInternals) -> None:
     left, right = sorted(axes.get_xlim())
-    dark = np.dot(colour, (0.299, 0.587, 0.114)) < 0.55
     axes.annotate(
         text,
         (min(max(box[0], left), right), max(box[1], 0)),
         textcoords="offset points",
         xytext=(1, 2),
-        color="white" if dark else "black",
+        color=css_colour(text_colour(track_colour(item.track_id))),
         fontsize=8,
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5},
+        bbox={"facecolor": _colour(item), "edgecolor": "none", "pad": 1.5},
         annotation_clip=False,
     )
 

@@ -121,6 +121,20 @@ def test_videos_are_shown_as_asked_for(files):
         draw_sheet(*files, [7, 5])
 
 
+def test_links_and_back_slashes_lead_to_frames(files, tmp_path):
+    expected = draw_sheet(*files)
+    (tmp_path / "linked").symlink_to("frames")
+    (files[1] / "real").mkdir()
+    for name in ("a", "b"):
+        (files[1] / name).rename(files[1] / "real" / name)
+        (files[1] / name).symlink_to(files[1] / "real" / name)
+    content = json.loads(files[0].read_text())
+    for video in content["videos"]:
+        video["file_names"] = [name.replace("/", "\\") for name in video["file_names"]]
+    files[0].write_text(json.dumps(content))
+    assert np.array_equal(draw_sheet(files[0], tmp_path / "linked"), expected)
+
+
 def test_boxes_out_of_the_frame_do_no_harm(files):
     content = json.loads(files[0].read_text())
     content["annotations"][0]["bboxes"] = [None, [-50, -50, 900, 900], [60, 60, 5, 5]]

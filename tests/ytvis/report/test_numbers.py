@@ -1,5 +1,6 @@
 import base64
 import json
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -191,11 +192,28 @@ def test_pictures_show_the_frame_or_grey(files, tmp_path):
     assert np.abs(red[40, 30].astype(int) - (0, 0, 255)).max() > 30  # on the object
 
 
-def test_a_name_that_leads_out_of_the_folder_is_not_followed(files, tmp_path):
+@pytest.mark.parametrize("name", ["second/0.png", "second\\0.png", "inner/0.png", "./second/../second/0.png"])
+def test_links_and_back_slashes_within_the_folder_are_followed(files, tmp_path, name):
     content = json.loads(files[0].read_text("utf-8"))
-    content["videos"][1]["file_names"][1] = "../secret.png"
+    content["videos"][1]["file_names"][1] = name
+    files[0].write_text(json.dumps(content), "utf-8")
+    (tmp_path / "frames" / "inner").symlink_to("second")
+    (tmp_path / "linked").symlink_to("frames")
+    material = Material.read(*files, tmp_path / "linked")
+    video = replace(describe_video(material, 2, quality=0.3, cut=0.2), frames=[1])
+    encoded = base64.b64decode(draw_pictures(material, video)[0].partition(",")[2])
+    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(picture[150, 250].astype(int) - (0, 0, 255)).max() < 10
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "..\\secret.png", "link.png", "folder/secret.png", "loop/0.png"])
+def test_a_name_that_leads_out_of_the_folder_is_not_followed(files, tmp_path, name):
+    content = json.loads(files[0].read_text("utf-8"))
+    content["videos"][1]["file_names"][1] = name
     files[0].write_text(json.dumps(content), "utf-8")
     cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((40, 60, 3), np.uint8))
+    for link, target in (("link.png", "../secret.png"), ("folder", ".."), ("loop", "loop")):
+        (tmp_path / "frames" / link).symlink_to(target)
     material = Material.read(*files, tmp_path / "frames")
     video = replace(describe_video(material, 2, quality=0.3, cut=0.2), frames=[1])
     encoded = base64.b64decode(draw_pictures(material, video)[0].partition(",")[2])
@@ -224,6 +242,23 @@ def test_perfect_predictions_leave_no_worst_video(files, tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_of_many_categories_only_those_in_use_are_in_the_report(files, tmp_path):
+    content = json.loads(files[0].read_text("utf-8"))
+    content["categories"] += [{"id": number, "name": f"category {number}"} for number in range(4, 51_000)]
+    files[0].write_text(json.dumps(content), "utf-8")
+    page = write_report(*files, tmp_path / "out", tmp_path / "frames")
+    assert "category 9" not in page.read_text("utf-8")
+    assert sum(path.stat().st_size for path in page.parent.iterdir()) < 500_000
+
+
+def test_names_of_files_that_are_no_text_are_replaced(files, tmp_path):
+    results = tmp_path / os.fsdecode(b"caf\xe9 <b>.json")
+    files[1].rename(results)
+    page = write_report(files[0], results, tmp_path / "out")
+    assert "<title>Report of caf? &lt;b&gt;.json</title>" in page.read_text("utf-8")
+    assert page.with_name("metrics.md").read_text("utf-8").startswith("caf? \\<b\\>.json against truth.json: ")
 
 
 def test_no_predictions_give_zeros_and_a_page(files, tmp_path):

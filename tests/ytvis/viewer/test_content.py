@@ -157,6 +157,13 @@ def test_what_is_no_picture_finds_nothing(names_in_file, small_set):
         assert names_in_file(name).frame_path(0, 0) is None, name[:20]
 
 
+def test_classes_that_no_track_has_are_not_on_the_page(small_set):
+    categories = [{"id": number, "name": f"category {number}"} for number in range(3, 51_000)]
+    rewrite(small_set.ann_file, lambda content: content["categories"].extend(categories))
+    content = Content(small_set.results, small_set.images, small_set.ann_file)
+    assert content.index()["categories"] == {"1": "circle", "2": EVIL_NAME}
+
+
 # ---------------------------------------------------------------------------------------------------- one video
 
 
