@@ -1,4 +1,4 @@
-"""What is taken for what, and in which videos most goes wrong: all tracks of a video matched whatever their category.
+"""Confusion of categories, and the quality of videos, from matching all tracks of a video whatever their category.
 
 Letters used in shapes: N predictions and G true tracks of all videos, T IoU thresholds.
 """
@@ -19,7 +19,7 @@ SHADES = 8  # of a cell in the matrix
 
 @dataclass(frozen=True)
 class PooledMatches:
-    """Tracks by falling score each take the free true object they overlap most, category aside; crowds as in AP.
+    """Tracks, by falling score, each take the free object of any category that they overlap most; crowds as in AP.
 
     `scores`, `categories`, `videos` [N] are those of the predictions, `true_categories` and `true_videos` [G] those of
     the true objects, without crowds. `taken` [T,N] is the place of the object that a prediction took, -1 if none;
@@ -42,7 +42,7 @@ class PooledMatches:
         matches = evaluation.categories[POOLED]
         video_ids = np.array(evaluation.params.vidIds)
         is_object = ~matches.truth_ignored[0]
-        # Behind the last place is that of no object: a crowd's and -1 both lead there.
+        # After the last place is that of no object: a crowd and -1 both lead there.
         places = np.append(np.where(is_object, np.cumsum(is_object) - 1, -1), -1)
         return cls(
             scores=matches.scores,
@@ -61,9 +61,9 @@ class PooledMatches:
 
 
 def best_cut(matches: PooledMatches) -> float:
-    """The score from which on tracks are taken for meant: where F1 at an IoU of 0.5 is the greatest, category right.
+    """The lowest score of tracks that count: where F1 at an IoU of 0.5, with the right category, is greatest.
 
-    Without a right track all are meant, and it is the lowest score; 0 without tracks.
+    Without a right track it is the lowest score, so that all count; 0 without tracks.
     """
     if not matches.scores.size:
         return 0.0
@@ -144,8 +144,8 @@ def shown_categories(counts: Mapping[tuple[int | None, int | None], int]) -> tup
 def video_qualities(matches: PooledMatches, cut: float) -> dict[int, float]:
     """The quality 0…1 of each video that has objects or tracks, by id, worst first; by id where it is equal.
 
-    It is the F1 of the tracks from `cut` on: twice the right ones by all tracks and all true objects; right is who has
-    the object's category and enough IoU, and the mean over the protocol's IoU thresholds 0.5…0.95 is taken.
+    It is the F1 of the tracks with a score of at least `cut`: twice the right ones, those with the object's category
+    and enough IoU, divided by all tracks and objects; the mean over the protocol's IoU thresholds 0.5…0.95.
     """
     counted = matches.counts & (matches.scores >= cut)
     qualities = {}
