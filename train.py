@@ -51,6 +51,7 @@ from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch, FrameResult
 from utils.training_log import TrainingLog
+from ytvis.command_line import Parser, run_command
 from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
 from ytvis.results import as_entry
@@ -76,7 +77,7 @@ class Diverged(Exception):
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     add_config_arguments(parser)
     parser.add_argument(
         "--batch_size",
@@ -158,19 +159,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse_arguments(arguments)
     setup_logging()
-    try:
+
+    def work() -> int:
         with launch(options.device) as world:
             command = torchrun_command(os.path.relpath(__file__), arguments)
             if command and options.device in (None, "cuda"):
                 logger.warning("only one of the GPUs is used; all are by: %s", command)
-            run(options, world)
-    except InputError as error:
-        print(f"train.py: error: {error}", file=sys.stderr)
-        return 2
-    except Diverged as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 1
-    return 0
+            try:
+                run(options, world)
+            except Diverged as error:
+                print(f"train.py: {error}", file=sys.stderr)
+                return 1
+        return 0
+
+    return run_command("train.py", work)
 
 
 def run(options: argparse.Namespace, world: World) -> None:

@@ -19,6 +19,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError
 
 
@@ -625,16 +626,13 @@ def _numbers(value: Any) -> list:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m data.config [NAME]`: prints the names, or one config."""
-    parser = argparse.ArgumentParser(prog="python -m data.config", description="List the configs, or print one.")
+    parser = Parser(prog="python -m data.config", description="List the configs, or print one.")
     parser.add_argument("name", nargs="?", help="config to print; without it, all names")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key (repeatable)")
     options = parser.parse_args(arguments)
-    try:
-        print(get_config(options.name, options.set) if options.name else "\n".join(MODELS))
-    except InputError as error:
-        print(f"data.config: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(
+        "data.config", lambda: print(get_config(options.name, options.set) if options.name else "\n".join(MODELS))
+    )
 
 
 if __name__ == "__main__":

@@ -33,7 +33,8 @@ import numpy as np
 from tqdm import tqdm
 
 from data.config import DATASETS
-from ytvis.files import InputError, atomic_write
+from ytvis.command_line import Parser, run_command
+from ytvis.files import InputError, atomic_write, read_json
 from ytvis.masks import encode_masks, mask_boxes, measure_masks
 
 # Part of the stamp: a change of the drawing must raise it, so that cached sets are drawn anew.
@@ -713,7 +714,7 @@ def _document(seed: int, records: list[tuple[dict, list[dict]]]) -> dict:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m data.synthetic`: draws the set, or finds it, and prints where it lies and what it holds."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m data.synthetic",
         description="Draw ShapesVIS, the demo data set of eight moving shapes, in YouTube-VIS 2019 format.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -724,17 +725,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same videos on every machine")
     parser.add_argument("--workers", type=int, help="processes that draw; None: one per CPU core, at most 8")
     options = parser.parse_args(arguments)
-    try:
-        root = generate(**vars(options), progress=True)
-    except InputError as error:
-        print(f"data.synthetic: error: {error}", file=sys.stderr)
-        return 2
+    return run_command("data.synthetic", lambda: describe(generate(**vars(options), progress=True)))
+
+
+def describe(root: Path) -> None:
+    """Prints what the set at `root` holds."""
     for split in SPLITS:
         path = root / "annotations" / f"{split}.json"
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         frames = sum(video["length"] for video in content["videos"])
         print(f"{path}: {len(content['videos'])} videos, {frames} frames, {len(content['annotations'])} objects")
-    return 0
 
 
 if __name__ == "__main__":

@@ -3,32 +3,33 @@
 python -m inference.frame_journal out.json.partial         # writes out.json, and removes the journal
 """
 
-import argparse
 import json
 import logging
+import os
 import sys
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
 from inference.object_rows import ObjectRow
 from ytvis.annotations import Track
-from ytvis.files import InputError
-from ytvis.journal import Journal, json_line
+from ytvis.command_line import Parser, run_command
+from ytvis.files import InputError, open_input, put_aside
+from ytvis.journal import Journal, json_line, parse_line
 from ytvis.results import track_result, write_results
 
 logger = logging.getLogger(__name__)
 
-ENDING = ".partial"  # behind the name of the results file that a journal is for
+ENDING = ".partial"  # after the name of the results file that a journal is for
+MAX_FRAMES = 2**24  # of a journal that is read: six days at 30 frames a second; results hold an entry for each
 
 _ROW_KEYS = tuple(f.name for f in fields(ObjectRow))
 
 
 class FrameJournal(Journal):
-    """The rows of frame after frame, a line each, and behind those of a frame a line that counts the frames.
+    """The rows of frame after frame, a line each, and after those of a frame a line that counts the frames.
 
     A row names the place of the row before it of its track, so that of a track only the place of the last is kept in
     memory. Lines outlive the process, but `append` does not wait until they are on disk. A header with `details: true`
@@ -43,7 +44,7 @@ class FrameJournal(Journal):
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
         """A new, empty journal; one that is there already is kept under another name."""
-        _put_aside(Path(path))
+        _keep_other_run(Path(path))
         return super().create(path, header)
 
     @classmethod
@@ -53,14 +54,9 @@ class FrameJournal(Journal):
         Raises:
             InputError: there is none, or it is damaged before its last line.
         """
-        try:
-            with open(path, encoding="utf-8") as file:
-                header = json.loads(file.readline())
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-        except ValueError:
-            header = None
-        if not isinstance(header, dict) or "rows_of" not in header:
+        with open_input(path) as file:
+            header = parse_line(file.readline())
+        if header is None or "rows_of" not in header:
             raise InputError(f"{path}: not the journal of a video that was followed")
         return cls.resume(path, header)
 
@@ -105,13 +101,14 @@ class FrameJournal(Journal):
 
     def _take(self, content: dict) -> bool:
         if "before" in content:
-            if not _is_row(content) or content["before"] != self._last_places.get(content["track_id"]):
+            is_usable = _is_row(content) and content["frame"] < MAX_FRAMES
+            if not is_usable or content["before"] != self._last_places.get(content["track_id"]):
                 return False
             self._last_places[content["track_id"]] = self._end
             self.num_frames = max(self.num_frames, content["frame"] + 1)
             return True
         num_frames = content.get("num_frames")
-        if type(num_frames) is not int or num_frames < self.num_frames:
+        if type(num_frames) is not int or not self.num_frames <= num_frames <= MAX_FRAMES:
             return False
         self.num_frames = num_frames
         return True
@@ -130,41 +127,34 @@ def _row(line: dict) -> ObjectRow:
     return ObjectRow(**{key: line[key] for key in _ROW_KEYS if key in line})
 
 
-def _put_aside(path: Path) -> None:
-    """Renames a journal to the first name OUT.1.json.partial, OUT.2.json.partial, … free for it and its results."""
-    if not path.is_file():
-        return
-    results = path.with_name(path.name.removesuffix(ENDING))
-    for number in count(1):
-        free = results.with_name(f"{results.stem}.{number}{results.suffix}")
-        kept = free.with_name(free.name + ENDING)
-        if not free.exists() and not kept.exists():
-            break
-    path.rename(kept)
-    logger.warning("%s is of another run; python -m inference.frame_journal %s makes results of it", path, kept)
+def _keep_other_run(path: Path) -> None:
+    """Renames the journal of another run, if there is one, so that results can still be made of it."""
+    if os.path.isfile(path):
+        kept = put_aside(path, ENDING)
+        logger.warning("%s is of another run; python -m inference.frame_journal %s makes results of it", path, kept)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m inference.frame_journal`: writes the results of a run that did not; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m inference.frame_journal",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("python -m inference.frame_journal", __doc__)
     parser.add_argument("journal", type=Path, help=f"what eval.py --video kept, a file that ends with .json{ENDING}")
     options = parser.parse_args(arguments)
-    target = options.journal.with_name(options.journal.name.removesuffix(ENDING))
-    try:
-        if target == options.journal:
-            raise InputError(f"{options.journal}: must end with {ENDING}")
-        journal = FrameJournal.open(options.journal)
-        write_results(journal.results(), target)
-    except InputError as error:
-        print(f"inference.frame_journal: error: {error}", file=sys.stderr)
-        return 2
-    journal.path.unlink()
+    return run_command("inference.frame_journal", lambda: finish(options.journal))
+
+
+def finish(path: Path) -> None:
+    """Writes the results that the journal at `path` is for, and removes it.
+
+    Raises:
+        InputError: it is no such journal, or the results cannot be written.
+    """
+    target = path.with_name(path.name.removesuffix(ENDING))
+    if target == path:
+        raise InputError(f"{path}: must end with {ENDING}")
+    journal = FrameJournal.open(path)
+    write_results(journal.results(), target)
+    journal.remove()
     print(f"{journal.num_frames} frames: {target}")
-    return 0
 
 
 if __name__ == "__main__":

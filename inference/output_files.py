@@ -197,7 +197,7 @@ class OutputFiles:
             folder = self.beside("_mots")
             write_mots(results, self.class_names, self._size_hw, folder, self.beside("").name)
             written.append(folder)
-        journal.path.unlink()
+        journal.remove()
         self.written = written
 
     def _counted(self, results: Iterable[Track]) -> Iterator[Track]:

@@ -3,7 +3,6 @@
 python -m utils.checkpoint results/train_demo/latest weights/STMask_demo.pth --half    # weights to give away
 """
 
-import argparse
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, atomic_write
 
 StateDict = dict[str, Tensor]
@@ -267,24 +267,22 @@ def publish(source: Path, target: Path, half: bool = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.checkpoint", description="Write a checkpoint's weights, to give them away."
-    )
+    parser = Parser("python -m utils.checkpoint", "Write a checkpoint's weights, to give them away.")
     parser.add_argument(
         "source", help="checkpoint, or [FOLDER/]latest of a folder with those of one model (default: weights)"
     )
     parser.add_argument("target", type=Path, help="file to write; its name should tell the config (weights/README.md)")
     parser.add_argument("--half", action="store_true", help="as float16: half the size")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         parsed = map(CheckpointName.parse, _searched_folder(options.source).glob("*.pth"))
         source = find_checkpoint(options.source, {name.model: name.model for name in parsed if name})
         publish(source, options.target, options.half)
-    except InputError as error:
-        print(f"utils.checkpoint: error: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.target}: {options.target.stat().st_size / 2**20:.1f} MiB, sha256 {fingerprint(options.target)}")
-    return 0
+        size = os.path.getsize(options.target) / 2**20
+        print(f"{options.target}: {size:.1f} MiB, sha256 {fingerprint(options.target)}")
+
+    return run_command("utils.checkpoint", work)
 
 
 def _searched_folder(path: str | Path) -> Path:

@@ -7,10 +7,10 @@ each loss by its name, and `MEASURES`) or the scores of a `validation`. `python 
 import json
 import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from utils.device import peak_memory_mib
-from ytvis.files import InputError, atomic_write, make_folder
+from ytvis.files import InputError, atomic_write, make_folder, put_aside, read_text, writing
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class TrainingLog:
         if start_iteration:
             _drop_later(path, start_iteration)
         else:
-            _put_aside(path)
+            _keep_other_training(path)
         self._clock = clock
         self._window: list[Mapping[str, float]] = []
         self._window_seconds = 0.0
@@ -138,7 +138,7 @@ class TrainingLog:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         make_folder(self.path.parent)
-        with open(self.path, "a", encoding="utf-8") as file:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def _chart(self, iteration: int, group: str, values: Mapping[str, float]) -> None:
@@ -161,20 +161,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(a line, what it holds), for each line of the file that is not blank."""
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a training's log: it is not text") from None
-    lines = text.split("\n")
+    lines = read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number < len(lines):
                 raise InputError(f"{where}: not JSON ({error})") from None
             logger.warning("%s is not whole and left out", where)
@@ -197,20 +191,18 @@ def _checked(record: Any, where: str) -> dict[str, Any]:
 
 def _drop_later(path: Path, iteration: int) -> None:
     """Takes out of the log what comes after `iteration`, and a last line that is not whole."""
-    if not path.exists():
+    if not os.path.exists(path):
         return
     kept = "".join(f"{line}\n" for line, record in _read_lines(path) if record["iteration"] <= iteration)
-    if kept != path.read_text("utf-8"):
+    if kept != read_text(path):
         with atomic_write(path) as file:
             file.write(kept)
 
 
-def _put_aside(path: Path) -> None:
-    """Renames the log, if it holds anything, to the first name LOG.1.jsonl, LOG.2.jsonl, … that is free."""
-    if path.is_file() and path.stat().st_size:
-        free = next(name for n in count(1) if not (name := path.with_suffix(f".{n}{path.suffix}")).exists())
-        path.rename(free)
-        logger.warning("%s is of another training; it is %s now", path, free.name)
+def _keep_other_training(path: Path) -> None:
+    """Renames the log of another training, if it holds anything."""
+    if os.path.isfile(path) and os.path.getsize(path):
+        logger.warning("%s is of another training; it is %s now", path, put_aside(path).name)
 
 
 def _open_board(folder: Path, purge_step: int) -> Any:

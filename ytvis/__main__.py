@@ -11,11 +11,10 @@ Exit codes: 0 done, 1 `check` found faults, 2 bad input, in one line that names 
 import argparse
 import importlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from ytvis.files import InputError
+from ytvis.command_line import Parser, run_command
 
 # {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
 # module of the command that is given is imported.
@@ -39,34 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _top_parser().error("say what to do")
     name, rest = arguments[0], arguments[1:]
     module = importlib.import_module(COMMANDS[name][0])
-    parser = argparse.ArgumentParser(
-        prog=f"ytvis {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog=f"ytvis {name}", description=module.__doc__)
     module.add_arguments(parser)
     options = parser.parse_args(rest)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        code = module.run(options)
-        sys.stdout.flush()
-    except InputError as error:
-        print(f"ytvis {name}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"ytvis {name}: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
+    return run_command(parser.prog, lambda: module.run(options))
 
 
 def _top_parser() -> argparse.ArgumentParser:
     """The parser of the first word."""
     commands = "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ytvis",
         description=f"{__doc__}\nCommands:\n{commands}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="ytvis COMMAND …",
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")

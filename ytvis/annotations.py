@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.diagnostics import Diagnostics, Rule, one_line, shown
+from ytvis.diagnostics import Diagnostics, Rule
 from ytvis.files import InputError, natural_key, read_json
 from ytvis.masks import check_rle, check_size, read_track
+from ytvis.messages import excerpt, shown
 
 logger = logging.getLogger(__name__)
 
@@ -632,6 +633,6 @@ def match_categories(
     logger.warning(
         "%s: the model's classes have other names (%s); categories are taken in the order of their ids",
         path,
-        one_line(", ".join(unknown)) or "a name is there twice",
+        excerpt(", ".join(unknown)) or "a name is there twice",
     )
     return {category_id: label for label, category_id in enumerate(categories, start=1)}

@@ -12,7 +12,7 @@ from typing import Any
 
 from ytvis.annotations import AnnotationParser, Track, Video, compact_masks, read_content
 from ytvis.diagnostics import Diagnostic, Diagnostics, Rule
-from ytvis.files import InputError, NotAList, read_json_list
+from ytvis.files import NotAList, NotJSON, read_json_list
 from ytvis.masks import Tubes, frame_overlaps
 from ytvis.results import ResultsParser
 
@@ -50,14 +50,12 @@ def examine_results(
         videos = {video_id: videos[video_id] for video_id in choose(list(videos))}
     examiner = _Examiner(videos, annotations.categories)
     try:
-        for index, entry in enumerate(read_json_list(results_path, compact_masks(), encoding="utf-8-sig")):
+        for index, entry in enumerate(read_json_list(results_path, compact_masks())):
             examiner.take(index, entry)
     except NotAList as error:
-        examiner.found.add(NOT_A_LIST, "the file", str(error))
-    except ValueError as error:
-        examiner.found.add(NOT_JSON, "the file", str(error))
-    except OSError as error:
-        raise InputError(f"{results_path}: cannot be read: {error.strerror}") from None
+        examiner.found.add(NOT_A_LIST, "the file", error.problem)
+    except NotJSON as error:
+        examiner.found.add(NOT_JSON, "the file", error.problem)
     examiner.finish()
     return list(examiner.found)
 

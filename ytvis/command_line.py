@@ -2,24 +2,22 @@
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from ytvis.files import InputError
+from ytvis.messages import one_line
 
-LONGEST_WORD = 300  # characters of a word, such as a path, that a message shows
-LONGEST_LINE = 2000
 KILLED_BY_INTERRUPT = 130  # what a shell reports for Ctrl+C
 
 
 class Parser(argparse.ArgumentParser):
     """A parser that shows `description` as it is written, and reports bad arguments in one line, with exit code 2."""
 
-    def __init__(self, prog: str | None = None, description: str | None = None, epilog: str | None = None):
-        super().__init__(
-            prog=prog, description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    def __init__(self, prog: str | None = None, description: str | None = None, **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(prog=prog, description=description, **options)
 
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: error: {one_line(message)}; --help lists the options\n")
@@ -35,34 +33,30 @@ class Parser(argparse.ArgumentParser):
                 raise InputError(f"{name} {reason}")
 
 
-def run_command(program: str, command: Callable[[], int], hint: str = "") -> int:
-    """The exit code of `command`, which runs one command line of `program`.
+def run_command(program: str, command: Callable[[], int | None], hint: str = "") -> int:
+    """The exit code of `command`, which runs one command line of `program`; None is 0.
 
-    InputError is 2 and Ctrl+C 130, with one line on stderr each; `hint` ends the latter. A reader of the output that
-    has ended, such as `head`, is no error.
+    InputError and what the system refuses (a full disk) are 2, Ctrl+C is 130, with one line on stderr each; `hint` ends
+    the latter. A reader of the output that has ended, such as `head`, is no error.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name may hold what the stream's encoding does not
     try:
-        code = command()
+        code = command() or 0
         sys.stdout.flush()
+        return code
     except InputError as error:
-        print(f"{program}: error: {one_line(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted{hint}", file=sys.stderr)
-        return KILLED_BY_INTERRUPT
+        problem = str(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return code
-
-
-def one_line(text: str) -> str:
-    """`text` in one line of bounded length: the middles of very long words and lines are left out."""
-    text = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _shortened(word[0], LONGEST_WORD), text)
-    text = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-    return _shortened(text, LONGEST_LINE)
-
-
-def _shortened(text: str, limit: int) -> str:
-    half = (limit - 1) // 2
-    return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"
+    except OSError as error:
+        problem = error.strerror or str(error)
+        if error.filename is not None:
+            problem = f"{os.fsdecode(error.filename)}: {problem}"
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted{hint}", file=sys.stderr)
+        return KILLED_BY_INTERRUPT
+    print(f"{program}: error: {one_line(problem)}", file=sys.stderr)
+    return 2

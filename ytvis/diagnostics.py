@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from ytvis.files import InputError
+from ytvis.messages import excerpt
 
 Severity = Literal["refused", "fault", "warning"]  # "refused" is a fault of a results file
 
@@ -54,7 +55,7 @@ class Diagnostics:
     def add(self, rule: Rule, where: str, detail: Any = "") -> None:
         """Notes that `rule` is broken at `where`; `detail` says more about this one case."""
         if rule not in self._first:
-            self._first[rule] = (one_line(where), "" if detail == "" else one_line(detail))
+            self._first[rule] = (excerpt(where), "" if detail == "" else excerpt(detail))
         self._counts[rule] += 1
         if self._refuse is not None and (rule.severity != "warning" or rule in self._also):
             (found,) = self.of(rule)
@@ -87,24 +88,3 @@ def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
     plurals = {"refused": "refused", "fault": "faults", "warning": "warnings"}
     total = ", ".join(f"{sums[key]} {plurals[key] if sums[key] > 1 else key}" for key in plurals if sums[key])
     return "\n".join([*map(str, diagnostics), total or "nothing is wrong"])
-
-
-def shown(value: Any) -> str:
-    """A value of a file as a message shows it; text is in quotes."""
-    return one_line(f"{value!r}" if isinstance(value, str) else value)
-
-
-def one_line(value: Any, longest: int = 120) -> str:
-    """`value` as a message shows it: without line breaks and other control characters, and not too long."""
-    try:
-        text = str(value)
-    except ValueError:  # Python prints no integer of more than 4300 digits
-        return "a number of thousands of digits"
-    if len(text) > longest:
-        text = f"{text[: longest - 1]}…"
-    text = "".join(letter if letter.isprintable() else " " if letter.isspace() else _escape(letter) for letter in text)
-    return " ".join(text.split())
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")

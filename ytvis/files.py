@@ -1,19 +1,25 @@
-"""Files: written whole or not at all, read piece by piece, and in the order that people put them in."""
+"""Files: written whole or not at all, read only if they are files, and refused in one line where that is impossible.
 
-import errno
+A path comes from a person or out of a file, so it may be anything: a name that is too long or holds a NUL, a link to
+itself, a folder, a pipe. Use `os.path.isfile`, `isdir` and `exists` to look it up (False for all of these, where the
+methods of `Path` raise), and the functions here to open, list and write.
+"""
+
+import io
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 CHUNK = 2**16  # characters of a JSON list that are read at a time
 
-
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class InputError(Exception):
@@ -23,8 +29,236 @@ class InputError(Exception):
     """
 
 
-class NotAList(ValueError):
-    """What should hold a JSON list begins as something else."""
+class NotJSON(InputError):
+    """A file is no whole JSON; `problem` says why, without the file's name."""
+
+    def __init__(self, path: str | os.PathLike, problem: str):
+        super().__init__(f"{path}: is not a JSON file: {problem}")
+        self.problem = problem
+
+
+class NotAList(InputError):
+    """A file that should hold a JSON list begins as something else; `problem` says how."""
+
+    def __init__(self, path: str | os.PathLike, problem: str):
+        super().__init__(f"{path}: must be a list: {problem}")
+        self.problem = problem
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+def open_input(path: str | os.PathLike) -> BinaryIO:
+    """A regular file, open for reading bytes; a link to one is followed.
+
+    Raises:
+        InputError: it cannot be read, or is a folder, a pipe or a device (which could keep a command waiting for ever).
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except (OSError, ValueError) as error:
+        raise _not_possible(path, "read", error) from None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    kind = "a folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "a pipe or a device"
+    os.close(descriptor)
+    raise InputError(f"{path}: cannot be read: it is {kind}; name a file")
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """What a regular file holds.
+
+    Raises:
+        InputError: it cannot be read, or is no regular file.
+    """
+    with open_input(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise _not_possible(path, "read", error) from None
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """The text of a file in UTF-8, with a byte order mark or without, in UTF-16 or in UTF-32; lines end with \\n.
+
+    Raises:
+        InputError: it cannot be read, or is no such text.
+    """
+    content = read_bytes(path)
+    try:
+        text = content.decode(json.detect_encoding(content))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not text in UTF-8 or UTF-16: {_decoding_problem(error)}") from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Any:
+    """What a JSON file holds, in any encoding that `read_text` takes; `object_hook` makes what stands for each of its
+    objects.
+
+    As Python's own reader does, it takes NaN and Infinity, numbers of any size up to 4300 digits, the last of two
+    values under one key, and halves of surrogate pairs.
+
+    Raises:
+        InputError: the file cannot be read.
+        NotJSON: it is no JSON.
+    """
+    content = read_bytes(path)
+    try:
+        return json.loads(content.decode(json.detect_encoding(content)), object_hook=object_hook)
+    except (ValueError, RecursionError) as error:
+        raise NotJSON(path, _json_problem(error)) from None
+
+
+def read_json_list(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Iterator[Any]:
+    """The entries of the JSON list in a file, of which no more than one and a chunk are in memory.
+
+    It takes the same files as `read_json`. `object_hook` makes what stands for each JSON object; it may be called twice
+    for the same one.
+
+    Raises:
+        InputError: the file cannot be read.
+        NotAList: it holds something else.
+        NotJSON: it is no whole JSON; the entries before the fault have come.
+    """
+    with open_input(path) as file:
+        try:
+            encoding = json.detect_encoding(file.read(4))
+            file.seek(0)
+            yield from _ListReader(io.TextIOWrapper(file, encoding), object_hook).entries(path)
+        except OSError as error:
+            raise _not_possible(path, "read", error) from None
+        except UnicodeDecodeError as error:
+            raise NotJSON(path, _decoding_problem(error)) from None
+
+
+class _ListReader:
+    """Takes a JSON list apart: `text` is the part of the file in memory, of which `place` is what comes next."""
+
+    def __init__(self, file: IO[str], object_hook: Callable[[dict], Any] | None):
+        self.file = file
+        self.decoder = json.JSONDecoder(object_hook=object_hook)
+        self.text = ""
+        self.place = 0
+
+    def entries(self, path: str | os.PathLike) -> Iterator[Any]:
+        if self.next_character() != "[":
+            raise NotAList(path, f"it begins with {self.text[:20]!r}" if self.text else "it is empty")
+        self.place += 1
+        try:
+            if self.next_character() == "]":
+                self.place += 1
+            else:
+                while True:
+                    yield self.entry()
+                    self.place += 1
+                    if self.text[self.place - 1] == "]":
+                        break
+                    self.next_character()
+            if self.next_character():
+                raise ValueError("something follows the end of the list")
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, UnicodeDecodeError):
+                raise
+            raise NotJSON(path, _json_problem(error)) from None
+
+    def next_character(self) -> str:
+        """The first character that is no white space, to which it goes; "" at the end of the file."""
+        while True:
+            self.place = _WHITE_SPACE.match(self.text, self.place).end()
+            if self.place < len(self.text):
+                return self.text[self.place]
+            if not self.read(CHUNK):
+                return ""
+
+    def read(self, number: int) -> bool:
+        """Reads so many characters more, if the file has them, and forgets those that have been taken."""
+        new = self.file.read(number)
+        self.text, self.place = self.text[self.place :] + new, 0
+        return bool(new)
+
+    def entry(self) -> Any:
+        """The entry that begins at `place`; goes to the comma or bracket after it."""
+        while True:
+            try:
+                entry, end = self.decoder.raw_decode(self.text, self.place)
+            except json.JSONDecodeError as error:
+                problem = f"{error.msg} at {self.text[error.pos : error.pos + 20]!r}"
+                # What is only cut off by the chunk shows at its end, or as a string that has none.
+                may_go_on = error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
+            else:
+                end = _WHITE_SPACE.match(self.text, end).end()
+                rest = self.text[end : end + 20]
+                if rest[:1] in ("]", ","):
+                    self.place = end
+                    return entry
+                problem = f"{rest!r} follows an entry" if rest else "the list has no end"
+                may_go_on = len(rest) <= 16  # it may be the rest of a number
+            if not may_go_on:
+                raise ValueError(problem)
+            # Twice as much each time: a large entry is not decoded too often.
+            if not self.read(max(CHUNK, len(self.text) - self.place)):
+                raise ValueError(f"{problem}, at the end of the file")
+
+
+def _json_problem(error: ValueError | RecursionError) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeDecodeError):
+        return _decoding_problem(error)
+    return "it holds a number of thousands of digits" if "integer string conversion" in str(error) else str(error)
+
+
+def _decoding_problem(error: UnicodeDecodeError) -> str:
+    byte = f"byte {error.object[error.start]:#04x} " if error.start < len(error.object) else ""
+    return f"{byte}cannot be read as {error.encoding}; save it as UTF-8"
+
+
+def list_folder(path: str | os.PathLike) -> list[str]:
+    """The names in a folder, sorted; a link to a folder is followed.
+
+    Raises:
+        InputError: there is no such folder, or it cannot be listed.
+    """
+    try:
+        return sorted(os.listdir(path))
+    except (OSError, ValueError) as error:
+        raise _not_possible(path, "listed", error) from None
+
+
+def image_folder(path: str | os.PathLike) -> Path:
+    """The folder of frames `path`, which may be a link.
+
+    Raises:
+        InputError: it is no folder.
+    """
+    if not os.path.isdir(path):
+        raise InputError(f"{path}: no such folder of frames")
+    return Path(path)
+
+
+def natural_key(name: str) -> tuple[tuple[int, int, str, str], ...]:
+    """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
+    parts = ((part, part.lstrip("0")) for part in re.split(r"([0-9]+)", name))
+    # Not by int(), which refuses thousands of digits.
+    return tuple((0, len(value), value, part) if part.isdecimal() else (1, 0, part, "") for part, value in parts)
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+class _Output(io.FileIO):
+    """A file that remembers what went wrong when it was written to: some writers hide it behind errors of their own."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 @contextmanager
@@ -32,30 +266,42 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
     """A file object whose content appears under `path` only when the block ends without an exception.
 
     The bytes go to a temporary file in the same folder (created if missing), are flushed to disk and renamed over
-    `path`; after a crash or an exception `path` holds what it held before. `mode` is "w" (UTF-8 text) or "wb".
+    `path`; after a crash or an exception `path` holds what it held before. `mode` is "w" (UTF-8 text, in which halves
+    of surrogate pairs are escaped) or "wb".
 
     Raises:
-        InputError: `path` is a folder, nothing can be put there, or the disk is full.
+        InputError: `path` is a folder, a pipe or a device, or cannot be written: the disk is full, say.
     """
     path = Path(path)
-    if os.path.isdir(path):  # Path.is_dir raises where the name is too long
-        raise InputError(f"{path}: cannot be written: it is a folder; name a file")
     make_folder(path.parent)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise _not_written(path, error) from None
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # refuses a name that is too long before anything is written
+        if os.path.exists(path) and not os.path.isfile(path):
+            kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
+            raise InputError(f"{path}: cannot be written: it is {kind}; name a file")
+        # The name is cut, so that the temporary one is not too long where the name is not.
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    except (OSError, ValueError) as error:
+        raise _not_possible(path, "written", error) from None
+    raw = _Output(descriptor, "w")
     try:
-        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
+        file: IO = io.BufferedWriter(raw)
+        if "b" not in mode:
+            file = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="\n")
+        with file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            with writing(path):
+                file.flush()
+                os.fsync(descriptor)
+        with writing(path):
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
     except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError) and (error.errno in _NO_ROOM or error.filename == temporary):
-            raise _not_written(path, error) from None
+        with suppress(OSError):
+            os.unlink(temporary)
+        if raw.error is not None and isinstance(error, Exception):
+            raise _not_possible(path, "written", raw.error) from None
         raise
     _sync_folder(path.parent)
 
@@ -69,115 +315,43 @@ def make_folder(path: str | os.PathLike) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be made a folder: {error.strerror}; choose another place") from None
+    except (OSError, ValueError) as error:
+        raise _not_possible(path, "made a folder", error) from None
     return path
 
 
-def image_folder(path: str | os.PathLike) -> Path:
-    """The folder of frames `path`, which may be a link.
+def put_aside(path: str | os.PathLike, ending: str = "") -> Path:
+    """Renames the file NAME.SUFFIX to the first of NAME.1.SUFFIX, NAME.2.SUFFIX, … that is free, and returns that.
+
+    An `ending` stays the end of the name; the name without it must be free too.
 
     Raises:
-        InputError: it is no folder.
+        InputError: it cannot be renamed.
     """
-    if not os.path.isdir(path):  # Path.is_dir raises where the name is too long
-        raise InputError(f"{path}: no such folder of frames")
-    return Path(path)
+    path = Path(path)
+    name = path.with_name(path.name.removesuffix(ending))
+    for number in count(1):
+        free = name.with_name(f"{name.stem}.{number}{name.suffix}")
+        kept = free.with_name(free.name + ending)
+        if not os.path.lexists(free) and not os.path.lexists(kept):
+            with writing(path):
+                path.rename(kept)
+            return kept
 
 
-def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Any:
-    """What a JSON file holds; `object_hook` makes what stands for each of its objects.
-
-    Raises:
-        InputError: the file cannot be read or is no JSON.
-    """
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Makes an InputError that names `path` of an OSError while it is written, renamed or removed."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file, object_hook=object_hook)
+        yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from None
+        raise _not_possible(path, "written", error) from None
 
 
-def read_json_list(
-    path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None, encoding: str = "utf-8"
-) -> Iterator[Any]:
-    """The entries of the JSON list in a file, of which no more than one and a chunk are in memory.
-
-    `object_hook` makes what stands for each JSON object; it may be asked twice for the same one.
-
-    Raises:
-        OSError: the file cannot be read.
-        NotAList: it holds something else.
-        ValueError: it is no whole JSON; the entries before the fault have come.
-    """
-    decoder = json.JSONDecoder(object_hook=object_hook)
-    with open(path, encoding=encoding) as file:
-        text = _more("", file)
-        if not text.startswith("["):
-            raise NotAList(f"it begins with {text[:20]!r}")
-        text = _more(text[1:], file)
-        if text.startswith("]"):
-            text = text[1:]
-        else:
-            while True:
-                entry, text = _next_entry(decoder, text, file)
-                yield entry
-                if text[0] == "]":
-                    text = text[1:]
-                    break
-                text = _more(text[1:], file)
-        if _more(text, file):
-            raise ValueError("something follows the end of the list")
-
-
-def _more(text: str, file: IO) -> str:
-    """`text`, and more of the file if it holds nothing but white space, without white space before it."""
-    text = text.lstrip()
-    while not text and (read := file.read(CHUNK)):
-        text = read.lstrip()
-    return text
-
-
-def _next_entry(decoder: json.JSONDecoder, text: str, file: IO) -> tuple[Any, str]:
-    """(The value that `text` begins with, the text from the comma or bracket behind it on), reading what is needed."""
-    while True:
-        try:
-            entry, end = decoder.raw_decode(text)
-        except json.JSONDecodeError as error:
-            problem = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"
-            # What is only cut off by the chunk shows at its end, or as a string that has none.
-            if error.pos < len(text) - 16 and not error.msg.startswith("Unterminated string"):
-                raise ValueError(problem) from None
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
-        else:
-            rest = text[end:].lstrip()
-            if rest and rest[0] in ",]":
-                return entry, rest
-            problem = f"{rest[:20]!r} follows an entry" if rest else "the list has no end"
-            if len(rest) > 16:  # otherwise it may be the rest of a number
-                raise ValueError(problem)
-        read = file.read(max(CHUNK, len(text)))  # twice as much each time: a large entry is not decoded too often
-        if not read:
-            raise ValueError(f"{problem}, at the end of the file")
-        text += read
-
-
-def natural_key(name: str) -> tuple[tuple[int, int, str, str], ...]:
-    """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
-    parts = re.split(r"([0-9]+)", name)
-    # Numbers compare by their length and then as text, which any number of digits can; int() takes 4300 at most.
-    numbers = [part.lstrip("0") for part in parts]
-    return tuple(
-        (0, len(number), number, part) if part.isdecimal() else (1, 0, part, "")
-        for part, number in zip(parts, numbers, strict=True)
-    )
-
-
-def _not_written(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written: {error.strerror}; choose another place")
+def _not_possible(path: str | os.PathLike, what: str, error: OSError | ValueError) -> InputError:
+    reason = error.strerror or str(error) if isinstance(error, OSError) else "no file can have this name"
+    advice = "" if what in ("read", "listed") else "; choose another place"
+    return InputError(f"{path}: cannot be {what}: {reason}{advice}")
 
 
 def _umask() -> int:
@@ -188,10 +362,11 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable, on systems that can open a folder."""
+    """Makes a rename in `folder` durable, on systems that can open a folder; nothing can be done where that fails."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ytvis.files import InputError, atomic_write
+from ytvis.files import InputError, atomic_write, open_input, writing
 
 
 class Journal:
@@ -43,21 +43,26 @@ class Journal:
                 is damaged before its last line.
         """
         journal = cls(path, header)
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                for number, line in enumerate(file):
-                    content = _parse_line(line)
-                    if content is None and number > 0 and file.tell() == size:
-                        break  # cut short
-                    journal._take_line(number, content)
-                    journal._end += len(line)
-        except FileNotFoundError:
-            pass
+        if not os.path.lexists(path):
+            return cls.create(path, header)
+        with open_input(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            for number, line in enumerate(file):
+                content = parse_line(line)
+                if content is None and number > 0 and file.tell() == size:
+                    break  # cut short
+                journal._take_line(number, content)
+                journal._end += len(line)
         if journal._end == 0:
             return cls.create(path, header)
-        os.truncate(path, journal._end)
+        with writing(path):
+            os.truncate(path, journal._end)
         return journal
+
+    def remove(self) -> None:
+        """Deletes the file."""
+        with writing(self.path):
+            self.path.unlink()
 
     def _take(self, content: dict) -> bool:
         """Notes what a line found by `resume` at `_end` holds; whether it can be one of this journal's."""
@@ -65,8 +70,8 @@ class Journal:
 
     def _append(self, text: bytes, durable: bool = True) -> None:
         """Writes `text`, whole lines, to the end of the file: if `durable` on disk when this returns, else where the
-        end of the process cannot harm it."""
-        with open(self.path, "r+b") as file:
+        end of the process cannot harm it. InputError if it cannot be written; then the file holds what it held."""
+        with writing(self.path), open(self.path, "r+b") as file:
             file.seek(self._end)
             file.truncate()  # whatever an earlier, failed call left
             file.write(text)
@@ -113,12 +118,12 @@ def plain_number(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
-def _parse_line(line: bytes) -> dict | None:
+def parse_line(line: bytes) -> dict | None:
     """The object a whole line holds; None if it is cut short or is no JSON object."""
     if not line.endswith(b"\n"):
         return None
     try:
         content = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

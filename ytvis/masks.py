@@ -23,6 +23,7 @@ import numpy as np
 from pycocotools import mask as mask_ops
 
 from ytvis.files import InputError
+from ytvis.messages import excerpt
 
 try:
     from ytvis import _mask_kernels
@@ -87,12 +88,11 @@ def check_size(height: Any, width: Any) -> None:
     Raises:
         InputError: a side is no whole number from 1, or the frame is larger than masks are read for.
     """
-    for side in (height, width):
-        if not is_whole(side) or side < 1:
-            raise InputError(f"height and width must be whole numbers from 1, not {_short(height)} and {_short(width)}")
+    text = f"height {excerpt(height, 40)}, width {excerpt(width, 40)}"
+    if not all(is_whole(side) and side >= 1 for side in (height, width)):
+        raise InputError(f"height and width must be whole numbers from 1, not {text}")
     if max(height, width) > MAX_SIDE or int(height) * int(width) > MAX_PIXELS:
-        limits = f"a side of {MAX_SIDE} and {MAX_PIXELS} pixels"
-        raise InputError(f"a frame of height {_short(height)} and width {_short(width)} is over the limits, {limits}")
+        raise InputError(f"a frame of {text} is over the limits, {MAX_SIDE} a side and {MAX_PIXELS} pixels")
 
 
 def read_track(
@@ -146,7 +146,7 @@ def _as_text(rle: dict) -> dict:
 def _plain_size(size: Any) -> list[int]:
     """[height, width] as Python's integers, or InputError."""
     if not isinstance(size, list | tuple | np.ndarray) or len(size) != 2:
-        raise InputError(f"the size of a mask must be [height, width], not {_short(size)}")
+        raise InputError(f"the size of a mask must be [height, width], not {excerpt(size, 40)}")
     try:
         check_size(*size)
     except InputError as error:
@@ -169,15 +169,6 @@ def _checked_runs(counts: Sequence[Any], size: list[int]) -> np.ndarray:
 def is_whole(value: Any) -> bool:
     """Whether a value is an integer, Python's or numpy's; true and false are none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
-
-
-def _short(value: Any) -> str:
-    """A value as a message shows it. Python refuses to print integers of more than 4300 digits."""
-    try:
-        text = str(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 # ------------------------------------------------------------------------------------------------------------ polygons

@@ -11,17 +11,17 @@ import math
 import os
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ytvis.annotations import Track, Video, compact_masks, is_id, is_number
-from ytvis.diagnostics import Diagnostics, Rule, shown
+from ytvis.diagnostics import Diagnostics, Rule
 from ytvis.files import InputError, NotAList, atomic_write, read_json_list
 from ytvis.journal import Journal, json_line, plain_number
 from ytvis.masks import read_track
+from ytvis.messages import shown
 
 SCORE_DIGITS = 4  # of the score of a track in one frame
 
@@ -235,21 +235,10 @@ def read_entries(path: str | os.PathLike) -> Iterator[Any]:
     Raises:
         InputError: the file cannot be read or holds no list.
     """
-    with reading_entries(path):
-        yield from read_json_list(path, compact_masks(), encoding="utf-8-sig")
-
-
-@contextmanager
-def reading_entries(path: str | os.PathLike) -> Iterator[None]:
-    """Makes an InputError, one line with the path, of what goes wrong while the entries of a results file are read."""
     try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        yield from read_json_list(path, compact_masks())
     except NotAList as error:
-        raise InputError(f"{path}: results must be a list ({error})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file: {error}") from None
+        raise InputError(f"{path}: results must be a list ({error.problem})") from None
 
 
 def write_results(results: Iterable[Track | Mapping], path: str | os.PathLike) -> None:
@@ -342,7 +331,7 @@ class ResultsJournal(Journal):
         other = ResultsJournal.resume(path, self.header)
         for line in other._videos(video_id for video_id in other._places if video_id not in self._places):
             self.append(line["video_id"], line["results"], line["summary"])
-        other.path.unlink()
+        other.remove()
 
     def summaries(self) -> Iterator[dict[str, Any]]:
         """The summaries of the finished videos, in the order they were appended; gone after `finish`."""
@@ -361,12 +350,14 @@ class ResultsJournal(Journal):
         if missing:
             raise ValueError(f"{len(missing)} videos are not finished, the first is {missing[0]}")
         write_results((entry for line in self._videos(video_order) for entry in line["results"]), results_path)
-        self.path.unlink()
+        self.remove()
 
     def _take(self, content: dict) -> bool:
-        if not {"video_id", "results", "summary"} <= content.keys():
+        video_id = content.get("video_id")
+        is_complete = isinstance(content.get("results"), list) and isinstance(content.get("summary"), dict)
+        if not is_complete or not is_id(video_id) or video_id in self._places:
             return False
-        self._places[content["video_id"]] = self._end
+        self._places[video_id] = self._end
         return True
 
     def _videos(self, video_ids: Iterable[int]) -> Iterator[dict]:

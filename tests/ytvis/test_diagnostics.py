@@ -1,7 +1,8 @@
 import pytest
 
-from ytvis.diagnostics import Diagnostic, Diagnostics, Rule, exit_code, format_diagnostics, one_line
+from ytvis.diagnostics import Diagnostic, Diagnostics, Rule, exit_code, format_diagnostics
 from ytvis.files import InputError
+from ytvis.messages import excerpt
 
 BAD = Rule("refused", "a mask is bad", "mend it")
 ODD = Rule("warning", "a score is odd", "look at it")
@@ -71,5 +72,5 @@ def test_a_file_is_refused_at_its_first_fault_and_at_the_warnings_that_are_named
     ],
 )
 def test_a_message_is_one_line_that_can_be_printed(value, text):
-    assert one_line(value) == text
-    one_line(value).encode("utf-8")
+    assert excerpt(value) == text
+    excerpt(value).encode("utf-8")

@@ -5,7 +5,7 @@ import resource
 import pytest
 
 from ytvis import files
-from ytvis.files import InputError, NotAList, atomic_write, make_folder, read_json_list
+from ytvis.files import InputError, NotAList, NotJSON, atomic_write, make_folder, read_json_list
 
 
 def test_a_disk_without_room_is_one_line_and_leaves_what_was_there(tmp_path):
@@ -184,8 +184,9 @@ def test_entries_before_a_fault_in_a_json_list_come_first(tmp_path):
     path.write_text("[1, 2, nonsense that goes on and on]")
     entries = read_json_list(path)
     assert [next(entries), next(entries)] == [1, 2]
-    with pytest.raises(ValueError, match="nonsense"):
+    with pytest.raises(NotJSON, match=r"results\.json: is not a JSON file: .*nonsense") as caught:
         next(entries)
+    assert caught.value.problem.startswith("Expecting value")
     path.write_text('{"results": []}')
     with pytest.raises(NotAList, match="begins with"):
         next(read_json_list(path))

@@ -605,7 +605,7 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="nowhere.json"):
         evaluate_results(tmp_path / "nowhere.json", [])
     (tmp_path / "cut.json").write_text('[{"video_id": 1', "utf-8")
-    with pytest.raises(InputError, match="cut.json: not a JSON file"):
+    with pytest.raises(InputError, match="cut.json: is not a JSON file"):
         evaluate_results(TRUTH, tmp_path / "cut.json")
 
 

@@ -1,0 +1,63 @@
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ytvis.command_line import Parser, run_command
+from ytvis.files import InputError
+
+
+def raising(error):
+    def work():
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "line"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 1, 1, ""),
+        (raising(InputError("a\nb: is wrong")), 2, "name: error: a\\nb: is wrong\n"),
+        (raising(OSError(28, "No space left on device", "a/b")), 2, "name: error: a/b: No space left on device\n"),
+        (raising(OSError("broken")), 2, "name: error: broken\n"),
+        (raising(KeyboardInterrupt()), 130, "name: interrupted\n"),
+    ],
+)
+def test_a_command_ends_with_one_line_and_a_code(capsys, work, code, line):
+    assert run_command("name", work) == code
+    assert capsys.readouterr().err == line
+
+
+def test_faults_of_the_program_are_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        run_command("name", lambda: 1 // 0)
+
+
+def test_names_that_the_output_cannot_encode_are_escaped(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    assert run_command("name", lambda: print("größer \udcff")) == 0
+    assert output.buffer.getvalue() == f"gr\\xf6\\xdfer \\udcff{os.linesep}".encode("ascii")
+
+
+def test_a_reader_that_has_ended_is_no_error(tmp_path):
+    code = "import sys; from ytvis.command_line import run_command; "
+    code += "sys.exit(run_command('name', lambda: print('x' * 2**20)))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 0
+
+
+def test_a_wrong_argument_is_shown_short(capsys):
+    parser = Parser(prog="name")
+    parser.add_argument("--number", type=int)
+    with pytest.raises(SystemExit) as caught:
+        parser.parse_args(["--number=1", "x\n" * 5000])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("name: error: unrecognized arguments: x\\nx\\n") and len(error) < 2100
