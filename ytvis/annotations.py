@@ -584,9 +584,9 @@ def resolve_frame(image_root: Path, file_name: str) -> Path:
     try:
         path = frame_path(image_root, file_name).resolve()
     except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
-        raise InputError(f"{one_line(file_name)}: is no name that a frame can have") from None
+        raise InputError(f"{excerpt(file_name)}: is no name that a frame can have") from None
     if not path.is_relative_to(image_root):
-        raise InputError(f"{one_line(file_name)}: leads out of the folder of frames, {image_root}")
+        raise InputError(f"{excerpt(file_name)}: leads out of the folder of frames, {image_root}")
     return path
 
 
