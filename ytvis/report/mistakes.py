@@ -1,4 +1,4 @@
-"""Confusion of categories, and the quality of videos, from matching all tracks of a video whatever their category.
+"""Which category is taken for which, and the worst videos: tracks are matched whatever their category.
 
 Letters used in shapes: N predictions and G true tracks of all videos, T IoU thresholds.
 """
@@ -19,11 +19,11 @@ SHADES = 8  # of a cell in the matrix
 
 @dataclass(frozen=True)
 class PooledMatches:
-    """Tracks, by falling score, each take the free object of any category that they overlap most; crowds as in AP.
+    """The matches of all tracks: by falling score, each takes the free true object that it overlaps most.
 
-    `scores`, `categories`, `videos` [N] are those of the predictions, `true_categories` and `true_videos` [G] those of
-    the true objects, without crowds. `taken` [T,N] is the place of the object that a prediction took, -1 if none;
-    `counts` [T,N] is False for predictions that took a crowd.
+    Categories do not matter, and crowds are treated as in AP. `scores`, `categories`, `videos` [N] are those of the
+    predictions, `true_categories` and `true_videos` [G] those of the true objects, without crowds. `taken` [T,N] is the
+    place of the object that a prediction took, -1 if none; `counts` [T,N] is False for predictions that took a crowd.
     """
 
     scores: np.ndarray
@@ -42,7 +42,7 @@ class PooledMatches:
         matches = evaluation.categories[POOLED]
         video_ids = np.array(evaluation.params.vidIds)
         is_object = ~matches.truth_ignored[0]
-        # After the last place is that of no object: a crowd and -1 both lead there.
+        # The place after the last one stands for no object: a crowd and -1 both lead there.
         places = np.append(np.where(is_object, np.cumsum(is_object) - 1, -1), -1)
         return cls(
             scores=matches.scores,
@@ -56,14 +56,14 @@ class PooledMatches:
 
     @property
     def is_right(self) -> np.ndarray:
-        """[T,N] bool: the prediction took an object, and has its category."""
+        """[T,N] bool: whether the prediction took an object of its category."""
         return (self.taken >= 0) & (np.append(self.true_categories, -1)[self.taken] == self.categories)
 
 
 def best_cut(matches: PooledMatches) -> float:
-    """The lowest score of tracks that count: where F1 at an IoU of 0.5, with the right category, is greatest.
+    """The score at which the F1 of the tracks with at least this score, at an IoU of 0.5, is greatest.
 
-    Without a right track it is the lowest score, so that all count; 0 without tracks.
+    It is the lowest score if no track is right, 0 if there are no tracks.
     """
     if not matches.scores.size:
         return 0.0
@@ -77,9 +77,10 @@ def best_cut(matches: PooledMatches) -> float:
 
 
 def confusion(matches: PooledMatches, cut: float) -> Counter:
-    """{(true category id, predicted category id): number of tracks from `cut` on}, at a tube IoU of 0.5 or more.
+    """{(true category id, predicted category id): number of tracks}, at a tube IoU of 0.5 or more.
 
-    None is no true object (a false track), or no track (a missed object).
+    Only tracks with a score of at least `cut` count. None stands for no true object (a false track) or for no track (a
+    missed object).
     """
     cells: Counter = Counter()
     missed = set(range(len(matches.true_categories)))
@@ -142,10 +143,10 @@ def shown_categories(counts: Mapping[tuple[int | None, int | None], int]) -> tup
 
 
 def video_qualities(matches: PooledMatches, cut: float) -> dict[int, float]:
-    """The quality 0…1 of each video that has objects or tracks, by id, worst first; by id where it is equal.
+    """{video id: quality 0…1} of each video that has objects or tracks, worst first, equal ones by id.
 
-    It is the F1 of the tracks with a score of at least `cut`: twice the right ones, those with the object's category
-    and enough IoU, divided by all tracks and objects; the mean over the protocol's IoU thresholds 0.5…0.95.
+    The quality is the F1 of the tracks with a score of at least `cut`, 2 · right / (tracks + true objects), as the mean
+    over the protocol's IoU thresholds 0.5…0.95; a track is right if it took an object of its category.
     """
     counted = matches.counts & (matches.scores >= cut)
     qualities = {}

@@ -1,4 +1,4 @@
-"""Small pictures of frames, the truth beside what was found, as addresses that hold the picture itself."""
+"""Small pictures of frames, the truth beside the prediction, as data addresses."""
 
 import base64
 import logging
@@ -23,8 +23,10 @@ GREY = 128
 
 
 def draw_pictures(material: Material, video: VideoDetail) -> list[str]:
-    """A `data:image/jpeg` address for each of the video's telling frames, LONG_SIDE pixels on the longer side of each
-    half. A frame that is not at hand is grey."""
+    """A `data:image/jpeg` address for each of `video.frames`; the longer side of each half has LONG_SIDE pixels.
+
+    A frame that cannot be read is grey.
+    """
     category_ids = sorted({track.category_id for track in (*video.truths, *video.tracks)})
     names = [str(material.truth.cats[category_id]["name"]) for category_id in category_ids]
     size_hw = _thumbnail_size(material, video)
@@ -43,8 +45,8 @@ def _thumbnail_size(material: Material, video: VideoDetail) -> tuple[int, int]:
     """Height and width of a half, in the proportions of the video."""
     content = material.truth.vids[video.video_id]
     sizes = [mask["size"] for track in (*video.truths, *video.tracks) for mask in track.segmentations if mask]
-    is_told = content.get("height") and content.get("width")
-    height, width = (content["height"], content["width"]) if is_told else next(iter(sizes), (LONG_SIDE, LONG_SIDE))
+    is_known = content.get("height") and content.get("width")
+    height, width = (content["height"], content["width"]) if is_known else next(iter(sizes), (LONG_SIDE, LONG_SIDE))
     scale = LONG_SIDE / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 

@@ -61,7 +61,7 @@ def measure(material: Material, seed: int, score_threshold: float) -> dict[str, 
 def headline(
     metrics: Metrics, tracking: TrackingScores, intervals: Mapping[str, Interval]
 ) -> dict[str, dict[str, Any]]:
-    """Each of the scores on top of the page: `value`, its interval `low` to `high`, and `is_count`."""
+    """Each score at the top of the page: its `value`, its interval `low` to `high`, and whether it `is_count`."""
     values = dict(zip(STAT_NAMES, metrics.stats.tolist(), strict=True)) | tracking.overall()
     rows = {}
     for name in (*AP_NAMES, *TRACKING_NAMES):

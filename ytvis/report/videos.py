@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Row:
-    """A true object's time line: `spans` in which it is seen, and the frames at which the track changes."""
+    """The time line of a true object: the `spans` in which it is seen, and the frames at which the track changes."""
 
     number: int
     category_id: int
@@ -41,10 +41,10 @@ class Row:
 
 @dataclass(frozen=True)
 class VideoDetail:
-    """What a report says of a video.
+    """What a report shows of a video.
 
-    `tracks` and `truths` are numbered by `track_numbers` and `truth_numbers`: tracks by falling score from 1 on, a true
-    object like the track that covers it in the most frames, those without such a track after the last track.
+    `tracks` have `track_numbers`, from 1 by falling score; `truths` have `truth_numbers`: that of the track that covers
+    the object in the most frames, or a number after the last track's. `frames` are those with a picture.
     """
 
     video_id: int
@@ -68,7 +68,7 @@ class VideoDetail:
 
 
 def describe_video(material: Material, video_id: int, quality: float, cut: float) -> VideoDetail:
-    """The video's tracks with a score of at least `cut`, compared with the truth frame by frame."""
+    """Compares the tracks of a video with a score of at least `cut` with the truth, frame by frame."""
     found = [p for p in material.results.vidToAnns.get(video_id, ()) if p["score"] >= cut]
     true = material.truth.vidToAnns.get(video_id, [])
     length = max((len(entry["segmentations"]) for entry in (*true, *found)), default=0)
@@ -100,7 +100,7 @@ def describe_video(material: Material, video_id: int, quality: float, cut: float
 
 
 def _as_track(entry: dict, length: int) -> Track:
-    """An entry as the matching takes it; one that ends before its video does is not seen from there on."""
+    """An entry as the matching takes it; after its end it is not seen."""
     areas = measure_masks(entry["segmentations"])
     masks = [mask if area else None for mask, area in zip(entry["segmentations"], areas, strict=True)]
     masks += [None] * (length - len(masks))
@@ -129,7 +129,7 @@ def _row(place: int, truth: Track, number: int, matches: list[FrameMatches]) -> 
 
 
 def _telling_frames(matches: list[FrameMatches]) -> Iterator[int]:
-    """From each third of the video the frame with the most mistakes, the middle one of equals."""
+    """For each third of the video the frame with the most mistakes, of equal ones that nearest to its middle."""
     for part in range(min(FRAMES_A_VIDEO, len(matches))):
         start, end = (len(matches) * edge // min(FRAMES_A_VIDEO, len(matches)) for edge in (part, part + 1))
         yield max(range(start, end), key=lambda frame: (_mistakes(matches[frame]), -abs(2 * frame + 1 - start - end)))

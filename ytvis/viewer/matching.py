@@ -2,7 +2,7 @@
 
 A track shows an object in a frame if the IoU of their masks is at least 0.5. As in the counts of the MOT challenge, a
 pair of the frame before is kept while its IoU allows; then the other tracks, by falling score, each take the free
-object they overlap most. Classes do not matter for that: an object shown by a track of another class is found, and the
+object that they overlap most. Classes do not matter here: an object shown by a track of another class is found, and the
 class is wrong.
 """
 
@@ -20,9 +20,11 @@ MIN_IOU = 0.5
 
 @dataclass
 class FrameMatches:
-    """One frame's comparison, in places of the lists of tracks: `matched` [predicted, true], `missed` true ones,
-    `false` predicted ones, `switched` [predicted, the predicted track that last showed the same object],
-    `wrong_class` predicted ones."""
+    """The comparison of one frame, by places in the lists of tracks.
+
+    `matched` has (predicted, true), `missed` true ones, `false` predicted ones, `switched` (predicted, the predicted
+    one that last showed the same object), `wrong_class` predicted ones.
+    """
 
     matched: list[tuple[int, int]] = field(default_factory=list)
     missed: list[int] = field(default_factory=list)
@@ -31,12 +33,12 @@ class FrameMatches:
     wrong_class: list[int] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, list]:
-        """What JSON holds of it: the lists that are not empty."""
+        """The lists that are not empty, as JSON can hold them."""
         return {key: values for key, values in asdict(self).items() if values}
 
 
 def match_frames(predictions: Sequence[Track], truths: Sequence[Track], num_frames: int) -> list[FrameMatches]:
-    """The comparison of every frame, as the module says."""
+    """The comparison of every frame, as the module describes; masks must be RLEs or None."""
     frames = []
     before: dict[int, int] = {}  # true: predicted, of the frame before
     last: dict[int, int] = {}  # true: predicted, of the last frame in which it was shown
@@ -61,7 +63,7 @@ def match_frames(predictions: Sequence[Track], truths: Sequence[Track], num_fram
 
 
 def link_tracks(tracks: Sequence[Track], others: Sequence[Track], num_frames: int) -> dict[int, int]:
-    """{place in `tracks`: place in `others`} of the pairs that share the most frames; each is in one pair at most."""
+    """{place in `tracks`: place in `others`} of the pairs that share the most frames; no track is in two pairs."""
     counts = Counter(pair for frame in match_frames(tracks, others, num_frames) for pair in frame.matched)
     links: dict[int, int] = {}
     for (track, other), _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -78,7 +80,7 @@ def _visible(tracks: Sequence[Track], frame: int) -> list[int]:
 def _overlaps(
     predictions: Sequence[Track], truths: Sequence[Track], frame: int, seen: list[int], present: list[int]
 ) -> dict[tuple[int, int], float]:
-    """{(predicted, true): IoU} where it is enough; of a crowd, what counts is the part of the prediction inside it."""
+    """{(predicted, true): IoU} where it is enough; for a crowd, the part of the prediction that is inside it."""
     if not seen or not present:
         return {}
     ious = mask_ious(
