@@ -346,8 +346,10 @@ class AnnotationParser:
                 continue
             if name is not None and not name.strip():
                 self._found.add(NO_NAME, where)
+                name = None
             elif name is not None and not _is_plain(name):
                 self._found.add(BAD_NAME, where, name)
+                name = None
             elif name is not None and normalised_name(name) in known:
                 self._found.add(SAME_NAME, where, name)
             names[category_id] = name or f"category {category_id}"
