@@ -8,6 +8,7 @@ COCO lists `images` where YouTube-VIS lists `videos`, and gives each annotation 
 where a track has a list of them. Everything else is the same: an image is a video of one frame.
 """
 
+import json
 import logging
 import os
 import posixpath
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ytvis.diagnostics import Diagnostics, Rule
-from ytvis.files import InputError, natural_key, read_json
+from ytvis.files import InputError, atomic_write, natural_key, read_json
 from ytvis.masks import check_rle, check_size, read_track
 from ytvis.messages import excerpt, shown
 
@@ -205,7 +206,7 @@ def compact_masks() -> Callable[[dict], dict]:
 
 
 def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
-    """`content` in the YouTube-VIS format, as it is if it is no COCO file's. The lists of a COCO file are used up.
+    """`content` in the YouTube-VIS format; as it is if it is no COCO file's, else its lists are used up.
 
     Raises:
         InputError: it is no JSON object.
@@ -226,6 +227,41 @@ def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
                 others = {key: value for key, value in entry.items() if key not in names and key not in names.values()}
                 entries[position] = others | renamed
     return {**content, "videos": images}
+
+
+def read_checked(path: str | os.PathLike) -> tuple[dict[str, Any], AnnotationFile]:
+    """(The content of an annotation file as it is, a COCO file's in COCO's format; what `read_annotations` gives).
+
+    Raises:
+        InputError: the file has a fault, or a mask that cannot be used.
+    """
+    content = read_json(path, compact_masks())
+    copy = (
+        {key: list(value) if isinstance(value, list) else value for key, value in content.items()}
+        if isinstance(content, dict)
+        else content
+    )
+    found = Diagnostics(refuse=path)
+    annotations = parse_annotations(as_content(copy, path), path, found)
+    for track in annotations.tracks or ():
+        read_masks(track, annotations.videos[track.video_id], found)
+    return content, annotations
+
+
+def write_content(content: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Writes the content of an annotation file, as `read_checked` gives it.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    with atomic_write(path) as file:
+        json.dump(content, file, default=_plain, separators=(",", ":"))
+        file.write("\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON holds of compressed runs and of a polygon, as `compact_masks` makes them."""
+    return value.decode("ascii") if isinstance(value, bytes) else list(value)
 
 
 def is_static(content: Mapping[str, Any]) -> bool:

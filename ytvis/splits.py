@@ -1,18 +1,26 @@
-"""Parts of a data set: the labelled tenth of its train split, and lists of video ids in files.
+"""Divides the videos of an annotation file: a part by lot to validate on, or the videos that a list names.
 
-The public valid sets come without labels. What can be scored by everyone is `valid_sub`, the last tenth of the videos
-of the train split's annotation file, with `train_sub`, all before it, to train on.
+    python -m ytvis split all.json --valid_fraction 0.1 --train train.json --valid valid.json
+    python -m ytvis split all.json --video_ids mine.txt --output mine.json
+
+A list holds one video id a line; after a # comes a comment. With --write_ids each file that is written gets one beside
+it. COCO files stay COCO files; lists then hold the ids of images.
+
+The public valid sets of YouTube-VIS and OVIS come without labels. What everyone can score is the split valid_sub, the
+last tenth of the videos of the train split's annotation file, with train_sub, all before it, to train on.
 """
 
 import argparse
 import os
+import random
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ytvis.files import InputError, atomic_write
+from ytvis.annotations import read_checked, write_content
+from ytvis.files import InputError, atomic_write, read_text
 
 SPLITS = ("train", "valid", "test", "train_sub", "valid_sub")
 
@@ -86,7 +94,7 @@ def _positive(text: str) -> int:
 
 
 def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dict[str, Any]:
-    """The `content` of a YouTube-VIS-format file with only the videos `video_ids` and their annotations.
+    """The `content` of a YouTube-VIS or COCO file with only the videos or images `video_ids` and their annotations.
 
     The order stays the file's; `content` is not changed. No ids give no videos; no annotations stay none.
 
@@ -94,16 +102,17 @@ def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dic
         InputError: `content` has no video of such an id, or an entry that is no video or annotation.
     """
     wanted = set(video_ids)
-    videos, tracks = content.get("videos") or [], content.get("annotations")
+    kind, key = ("videos", "video_id") if "videos" in content else ("images", "image_id")
+    videos, tracks = content.get(kind) or [], content.get("annotations")
     try:
-        subset = {**content, "videos": [video for video in videos if video["id"] in wanted]}
+        subset = {**content, kind: [video for video in videos if video["id"] in wanted]}
         if tracks is not None:
-            subset["annotations"] = [track for track in tracks if track and track["video_id"] in wanted]
+            subset["annotations"] = [track for track in tracks if track and track[key] in wanted]
     except (KeyError, TypeError):
         raise InputError(
             "the annotations must have 'videos' with an 'id' and 'annotations' with a 'video_id'"
         ) from None
-    unknown = wanted - {video["id"] for video in subset["videos"]}
+    unknown = wanted - {video["id"] for video in subset[kind]}
     if unknown:
         raise InputError(f"the annotations have no video {min(unknown)}")
     return subset
@@ -122,20 +131,13 @@ def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None
         InputError: the file is missing or holds no id, or a line is no id, one that was there before, or none of
             `known`, if given.
     """
-    path = Path(path)
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text; it must hold one video id a line") from None
     first_lines: dict[int, int] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         text = line.partition("#")[0].strip()
         if not text:
             continue
         where = f"{path}, line {number}"
-        if not re.fullmatch("-?[0-9]+", text):
+        if not re.fullmatch("-?[0-9]{1,19}", text):
             raise InputError(f"{where}: {text[:80]!r} is no video id; there must be one whole number a line")
         video_id = int(text)
         if video_id in first_lines:
@@ -146,3 +148,65 @@ def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None
     if not first_lines:
         raise InputError(f"{path}: holds no video id")
     return tuple(first_lines)
+
+
+# ---------------------------------------------------------------------------------------------------- the command
+
+
+def draw_videos(video_ids: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """(Ids to train on, ids to validate on), both in the order of `video_ids`: by lot, the same for the same seed.
+
+    `fraction` is the part to validate on; either part has at least one video.
+
+    Raises:
+        InputError: there are less than two videos.
+    """
+    if len(video_ids) < 2:
+        raise InputError(f"{len(video_ids)} video cannot be divided; there must be two at least")
+    count = min(max(1, round(fraction * len(video_ids))), len(video_ids) - 1)
+    valid = set(random.Random(seed).sample(list(video_ids), count))
+    return [i for i in video_ids if i not in valid], [i for i in video_ids if i in valid]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Gives `parser` the command's arguments."""
+    parser.add_argument("file", metavar="FILE.json", help="annotation file, YouTube-VIS or COCO format")
+    parser.add_argument("--train", metavar="OUT.json", help="write the videos to train on there")
+    parser.add_argument("--valid", metavar="OUT.json", help="write the videos to validate on there")
+    parser.add_argument(
+        "--valid_fraction", metavar="PART", type=_fraction, default=0.1, help="of the videos (default: %(default)s)"
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the lot (default: %(default)s)")
+    parser.add_argument("--video_ids", metavar="LIST.txt", help="take the videos whose ids the file lists, one a line")
+    parser.add_argument("--output", metavar="OUT.json", help="with --video_ids: write them there")
+    parser.add_argument("--write_ids", action="store_true", help="write the ids beside each file, as OUT.txt")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the parts that the options ask for; returns the exit code."""
+    if bool(options.video_ids) == bool(options.train or options.valid):
+        raise InputError("say --train=OUT.json and --valid=OUT.json, or --video_ids=LIST.txt and --output=OUT.json")
+    if bool(options.train) != bool(options.valid) or bool(options.video_ids) != bool(options.output):
+        raise InputError("--train and --valid go together, and so do --video_ids and --output")
+    outputs = [Path(path) for path in (options.train, options.valid, options.output) if path]
+    if len({path.resolve() for path in (*outputs, Path(options.file))}) <= len(outputs):
+        raise InputError("the files to read and to write must be different")
+    content, annotations = read_checked(options.file)
+    video_ids = list(annotations.videos)
+    if options.video_ids:
+        chosen = set(read_video_ids(options.video_ids, annotations.videos.keys()))
+        parts = [[video_id for video_id in video_ids if video_id in chosen]]
+    else:
+        parts = list(draw_videos(video_ids, options.valid_fraction, options.seed))
+    for path, part in zip(outputs, parts, strict=True):
+        write_content(subset_annotations(content, part), path)
+        if options.write_ids:
+            write_video_ids(path.with_suffix(".txt"), part)
+        print(f"{path}: {len(part)} of {len(video_ids)} {'images' if annotations.is_static else 'videos'}")
+    return 0
+
+
+def _fraction(text: str) -> float:
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return float(text)

@@ -41,6 +41,8 @@ SLOW_HERE = {
 ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|inference.frame_journal": "tests/docs/test_your_video.py",
     r"data/mine": "tests/docs/test_your_data.py",
+    r"^python -m ytvis split": "tests/ytvis/test_splits.py",
+    r"^python -m ytvis merge": "tests/ytvis/test_merge.py",
     r"^python -m ytvis convert (davis|mots|cvat|labelme recordings)": "tests/ytvis/convert/test_convert.py",
     r"^python -m ytvis convert datumaro": "tests/ytvis/convert/test_datumaro.py",
     r"^python train.py --config=STMask_demo_config --set train.pretrained": "tests/test_train.py",

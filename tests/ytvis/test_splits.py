@@ -5,10 +5,19 @@ import pytest
 
 from data.config import get_config
 from data.dataset import YTVISDataset
-from ytvis.annotations import read_content
+from ytvis.__main__ import main
+from ytvis.annotations import read_annotations, read_content
 from ytvis.files import InputError
 from ytvis.score.ap import evaluate_results
-from ytvis.splits import SPLITS, base_split, read_video_ids, subset_annotations, videos_of_split, write_video_ids
+from ytvis.splits import (
+    SPLITS,
+    base_split,
+    draw_videos,
+    read_video_ids,
+    subset_annotations,
+    videos_of_split,
+    write_video_ids,
+)
 
 LEFT = {"size": [4, 6], "counts": [0, 12, 12]}
 
@@ -138,7 +147,7 @@ def test_a_list_that_is_missing_or_no_text_is_refused(tmp_path):
     with pytest.raises(InputError, match="none.txt: cannot be read"):
         read_video_ids(tmp_path / "none.txt")
     (tmp_path / "ids.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="ids.txt: is no text"):
+    with pytest.raises(InputError, match="ids.txt: is not text"):
         read_video_ids(tmp_path / "ids.txt")
 
 
@@ -202,3 +211,84 @@ def test_a_subset_is_scored_by_its_own_truth_alone(tmp_path):
         for video_ids, results in (([1, 2], found), ([1], found), ([2], []))
     ]
     assert average_recall == [0.5, 1, 0]
+
+
+# ---------------------------------------------------------------------------------------------------- the command
+
+
+def split(*arguments):
+    return main(["split", *map(str, arguments)])
+
+
+def test_videos_are_divided_by_lot_and_stay_in_order(tmp_path, capsys):
+    place(tmp_path, range(20))
+    train, valid = tmp_path / "a" / "t.json", tmp_path / "a" / "v.json"
+    arguments = (
+        tmp_path / "train.json",
+        f"--train={train}",
+        f"--valid={valid}",
+        "--valid_fraction=0.25",
+        "--write_ids",
+    )
+    assert split(*arguments) == 0
+    assert capsys.readouterr().out == f"{train}: 15 of 20 videos\n{valid}: 5 of 20 videos\n"
+    first = [list(read_annotations(path).videos) for path in (train, valid)]
+    assert sorted(first[0] + first[1]) == list(range(20)) and all(ids == sorted(ids) for ids in first)
+    assert [list(read_video_ids(path.with_suffix(".txt"))) for path in (train, valid)] == first
+    assert [track.video_id for track in read_annotations(valid).tracks] == first[1]
+    assert split(*arguments) == 0 and list(read_annotations(valid).videos) == first[1]
+    assert split(*arguments, "--seed=1") == 0 and list(read_annotations(valid).videos) != first[1]
+
+
+@pytest.mark.parametrize(("number", "fraction", "counts"), [(2, 0.01, (1, 1)), (2, 0.99, (1, 1)), (10, 0.16, (8, 2))])
+def test_each_part_has_a_video(number, fraction, counts):
+    assert tuple(map(len, draw_videos(range(number), fraction, seed=0))) == counts
+    with pytest.raises(InputError, match="1 video cannot be divided"):
+        draw_videos([3], fraction, seed=0)
+
+
+def test_the_videos_of_a_list_are_taken_from_any_file(tmp_path, capsys):
+    write_video_ids(tmp_path / "ids.txt", [25, 9])
+    images = {
+        "images": [{"id": i, "width": 6, "height": 4, "file_name": f"{i}.png"} for i in (9, 13, 25)],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "segmentation": [[0, 0, 3, 0, 3, 4.5]], "area": 6}
+            for i in (13, 25)
+        ],
+    }
+    (tmp_path / "coco.json").write_text(json.dumps(images))
+    assert split(tmp_path / "coco.json", f"--video_ids={tmp_path}/ids.txt", f"--output={tmp_path}/out.json") == 0
+    assert capsys.readouterr().out == f"{tmp_path}/out.json: 2 of 3 images\n"
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written == {
+        **images,
+        "images": [images["images"][0], images["images"][2]],
+        "annotations": images["annotations"][1:],
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "say --train=OUT.json and --valid=OUT.json, or --video_ids"),
+        (["--train=a.json"], "--train and --valid go together"),
+        (["--video_ids=ids.txt"], "so do --video_ids and --output"),
+        (["--train=a.json", "--valid=a.json"], "must be different"),
+        (["--video_ids=none.txt", "--output=a.json"], "none.txt: cannot be read"),
+    ],
+)
+def test_a_command_line_that_says_too_little_is_one_line(tmp_path, capsys, options, message):
+    place(tmp_path, range(3))
+    assert split(tmp_path / "train.json", *options) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_a_file_with_faults_is_not_divided(tmp_path, capsys):
+    broken = content([1, 2])
+    broken["annotations"][0]["segmentations"] = [{"size": [6, 4], "counts": [24]}]
+    (tmp_path / "train.json").write_text(json.dumps(broken))
+    assert split(tmp_path / "train.json", f"--train={tmp_path}/a.json", f"--valid={tmp_path}/b.json") == 2
+    assert "annotation 101, frame 0: a segmentation cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "a.json").exists()
