@@ -203,13 +203,21 @@ class Run(NamedTuple):
     peak: int
 
 
+# A small process of its own, as one that is forked from a large one starts with that one's peak memory.
+LAUNCHER = """
+import json, os, subprocess, sys, time
+begin = time.perf_counter()
+process = subprocess.Popen([sys.executable, "-m", "ytvis", *sys.argv[1:]], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+wall, cpu = time.perf_counter() - begin, usage.ru_utime + usage.ru_stime
+print(json.dumps([os.waitstatus_to_exitcode(status), wall, cpu, usage.ru_maxrss * 1024]))
+"""
+
+
 def run_ytvis(*arguments: str | os.PathLike) -> Run:
-    """Runs `python -m ytvis` with these arguments, its output thrown away."""
-    begin = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "ytvis", *map(str, arguments)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begin
-    return Run(os.waitstatus_to_exitcode(status), wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    """Runs `python -m ytvis` with these arguments and discards its output."""
+    line = [sys.executable, "-c", LAUNCHER, *map(str, arguments)]
+    return Run(*json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout))
 
 
 def start_table(files: list[str], runs: int) -> str:
