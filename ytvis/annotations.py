@@ -354,8 +354,8 @@ class AnnotationParser:
         if not names or not all(isinstance(name, str) and name for name in names):
             self._found.add(NO_FRAMES, where, shown(names))
             return None
-        if not all(map(_is_plain, names)):
-            self._found.add(BAD_NAME, where, next(name for name in names if not _is_plain(name)))
+        if not all(map(is_plain, names)):
+            self._found.add(BAD_NAME, where, next(name for name in names if not is_plain(name)))
             return None
         names = tuple(name.replace("\\", "/") if "\\" in name else name for name in names)
         if entry.get("length", len(names)) != len(names):
@@ -383,7 +383,7 @@ class AnnotationParser:
             if name is not None and not name.strip():
                 self._found.add(NO_NAME, where)
                 name = None
-            elif name is not None and not _is_plain(name):
+            elif name is not None and not is_plain(name):
                 self._found.add(BAD_NAME, where, name)
                 name = None
             elif name is not None and normalised_name(name) in known:
@@ -523,7 +523,7 @@ def is_box(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value))
 
 
-def _is_plain(text: str) -> bool:
+def is_plain(text: str) -> bool:
     """Whether a name can be printed in one line and written to a file: no control characters, no lone surrogates."""
     return text.isprintable() or not any(
         letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" or letter in "\u2028\u2029"

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ytvis.files import InputError, natural_key
+from ytvis.files import InputError, list_folder, natural_key
 from ytvis.pictures import list_pictures
 
 logger = logging.getLogger(__name__)
@@ -52,20 +52,15 @@ def walk_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
             continue
         visited.add(real)
         files = []
-        for entry in sorted(_scan(folder), key=lambda entry: natural_key(entry.name)):
-            if os.path.isdir(entry.path):
-                (links if entry.is_symlink() else folders).append(Path(entry.path))
-            elif os.path.isfile(entry.path):
-                files.append(Path(entry.path))
+        for name in sorted(list_folder(folder), key=natural_key):
+            path = folder / name
+            if is_hidden(name):
+                continue
+            if os.path.isdir(path):
+                (links if os.path.islink(path) else folders).append(path)
+            elif os.path.isfile(path):
+                files.append(path)
         yield folder, files
-
-
-def _scan(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not is_hidden(entry.name)]
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def video_folders(source: str | os.PathLike, suffix: str, layout: Collection[str] = ()) -> list[tuple[str, list[Path]]]:
@@ -106,7 +101,7 @@ def video_of_path(path: Path, source: Path, layout: Collection[str] = ()) -> str
     return parts[-1].strip("/") or "video"
 
 
-def video_name(folder: str, otherwise: str) -> str:
+def name_of_folder(folder: str, otherwise: str) -> str:
     """The name of a video whose frames are in `folder`: that, or `otherwise` if no folder can be made of it."""
     parts = PurePosixPath(folder.strip("/")).parts
     return otherwise if not parts or ".." in parts else "/".join(parts)

@@ -46,6 +46,7 @@ _LEAST_BRIGHT = 2**12
 # In coded data FF stands before 00; any other byte after it but RST0…RST7 begins what is no coded data.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _JPEG_END = 0xD9
+_PNG_END = b"IEND\xaeB`\x82"  # the type and the check sum of the last chunk, which is empty
 _JPEG_ALONE = (0x01, 0xD8)  # markers that no length follows
 
 # Pillow's warnings are told by our own messages; the filters that silence them are of the whole process.
@@ -84,9 +85,14 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) in pixels of the picture in a file, upright; only a TIFF has to be decoded for it.
 
     Raises:
-        InputError: it is missing, holds several pictures, or is none.
+        InputError: it is missing, holds several pictures, is none, or is a JPEG or PNG without its end.
     """
-    with _opened(_content(path), path) as picture:
+    content = _content(path)
+    with _opened(content, path) as picture:
+        if (picture.format in _JPEG and not _jpeg_has_end(content)) or (
+            picture.format == "PNG" and _PNG_END not in content
+        ):
+            raise InputError(f"{path}: cannot be decoded as a picture: its end is missing")
         return _upright_size(picture)
 
 

@@ -216,8 +216,8 @@ def test_a_folder_that_cannot_be_read_is_bad_input(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(InputError, match=f"{tmp_path}: cannot be read: Permission denied"):
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(InputError, match=f"{tmp_path}: cannot be listed: Permission denied"):
         list(walk_folders(tmp_path))
 
 

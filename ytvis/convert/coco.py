@@ -12,10 +12,12 @@ from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from ytvis.annotations import is_id
 from ytvis.convert.tracks import Annotations, TrackCollector, field, progress
 from ytvis.files import InputError, atomic_write, natural_key, read_json
-from ytvis.frames import video_name, warn_if_unrelated
+from ytvis.frames import name_of_folder, warn_if_unrelated
 from ytvis.masks import mask_area, mask_boxes, to_rle
+from ytvis.messages import shown
 
 TRACK_KEYS = ("track_id", "instance_id")
 FRAME_KEYS = ("frame_id", "frame_index")
@@ -37,7 +39,8 @@ def read(source: str | os.PathLike) -> Annotations:
     places: dict[int, tuple[TrackCollector, int]] = {}
     collectors: list[tuple[TrackCollector, list[str]]] = []
     for name, frames in _videos(content, list(images.values()), source):
-        collector = TrackCollector(name, frames[0]["height"], frames[0]["width"])
+        where = f"{source}: image {frames[0]['id']}"
+        collector = TrackCollector(name, frames[0]["height"], frames[0]["width"], where)
         for frame_index, image in enumerate(frames):
             if (image["height"], image["width"]) != (collector.height, collector.width):
                 raise InputError(f"{source}: image {image['id']} is not of the size of {frames[0]['file_name']}")
@@ -65,7 +68,9 @@ def _videos(content: dict, images: Sequence[dict], source: str | os.PathLike) ->
         for _, frames in in_order:
             frames.sort(key=lambda image: natural_key(image["file_name"]))
             warn_if_unrelated([image["file_name"] for image in frames], str(source))
-        return [(video_name(folder, f"video_{place}"), frames) for place, (folder, frames) in enumerate(in_order, 1)]
+        return [
+            (name_of_folder(folder, f"video_{place}"), frames) for place, (folder, frames) in enumerate(in_order, 1)
+        ]
     told = content.get("videos")
     names = {
         video.get("id"): video["name"].replace("\\", "/")
@@ -76,7 +81,7 @@ def _videos(content: dict, images: Sequence[dict], source: str | os.PathLike) ->
     for video_id, frames in sorted(groups.items()):
         folders = {str(PurePosixPath(image["file_name"]).parent) for image in frames}
         folder = folders.pop() if len(folders) == 1 else ""
-        name = video_name(names.get(video_id, folder), f"video_{video_id}")
+        name = name_of_folder(names.get(video_id, folder), f"video_{video_id}")
         videos.append((name, _in_order(frames, f"{source}: video {video_id}")))
     if len({name for name, _ in videos}) < len(videos):
         return [(f"video_{video_id}", frames) for video_id, (_, frames) in zip(sorted(groups), videos, strict=True)]
@@ -106,7 +111,7 @@ def _add(entry: dict, places: dict[int, tuple[TrackCollector, int]], categories:
     collector, frame_index = places[image_id]
     is_crowd = entry.get("iscrowd") or 0
     if is_crowd not in (0, 1):
-        raise InputError(f"{where}: 'iscrowd' must be 0 or 1, not {str(is_crowd)[:80]!r}")
+        raise InputError(f"{where}: 'iscrowd' must be 0 or 1, not {shown(is_crowd)}")
     key, category = _track_id(entry, where), categories[category_id]
     collector.add(key, category, frame_index, entry["segmentation"], where, bool(is_crowd))
 
@@ -134,6 +139,8 @@ def _by_id(content: Any, key: str, fields: dict[str, type], source: str | os.Pat
     for position, entry in enumerate(_entries(content, key, source)):
         where = f"{source}: {key}, entry {position + 1}"
         entry_id = field(entry, "id", int, where)
+        if not is_id(entry_id):
+            raise InputError(f"{where}: the id {shown(entry_id)} is no integer of 64 bits")
         if entry_id in result:
             raise InputError(f"{where}: the id {entry_id} is there twice")
         for name, kind in fields.items():

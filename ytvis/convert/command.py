@@ -17,10 +17,13 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
+from ytvis.annotations import is_plain
 from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, youtube_vis
 from ytvis.convert.tracks import Annotations
 from ytvis.files import InputError
+from ytvis.messages import shown
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +75,25 @@ def convert(
     annotations = reader.read(source, **{key: given[key] for key in reader.read_options if key in given})
     if not annotations.categories:
         raise InputError(f"{source}: holds no labelled object, so there are no classes; nothing is written")
+    _check_names(annotations, source)
     annotations = _resolve_crowds(annotations, crowds_are_objects, source)
     if not any(video.tracks for video in annotations.videos):
         logger.warning("%s: holds no object", source)
     writer.write(annotations, target, **{key: given[key] for key in writer.write_options if key in given})
     return annotations
+
+
+def _check_names(annotations: Annotations, source: str | os.PathLike) -> None:
+    """Raises InputError for a name that no annotation file can have."""
+    names = chain(
+        annotations.categories.values(),
+        *((video.name, *video.file_names) for video in annotations.videos),
+    )
+    for name in names:
+        if not name.strip() or not is_plain(name):
+            raise InputError(
+                f"{source}: {shown(name)} is no name of a class or a file; write it as plain text in one line"
+            )
 
 
 def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | os.PathLike) -> Annotations:

@@ -28,8 +28,9 @@ from ytvis.convert.tracks import (
     part_to_rle,
     progress,
 )
-from ytvis.files import InputError, natural_key
+from ytvis.files import InputError, natural_key, read_bytes
 from ytvis.frames import bind_frames, find_pictures, guess_file_names, guess_numbers
+from ytvis.messages import shown
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def _read_video(path: Path, task: Task, images: Path | None, order: str | None, 
         file_names = [prefix + picture for picture in numbers.values()]
         check_sizes(images, file_names, (task.height, task.width), where)
     frame_indices = {number: frame_index for frame_index, number in enumerate(numbers)}
-    collector = TrackCollector(task.name, task.height, task.width)
+    collector = TrackCollector(task.name, task.height, task.width, where)
     for shape in progress(task.shapes, task.name):
         segmentation = _segmentation(shape.element, (task.height, task.width), shape.where)
         collector.add(shape.track_id, shape.label, frame_indices[shape.frame], segmentation, shape.where)
@@ -121,10 +122,9 @@ class _NoDocumentType(ElementTree.TreeBuilder):
 
 def _read_tasks(path: Path) -> list[Task]:
     """The tasks of a file with their shapes, whose frames are numbered as those of the source video."""
+    content = read_bytes(path)
     try:
-        root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDocumentType())).getroot()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        root = ElementTree.XML(content, ElementTree.XMLParser(target=_NoDocumentType()))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the latter of unknown encodings
@@ -233,7 +233,7 @@ def _is_in(frame: int, frames: range | None) -> bool:
 def _integer(text: str | None, what: str) -> int:
     text = (text or "").strip()
     if not (text.isascii() and text.isdecimal() and len(text) <= LONGEST_NUMBER):
-        raise InputError(f"{what} must be a whole number from 0, not {text[:80]!r}")
+        raise InputError(f"{what} must be a whole number from 0, not {shown(text)}")
     return int(text)
 
 

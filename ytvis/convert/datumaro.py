@@ -17,8 +17,9 @@ import numpy as np
 from ytvis.convert.coco import TRACK_KEYS
 from ytvis.convert.tracks import Annotations, TrackCollector, TrackedVideo, check_sizes, progress
 from ytvis.files import InputError, natural_key
-from ytvis.frames import bind_frames, find_pictures, video_name
+from ytvis.frames import bind_frames, find_pictures, name_of_folder
 from ytvis.masks import encode_mask
+from ytvis.messages import shown
 from ytvis.optional import import_extra
 from ytvis.pictures import picture_size
 
@@ -46,7 +47,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kin
     videos: dict[str, list[Any]] = {}
     for item in dataset:
         folder = PurePosixPath(item.id).parent.as_posix()
-        videos.setdefault(video_name("" if folder == "." else folder, item.subset), []).append(item)
+        videos.setdefault(name_of_folder("" if folder == "." else folder, item.subset), []).append(item)
     in_order = sorted(videos.items(), key=lambda video: natural_key(video[0]))
     tracked = tuple(
         _read_video(name, items, labels, Path(images), f"{source}: video {name}", is_only=len(videos) == 1)
@@ -78,7 +79,7 @@ def _read_video(
     height, width = picture_size(images / prefix / pictures[0])
     check_sizes(images, [prefix + picture for picture in pictures], (height, width), where)
     frame_indices = _frame_indices(items, pictures, f"{where}: in {images / prefix}")
-    collector = TrackCollector(name, height, width)
+    collector = TrackCollector(name, height, width, where)
     skipped: Counter[str] = Counter()
     for item, frame_index in zip(progress(items, name), frame_indices, strict=True):
         _add(item.annotations, frame_index, labels, collector, f"{where}, {item.id}", skipped)
@@ -137,7 +138,7 @@ def _is_set(shape: Any, name: str, where: str) -> bool:
     value = shape.attributes.get(name)
     truth = _TRUTH.get(str(value).strip().lower())
     if truth is None:
-        raise InputError(f"{where}: {name} must be true or false, not {str(value)[:80]!r}")
+        raise InputError(f"{where}: {name} must be true or false, not {shown(value)}")
     return truth
 
 
@@ -150,7 +151,7 @@ def _track_id(shape: Any, where: str) -> int | str:
         if is_whole and not isinstance(value, bool):
             return int(value)
         if value is not None:
-            raise InputError(f"{where}: {key} must be a whole number or text, not {str(value)[:80]!r}")
+            raise InputError(f"{where}: {key} must be a whole number or text, not {shown(value)}")
     if getattr(shape, "object_id", -1) >= 0:
         return shape.object_id
     raise InputError(f"{where}: has no track_id among its attributes: give all shapes of an object the same one")

@@ -33,6 +33,7 @@ from ytvis.convert.tracks import (
 from ytvis.files import InputError, atomic_write, read_json
 from ytvis.frames import check_order, video_folders, warn_if_unrelated
 from ytvis.masks import decode_mask
+from ytvis.messages import shown
 from ytvis.pictures import decode_labels, list_pictures
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_o
         content = read_json(path)
         height, width = (field(content, key, int, str(path)) for key in ("imageHeight", "imageWidth"))
         if collector is None:
-            collector = TrackCollector(name, height, width)
+            collector = TrackCollector(name, height, width, str(path))
         if (height, width) != (collector.height, collector.width):
             raise InputError(
                 f"{path}: is {width}×{height}, frames before it {collector.width}×{collector.height}; the pictures of "
@@ -129,7 +130,7 @@ def _segmentation(shape: dict, size_hw: tuple[int, int], where: str) -> list | d
     points = field(shape, "points", list, where)
     for point in points:
         if not isinstance(point, list) or len(point) != 2 or not all(map(_is_finite, point)):
-            raise InputError(f"{where}: a point must be x, y, not {str(point)[:80]}")
+            raise InputError(f"{where}: a point must be x, y, not {shown(point)}")
     kind = shape.get("shape_type") or "polygon"  # null is a polygon to LabelMe
     match kind, len(points):
         case "mask", 2:

@@ -26,7 +26,7 @@ from ytvis.convert.tracks import (
     progress,
     read_label_pictures,
 )
-from ytvis.files import InputError, atomic_write, natural_key
+from ytvis.files import InputError, atomic_write, natural_key, read_text
 from ytvis.frames import (
     bind_frames,
     bind_stems,
@@ -111,22 +111,13 @@ def _has_pictures(source: Path, video: tuple[str, Path]) -> bool:
 
 def _read_labels(paths: list[Path]) -> dict[int, str]:
     """{class: name}; all files must hold the same."""
-    found = {path: [line.strip() for line in _read_lines(path)] for path in paths}
+    found = {path: [line.strip() for line in read_text(path).splitlines()] for path in paths}
     for path, names in found.items():
         if not all(names) or len(set(names)) < len(names) or not names:
             raise InputError(f"{path}: must hold the name of a class a line, each once")
         if names != found[paths[0]]:
             raise InputError(f"{path}: holds other classes than {paths[0]}; say --categories")
     return dict(enumerate(found[paths[0]] if found else PUBLISHED_LABELS, start=1))
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is no text") from None
 
 
 def _category(number: int, labels: dict[int, str], where: str) -> str | None:
@@ -141,7 +132,7 @@ def _category(number: int, labels: dict[int, str], where: str) -> str | None:
 
 def _read_text(name: str, path: Path, images: Path | None, labels: dict[int, str], is_only: bool) -> TrackedVideo:
     rows = []
-    for line_number, line in enumerate(_read_lines(path), start=1):
+    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
         where = f"{path}, line {line_number}"
         parts = _LINE.fullmatch(line)
         if not parts:
@@ -163,7 +154,7 @@ def _read_text(name: str, path: Path, images: Path | None, labels: dict[int, str
         file_names = [prefix + picture for picture in numbers.values()]
         check_sizes(images, file_names, size_hw, str(path))
     frame_indices = {number: frame_index for frame_index, number in enumerate(numbers)}
-    collector = TrackCollector(name, *size_hw)
+    collector = TrackCollector(name, *size_hw, rows[0][0])
     for where, frame, number, rle in progress(rows, name):
         category = _category(number, labels, where)
         if category is not None:

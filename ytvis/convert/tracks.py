@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ytvis.files import InputError, natural_key
 from ytvis.masks import check_size, decode_mask, encode_mask, to_rle, unite_masks
+from ytvis.messages import shown
 from ytvis.pictures import picture_size, read_labels
 
 logger = logging.getLogger(__name__)
@@ -95,16 +96,16 @@ class Annotations:
 class TrackCollector:
     """Puts the tracks of one video together from what its frames hold."""
 
-    def __init__(self, name: str, height: int, width: int):
-        """Begins a video.
+    def __init__(self, name: str, height: int, width: int, where: str):
+        """Begins a video; `where` is what tells its size, for messages.
 
         Raises:
-            InputError: the frames are too large to hold a mask of.
+            InputError: no mask is read of frames of this size.
         """
         try:
             check_size(height, width)
         except InputError as error:
-            raise InputError(f"video {name}: {error}") from None
+            raise InputError(f"{where}: {error}") from None
         self.name = name
         self.height = height
         self.width = width
@@ -204,7 +205,7 @@ def read_label_pictures(
     for frame_index, path in enumerate(progress(paths, name)):
         numbers = read_labels(path)
         if collector is None:
-            collector = TrackCollector(name, *numbers.shape)
+            collector = TrackCollector(name, *numbers.shape, str(path))
         if numbers.shape != (collector.height, collector.width):
             raise InputError(f"{path}: is not of the size of {paths[0].name}")
         for number in np.unique(numbers[numbers > 0]).tolist():
@@ -254,6 +255,6 @@ def field(entry: Any, key: str, kind: type, where: str) -> Any:
     value = entry.get(key) if isinstance(entry, dict) else None
     if not isinstance(value, kind) or isinstance(value, bool):
         names = {int: "an integer", str: "text", list: "a list", dict: "an object"}
-        found = "is missing" if value is None else f"is {str(value)[:80]!r}"
+        found = "is missing" if value is None else f"is {shown(value)}"
         raise InputError(f"{where}: {key!r} must be {names[kind]}, but {found}")
     return value

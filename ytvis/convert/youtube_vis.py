@@ -10,7 +10,7 @@ from ytvis.annotations import Track, Video, read_annotations, read_masks
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, progress
 from ytvis.diagnostics import Diagnostics
 from ytvis.files import atomic_write
-from ytvis.frames import video_name
+from ytvis.frames import name_of_folder
 from ytvis.masks import mask_area, mask_boxes, to_rle
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ def _video_names(videos: Sequence[Video]) -> list[str]:
     folders = [{str(PurePosixPath(name).parent) for name in video.file_names} for video in videos]
     ids = [f"video_{video.video_id}" for video in videos]
     names = [
-        video_name(next(iter(found)), otherwise) if len(found) == 1 else otherwise
+        name_of_folder(next(iter(found)), otherwise) if len(found) == 1 else otherwise
         for found, otherwise in zip(folders, ids, strict=True)
     ]
     if len(set(names)) < len(names):

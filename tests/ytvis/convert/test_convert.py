@@ -725,6 +725,70 @@ def test_faults_of_our_own_format(tmp_path, capsys, path, value, message):
     assert str(source) in error and message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["a\0.jpg", "a\n.jpg", "\ud800.jpg", "", " "])
+@pytest.mark.parametrize("to", ["ytvis", "labelme", "davis", "mots", "coco"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, capsys, name, to):
+    value = coco_content()
+    value["images"][0]["file_name"] = name
+    source = write_json(tmp_path / "coco.json", value)
+    line = ["coco", source, "--to", to]
+    assert_refused(tmp_path, capsys, line, source, "is no name of a class or a file")
+    value = coco_content()
+    value["categories"][0]["name"] = name
+    write_json(source, value)
+    assert_refused(tmp_path, capsys, line, source, "is no name of a class or a file")
+
+
+@pytest.mark.parametrize(
+    ("format", "suffix"), [("cvat", ".jpg"), ("mots", ".png"), ("davis", ".jpg"), ("labelme", ".png")]
+)
+def test_half_a_picture_is_named(tmp_path, capsys, format, suffix):
+    picture = tmp_path / "images" / "v" / f"1{suffix}"
+    picture.parent.mkdir(parents=True)
+    for number in (0, 1):
+        noise = np.random.default_rng(number).integers(0, 255, (*HW, 3), np.uint8)
+        cv2.imwrite(str(picture.with_stem(str(number))), noise)
+    picture.write_bytes(picture.read_bytes()[:-20])
+    source = tmp_path / "s"
+    if format == "cvat":
+        cvat_file(source / "v.xml", cvat_track(cvat_shape(0)), size=2)
+    elif format == "mots":
+        source.mkdir()
+        (source / "v.txt").write_text(line(0, 1001, mask_of(0, 0, 1, 1)))
+    else:
+        for number in (0, 1):
+            write_indexed(source / "v" / f"{number}.png", mask_of(0, 0, 2, 2))
+            if format == "labelme":
+                labelme_frame(source / "v" / f"{number}.json", [shape()], imagePath=f"{number}.png")
+    arguments = [format, source, "--images", tmp_path / "images"]
+    if format == "labelme":
+        arguments = [format, source, "--images", tmp_path / "images" / "v"]
+        for number in (0, 1):
+            (source / "v" / f"{number}.png").unlink()
+    assert_refused(tmp_path, capsys, arguments, picture, "its end is missing")
+
+
+@pytest.mark.parametrize("height", [0, -1, 10**9, 10**400])
+def test_sizes_of_no_frame_are_refused(tmp_path, capsys, height):
+    path = labelme_frame(tmp_path / "v" / "0.json", [shape()], imageHeight=height)
+    assert_refused(tmp_path, capsys, ["labelme", tmp_path / "v"], path, "")
+    value = coco_content()
+    for image in value["images"]:
+        image["height"] = height
+    source = write_json(tmp_path / "coco.json", value)
+    assert_refused(tmp_path, capsys, ["coco", source], source, "image 3")
+    (tmp_path / "clip.xml").write_text(CVAT.format("", size=1).replace("<height>6", f"<height>{height}"))
+    assert_refused(tmp_path, capsys, ["cvat", tmp_path / "clip.xml"], tmp_path / "clip.xml", "")
+
+
+def test_text_in_other_encodings_is_read(tmp_path):
+    source = tmp_path / "s"
+    source.mkdir()
+    (source / "v.txt").write_bytes(line(0, 1001, mask_of(0, 0, 1, 1)).encode("utf-16"))
+    (source / "labels.txt").write_bytes("Füchse\r\n".encode("utf-8-sig"))
+    assert areas(converted(tmp_path, "mots", source)) == [("Füchse", [1])]
+
+
 def test_two_frames_of_one_name_cannot_be_two_files(tmp_path, capsys):
     value = content()
     value["videos"][0]["file_names"] = ["b/9.jpg", "b/9.png", "b/11.png"]
