@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbone import ResNet
+from backbone import make_backbone
 from data.config import MODELS, WEIGHT_NAMES, Config, get_config
 from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source
 from inference.network import Network
@@ -52,7 +52,7 @@ class STMask(nn.Module):
         self.config = config
         self._anchors: tuple[tuple, Tensor] | None = None  # of the last size of images
         head = config.head
-        self.backbone = ResNet(config.backbone.blocks, config.backbone.stem_channels, config.backbone.dcn_interval)
+        self.backbone = make_backbone(config.backbone)
         self.proto_net = ProtoNet(head.channels, head.num_prototypes)
         self.fpn = FPN(self.backbone.out_channels[1:], head.channels)
         self.prediction_layers = nn.ModuleList(

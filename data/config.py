@@ -1,10 +1,11 @@
-"""Config dicts: data sets, models, and `get_config(name, overrides)`, which turns them into one immutable object.
+"""Configs: data sets, models, and `get_config(name, overrides)`, which turns them into one immutable object.
 
     python -m data.config STMask_plus_base_ada_config --set tracking.max_hidden_age=5     # prints a config
     python -m data.config                                                                  # lists the names
+    python -m data.config STMask_plus_base_ada_config --help_keys                          # says what each key is
 
-A config is a tree of frozen dataclasses: their fields are all the keys there are, with type and default. `MODELS` says,
-as dicts of dotted keys, how each named model differs from the defaults; `--set key=value` does the same by hand.
+A config is a tree of frozen dataclasses: their fields are all the keys, each with its type, default, meaning and rules.
+`MODELS` says, as dicts of dotted keys, how each named model differs from the defaults; `--set key=value` overrides.
 """
 
 import argparse
@@ -14,31 +15,32 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from utils.config_keys import ANGLE, FRACTION, NOT_EMPTY, NOT_NEGATIVE, ODD, POSITIVE, RISING, key
+from utils.loss_weights import LossWeights
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """One split. Each entry may list candidates relative to the data set's root; the first that exists counts."""
+    """The files of one split, as candidates relative to the data set's root; the first that exists counts."""
 
-    ann_file: tuple[str, ...] = ()
-    image_root: tuple[str, ...] = ()
+    ann_file: tuple[str, ...] = key((), "annotation file")
+    image_root: tuple[str, ...] = key((), "folder of frames")
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """A data set in the YouTube-VIS format, or of images in COCO's: where its files lie, and its classes in label order
-    (label 1 is the first)."""
+    """A data set in the YouTube-VIS format, or of images in COCO's."""
 
-    name: str = ""
-    root: str = ""
-    class_names: tuple[str, ...] = ()
+    name: str = key("", "name in messages")
+    root: str = key("", "folder that the files of the splits are relative to")
+    class_names: tuple[str, ...] = key((), "classes in the order of their labels, from label 1", NOT_EMPTY)
     train: SplitConfig = field(default_factory=SplitConfig)
     valid: SplitConfig = field(default_factory=SplitConfig)
     test: SplitConfig = field(default_factory=SplitConfig)
@@ -46,151 +48,144 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """The network input: every frame is resized to size_hw, normalised (RGB, 0…255) and zero-padded to size_divisor."""
+    """What a frame becomes before the network sees it."""
 
-    size_hw: tuple[int, int] = (360, 640)
-    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    size_divisor: int = 32
+    size_hw: tuple[int, int] = key((360, 640), "height and width that frames are resized to, pixels", POSITIVE)
+    mean: tuple[float, float, float] = key((123.675, 116.28, 103.53), "subtracted from R, G, B of 0…255")
+    std: tuple[float, float, float] = key((58.395, 57.12, 57.375), "R, G, B are divided by this after that", POSITIVE)
+    size_divisor: int = key(32, "zeros pad height and width to multiples of this", POSITIVE)
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A ResNet of bottlenecks: `blocks` per stage C2…C5; `stem_channels` 64 is the usual width; every
-    `dcn_interval`-th block of C3…C5 is deformable, 0 for none."""
+    """A ResNet; see `backbone.make_backbone`."""
 
-    blocks: tuple[int, int, int, int] = (3, 4, 23, 3)
-    stem_channels: int = 64
-    dcn_interval: int = 3
+    block: Literal["bottleneck", "basic"] = key("bottleneck", "kind of block; basic as in ResNet-18 and 34")
+    blocks: tuple[int, int, int, int] = key((3, 4, 23, 3), "blocks in the stages C2, C3, C4, C5", POSITIVE)
+    stem_channels: int = key(64, "channels of the first convolution, and of the 3×3 ones in C2", POSITIVE)
+    dcn_interval: int = key(3, "in C3…C5 the first and every n-th block after it is deformable; 0: none", NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Pyramid and prediction head. `kernels` (height, width) are FCA's: the anchor of that many cells has a
-    convolution of its own shape. `square_kernels` turns FCA off: every anchor keeps its shape, and has a 3×3
-    convolution. `calibration` is FCB's kind. `num_prototypes` K, `embedding_dim` E."""
+    """Feature pyramid and prediction head."""
 
-    channels: int = 256
-    kernels: tuple[tuple[int, int], ...] = ((3, 3), (3, 5), (5, 3))
-    square_kernels: bool = False
-    calibration: Literal["none", "ali", "ada"] = "none"
-    num_prototypes: int = 32
-    embedding_dim: int = 128
+    channels: int = key(256, "channels of the pyramid and of the head", POSITIVE)
+    kernels: tuple[tuple[int, int], ...] = key(
+        ((3, 3), (3, 5), (5, 3)),
+        "FCA: an anchor of so many cells, height and width, for each convolution of that shape",
+        *(NOT_EMPTY, POSITIVE, ODD),
+    )
+    square_kernels: bool = key(False, "no FCA: anchors keep their shapes, and all have 3×3 convolutions")
+    calibration: Literal["none", "ali", "ada"] = key("none", "FCB: how features are aligned to the anchors' boxes")
+    num_prototypes: int = key(32, "K, prototypes that masks are made of", POSITIVE)
+    embedding_dim: int = key(128, "E, length of an embedding", POSITIVE)
 
 
 @dataclass(frozen=True)
 class TemporalFusionConfig:
-    """The temporal fusion net: correlation window in cells, channels of its three convolutions, RoIAlign's size.
+    """The net that expects where known objects are in the next frame."""
 
-    `detach_features`: its losses train the net alone and not the features it reads. As published they train both, but
-    in a network that starts from scratch they drown what the other losses say."""
-
-    enabled: bool = True
-    detach_features: bool = False
-    patch_size: int = 11
-    channels: tuple[int, int, int] = (512, 512, 1024)
-    roi_size: int = 7
+    enabled: bool = key(True, "whether there is one")
+    detach_features: bool = key(False, "its losses train it alone, not the features that it reads; off as published")
+    patch_size: int = key(11, "side of the correlation's window, cells", POSITIVE, ODD)
+    channels: tuple[int, int, int] = key((512, 512, 1024), "channels of its three convolutions", POSITIVE)
+    roi_size: int = key(7, "side of what RoIAlign cuts out, cells", POSITIVE)
 
 
 @dataclass(frozen=True)
 class DetectionConfig:
-    """Detection in one frame: candidates over `conf_threshold`, the `top_k` best through fast NMS at IoU
-    `nms_threshold`; per-class NMS reports at most `max_detections`."""
+    """Detection in one frame."""
 
-    conf_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    top_k: int = 200
-    max_detections: int = 100
-    cross_class_nms: bool = True
+    conf_threshold: float = key(0.05, "class score of a candidate", FRACTION)
+    nms_threshold: float = key(0.5, "box IoU that a better candidate suppresses at", FRACTION)
+    top_k: int = key(200, "candidates that go through NMS, the best", POSITIVE)
+    max_detections: int = key(100, "detections of a frame at most", POSITIVE)
+    cross_class_nms: bool = key(True, "fast NMS over all classes together; off: for each class")
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Track life. `match_coeff` weighs (score, mask IoU, box IoU, same label) in the affinity beside the embeddings'
-    cosine; `new_object_iou` is the IoU, and `new_object_similarity` the cosine term, of the dummy "new object".
+    """The life of a track. Without temporal fusion, score_decay, max_hidden_age, min_mask_pixels and score_threshold do
+    nothing; with it, ambiguous_mask_iou does nothing."""
 
-    With temporal fusion an unseen object's score decays by `score_decay` a frame, and it is visible while its age is at
-    most `max_hidden_age`, its mask has `min_mask_pixels` and its score is over `score_threshold`. Without, an object's
-    state stands still where its detection overlaps two objects by more than `ambiguous_mask_iou`. An object not seen
-    for more than `max_track_age` frames is forgotten; 0 is never, as published."""
-
-    match_coeff: tuple[float, float, float, float] = (0.0, 1.0, 2.0, 0.0)
-    new_object_similarity: float = 0.5
-    new_object_iou: float = 0.3
-    ambiguous_mask_iou: float = 0.3
-    score_decay: float = 0.95
-    score_threshold: float = 0.05
-    max_hidden_age: int = 10
-    max_track_age: int = 0
-    min_mask_pixels: int = 2
+    match_coeff: tuple[float, float, float, float] = key(
+        (0.0, 1.0, 2.0, 0.0), "affinity beside the embeddings' cosine: weights of score, mask IoU, box IoU, same label"
+    )
+    new_object_similarity: float = key(0.5, 'cosine term of the affinity to the dummy "new object"')
+    new_object_iou: float = key(0.3, 'IoUs of the affinity to the dummy "new object"')
+    ambiguous_mask_iou: float = key(0.3, "a detection that overlaps two objects by more changes neither's state")
+    score_decay: float = key(0.95, "factor of an unseen object's score, per frame", FRACTION)
+    score_threshold: float = key(0.05, "score of a visible object", FRACTION)
+    max_hidden_age: int = key(10, "frames that an unseen object stays visible for")
+    max_track_age: int = key(0, "frames until an unseen object is forgotten; 0, as published: never", NOT_NEGATIVE)
+    min_mask_pixels: int = key(2, "pixels of a visible object's mask")
 
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """What is reported: tracks with a score over `score_threshold`, at most `top_k` a frame (0: all).
+    """What is reported."""
 
-    In the results of a data set a track's score is its mean over the frames that show it, times the share of the
-    video's frames that do, to the power `length_power`: tracks of a few frames seldom are right. 0 is the mean alone,
-    as published."""
-
-    score_threshold: float = 0.05
-    top_k: int = 0
-    length_power: float = 0.0
+    score_threshold: float = key(0.05, "score of a reported track in a frame", FRACTION)
+    top_k: int = key(0, "reported tracks of a frame at most; 0: all")
+    length_power: float = key(
+        0.0,
+        "exponent of the share of a video's frames that show a track, a factor of its mean score in results: "
+        "tracks of a few frames seldom are right; 0, as published: the mean alone",
+        NOT_NEGATIVE,
+    )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe. `iterations`, `lr_steps` and `warmup_iterations` hold for batches of 4 clips (8 images) and are
-    divided by batch/4. The learning rate falls by `gamma` at `lr_steps`, or along half a cosine (`lr_schedule`).
-    `pretrained` is the checkpoint that training starts from, "" for none. A clip pairs frames at most
-    `max_frame_distance` annotated frames apart; `photometric`, `zoom_out` and `crop` are off as published. A clip of a
-    static image shows it in affine views, drawn from ± `static_rotation` degrees, factors `static_scale` (least,
-    most), ± `static_translation` of the sides and ± `static_shear` degrees. `box_iou_loss` off trains boxes with smooth
-    L1. `contrastive` trains the embeddings with a softmax over all others instead of by pairs. `semantic_loss` weighs
-    a loss S of the class of every cell of P3, which helps a network that starts from nothing (after YOLACT's; 0, as
-    published, is none). `only` trains nothing but the parameters whose names begin with one of these. Gradients longer
-    than `clip_grad_norm`, the temporal net's and those of all else apart, are shortened to it, 0 leaves them as
-    published."""
+    """The recipe. Numbers of iterations hold for batches of 4 clips (8 images) and are divided by batch/4."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float = 1e-4
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    lr_schedule: Literal["steps", "cosine"] = "steps"
-    gamma: float = 0.1
-    lr_steps: tuple[int, ...] = (150_000, 200_000)
-    warmup_iterations: int = 500
-    iterations: int = 250_000
-    clip_grad_norm: float = 0.0
-    freeze_batch_norm: bool = True
-    pretrained: str = "weights/yolact_plus_base_54_800000.pth"
-    max_frame_distance: int = 2
-    flip_probability: float = 0.5
-    photometric: bool = False
-    zoom_out: bool = False
-    crop: bool = False
-    static_rotation: float = 10.0
-    static_scale: tuple[float, float] = (0.8, 1.25)
-    static_translation: float = 0.1
-    static_shear: float = 5.0
-    box_iou_loss: bool = True
-    contrastive: bool = False
-    semantic_loss: float = 0.0
-    only: tuple[str, ...] = ()
+    optimizer: Literal["sgd", "adamw"] = key("sgd", "SGD with momentum, or AdamW")
+    learning_rate: float = key(1e-4, "learning rate after the warm-up", NOT_NEGATIVE)
+    momentum: float = key(0.9, "momentum of SGD", NOT_NEGATIVE)
+    weight_decay: float = key(1e-4, "weight decay", NOT_NEGATIVE)
+    lr_schedule: Literal["steps", "cosine"] = key("steps", "the learning rate falls in steps, or along half a cosine")
+    gamma: float = key(0.1, "factor of the learning rate at each step", NOT_NEGATIVE)
+    lr_steps: tuple[int, ...] = key((150_000, 200_000), "iterations of the steps")
+    warmup_iterations: int = key(500, "iterations of the linear warm-up")
+    iterations: int = key(250_000, "iterations of the whole run")
+    clip_grad_norm: float = key(
+        0.0, "longer gradients are shortened to it, the temporal net's and all others apart; 0: none", NOT_NEGATIVE
+    )
+    freeze_batch_norm: bool = key(True, "batch norms keep their statistics and weights")
+    pretrained: str = key("weights/yolact_plus_base_54_800000.pth", "checkpoint to start from; empty: none")
+    max_frame_distance: int = key(2, "annotated frames between the two frames of a clip at most", NOT_NEGATIVE)
+    flip_probability: float = key(0.5, "share of clips that are mirrored", FRACTION)
+    photometric: bool = key(False, "change brightness, contrast, hue and saturation")
+    zoom_out: bool = key(False, "show clips smaller, on a larger ground")
+    crop: bool = key(False, "show parts of clips, larger")
+    static_rotation: float = key(10.0, "views of a static image: rotation up to ±, degrees", ANGLE)
+    static_scale: tuple[float, float] = key((0.8, 1.25), "views: least and greatest scale", POSITIVE, RISING)
+    static_translation: float = key(0.1, "views: translation up to ±, share of the sides", FRACTION)
+    static_shear: float = key(5.0, "views: shear up to ±, degrees", ANGLE)
+    box_iou_loss: bool = key(True, "train boxes with the distance IoU; off: with smooth L1 of their deltas")
+    contrastive: bool = key(False, "train embeddings with a softmax over all others; off: by pairs")
+    semantic_loss: float = key(
+        0.0,
+        "weight of a loss S of the class of every cell of P3 (after YOLACT), which helps from scratch; 0: none",
+        NOT_NEGATIVE,
+    )
+    loss_weights: LossWeights = field(default_factory=LossWeights)
+    only: tuple[str, ...] = key((), "train only parameters whose names begin with one of these; empty: all")
 
 
 @dataclass(frozen=True)
 class QuirksConfig:
-    """Behaviour of the published code that looks unintended, on as the weights were trained; see docs/quirks.md."""
+    """Behaviour of the published code that looks unintended, on as its weights were trained; see docs/quirks.md."""
 
-    centerness_kernel_major: bool = True
-    double_tanh_without_fusion: bool = True
-    plain_scores_without_fusion: bool = True
-    binary_masks_without_fusion: bool = True
-    hidden_low_scores: bool = True
-    ohem_weights_by_position: bool = True
-    mask_bce_outside_crop: bool = True
-    lr_not_autoscaled: bool = True
+    centerness_kernel_major: bool = key(True, "within a level, centerness is ordered by kernel first, all else by cell")
+    double_tanh_without_fusion: bool = key(True, "without temporal fusion, mask coefficients go through tanh twice")
+    plain_scores_without_fusion: bool = key(True, "without temporal fusion, scores leave out the centerness")
+    binary_masks_without_fusion: bool = key(True, "without temporal fusion, masks are binarised, then resized")
+    hidden_low_scores: bool = key(True, "objects of any score, after centerness, are tracked, though not reported")
+    ohem_weights_by_position: bool = key(True, "weights of class losses are laid over anchors in their order")
+    mask_bce_outside_crop: bool = key(True, "mask losses are cropped by the predicted box, not by the true one")
+    lr_not_autoscaled: bool = key(True, "the learning rate does not grow with the batch")
 
 
 @dataclass(frozen=True)
@@ -221,9 +216,19 @@ class Config:
     def __str__(self) -> str:
         return "\n".join(f"{key} = {value!r}" for key, value in self.flat().items())
 
+    def explained(self) -> str:
+        """The keys with their values and, indented below each, what it is and takes; a line each."""
+        keys = dict(_leaf_fields(Config))
+        return "\n".join(
+            f"{name} = {value!r}\n    {keys[name].metadata['meaning']}; {_type_name(keys[name].type)}"
+            for name, value in self.flat().items()
+            if name in keys
+        )
+
 
 # ---------------------------------------------------------------------------------------------------- data sets
 
+# Classes in the order of the ids in the published annotation files, "_" for a space.
 _YTVIS2019_CLASSES = (
     "person giant_panda lizard parrot skateboard sedan ape dog snake monkey hand rabbit duck cat cow fish train horse "
     "turtle bear motorbike giraffe leopard fox deer owl surfboard airplane truck zebra tiger elephant snowboard boat "
@@ -249,7 +254,7 @@ _COCO_CLASSES = (
 
 
 def _read_only(dicts: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
-    """The dict of dicts, as nobody can change it."""
+    """A read-only view of a dict of dicts."""
     return types.MappingProxyType({name: types.MappingProxyType(keys) for name, keys in dicts.items()})
 
 
@@ -423,13 +428,16 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     overrides = split_overrides(overrides)
     if overrides.pop("name", name) != name:
         raise InputError("the key 'name' cannot be set: it is the config's own name")
-    valid = dict(_leaf_types(Config))
-    for key, value in {**values, **overrides}.items():
-        if key not in valid:
-            raise InputError(f"unknown config key {key!r}{_nearest(key, valid)}")
-        values[key] = _typed(key, value, valid[key])
+    valid = dict(_leaf_fields(Config))
+    for dotted, value in {**values, **overrides}.items():
+        if dotted not in valid:
+            raise InputError(f"unknown config key {dotted!r}{_nearest(dotted, valid)}")
+        values[dotted] = _typed(dotted, value, valid[dotted].type)
     config = _build(Config, {"name": name, **values}, "")
-    _check(config)
+    for dotted, value in _leaves(config):
+        for rule in valid[dotted].metadata["rules"] if dotted in valid else ():
+            if not rule.holds(value):
+                raise InputError(f"config key {dotted!r} {rule.text}, not {value}")
     return config
 
 
@@ -481,7 +489,7 @@ def _split_assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _nearest(word: str, candidates) -> str:
+def _nearest(word: str, candidates: Iterable[str]) -> str:
     """'; did you mean …?' with the candidate that ends so, or else the closest."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.0)
@@ -491,16 +499,16 @@ def _nearest(word: str, candidates) -> str:
     return f"; did you mean {(ends or [by_lower[close[0]]])[0]!r}?"
 
 
-def _leaf_types(cls: type, prefix: str = ""):
-    """(dotted key, type) of every leaf of a config dataclass, except the config's own name."""
+def _leaf_fields(cls: type, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """(dotted key, field) of every leaf of a config dataclass, except the config's own name."""
     for f in fields(cls):
         if is_dataclass(f.type):
-            yield from _leaf_types(f.type, f"{prefix}{f.name}.")
+            yield from _leaf_fields(f.type, f"{prefix}{f.name}.")
         elif prefix or f.name != "name":
-            yield prefix + f.name, f.type
+            yield prefix + f.name, f
 
 
-def _leaves(config, prefix: str = ""):
+def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
@@ -509,7 +517,7 @@ def _leaves(config, prefix: str = ""):
             yield prefix + f.name, value
 
 
-def _build(cls: type, values: Mapping[str, Any], prefix: str):
+def _build(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     arguments = {}
     for f in fields(cls):
         if is_dataclass(f.type):
@@ -579,60 +587,22 @@ def _type_name(kind: Any) -> str:
     return {bool: "true or false", int: "an integer", float: "a number", str: "text"}[kind]
 
 
-_NOT_EMPTY = ("dataset.class_names", "head.kernels")
-_ODD = ("temporal_fusion.patch_size", "head.kernels")  # windows and kernels are centred
-_POSITIVE = (
-    *("input.size_hw", "input.std", "input.size_divisor"),
-    *("backbone.blocks", "backbone.stem_channels"),
-    *("head.channels", "head.kernels", "head.num_prototypes", "head.embedding_dim"),
-    *("temporal_fusion.patch_size", "temporal_fusion.channels", "temporal_fusion.roi_size"),
-    *("detection.top_k", "detection.max_detections"),
-    "train.static_scale",
-)
-_FRACTIONS = (
-    *("detection.conf_threshold", "detection.nms_threshold", "postprocess.score_threshold"),
-    *("tracking.score_threshold", "tracking.score_decay", "train.flip_probability", "train.static_translation"),
-)
-_NOT_NEGATIVE = (
-    *("train.learning_rate", "train.momentum", "train.weight_decay", "train.gamma", "train.max_frame_distance"),
-    *("train.clip_grad_norm", "train.semantic_loss", "tracking.max_track_age", "postprocess.length_power"),
-)
-_ANGLES = ("train.static_rotation", "train.static_shear")
-_RANGES = ("train.static_scale",)
-
-
-def _check(config: Config) -> None:
-    """Refuses values that no network can be built or run with."""
-    values = config.flat()
-    rules = (
-        (_NOT_EMPTY, lambda value: value != (), "must hold at least one entry"),
-        (_ODD, lambda value: all(number % 2 for number in _numbers(value)), "must be odd: it is centred"),
-        (_POSITIVE, lambda value: all(number > 0 for number in _numbers(value)), "must be positive"),
-        (_FRACTIONS, lambda value: 0 <= value <= 1, "must lie in 0…1"),
-        (_NOT_NEGATIVE, lambda value: value >= 0, "must not be negative"),
-        (_ANGLES, lambda value: 0 <= value < 90, "must be at least 0 and less than 90 degrees"),
-        (_RANGES, lambda value: value[0] <= value[1], "must not be lower at its end than at its start"),
-    )
-    for keys, holds, rule in rules:
-        for key in keys:
-            if not holds(values[key]):
-                raise InputError(f"config key {key!r} {rule}, not {values[key]}")
-
-
-def _numbers(value: Any) -> list:
-    """The numbers of a number or of nested tuples of them."""
-    return [number for item in value for number in _numbers(item)] if isinstance(value, tuple) else [value]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m data.config [NAME]`: prints the names, or one config."""
+    """`python -m data.config [NAME]`: prints the names, or one config, with --help_keys explained."""
     parser = Parser(prog="python -m data.config", description="List the configs, or print one.")
     parser.add_argument("name", nargs="?", help="config to print; without it, all names")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key (repeatable)")
+    parser.add_argument("--help_keys", action="store_true", help="say what each key of the config is and takes")
     options = parser.parse_args(arguments)
-    return run_command(
-        "data.config", lambda: print(get_config(options.name, options.set) if options.name else "\n".join(MODELS))
-    )
+
+    def show() -> None:
+        if options.name is None:
+            print("\n".join(MODELS))
+        else:
+            config = get_config(options.name, options.set)
+            print(config.explained() if options.help_keys else config)
+
+    return run_command("data.config", show)
 
 
 if __name__ == "__main__":

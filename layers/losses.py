@@ -15,6 +15,7 @@ from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, match
 from layers.box_utils import decode, encode, to_cxcywh
 from layers.mask_utils import assemble_batch
 from layers.temporal_fusion import fuse
+from utils.loss_weights import LossWeights
 from utils.structures import FrameTargets, FusionFeatures, Predictions
 
 BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
@@ -214,17 +215,17 @@ def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
 
     `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 the ground. A cell shows what lies at its centre.
     """
-    height, width = logits.shape[-2:]
-    classes = []
-    for truth in truths:
-        rows, columns = (
-            ((torch.arange(cells, device=logits.device) + 0.5) * size / cells).long()
-            for cells, size in zip((height, width), truth.masks.shape[-2:], strict=True)
-        )
-        masks = truth.masks[:, rows[:, None], columns].bool()  # [N,h,w]
-        labels = truth.labels[:, None, None] * masks
-        classes.append(labels.amax(dim=0) if len(truth) else logits.new_zeros((height, width), dtype=torch.int64))
-    classes = torch.stack(classes)
+    truth = FrameTargets.cat(truths)
+    rows, columns = (
+        ((torch.arange(cells, device=logits.device) + 0.5) * size / cells).long()
+        for cells, size in zip(logits.shape[-2:], truth.masks.shape[-2:], strict=True)
+    )
+    labels = truth.labels[:, None, None] * truth.masks[:, rows[:, None], columns].bool()  # [N,h,w]
+    counts = torch.tensor([len(frame) for frame in truths], device=logits.device)
+    image = torch.repeat_interleave(torch.arange(len(truths), device=logits.device), counts)
+    classes = torch.zeros((len(logits), *logits.shape[-2:]), dtype=torch.int64, device=logits.device)
+    # Where objects overlap, the greatest label counts.
+    classes = classes.scatter_reduce(0, image[:, None, None].expand_as(labels), labels, "amax")
     cross_entropy = F.cross_entropy(logits.float(), classes, reduction="none")
     parts = [
         (cross_entropy * part).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1)
@@ -241,7 +242,7 @@ def grow_boxes(boxes: Tensor) -> Tensor:
 
 
 class MultiBoxLoss:
-    """The losses of a batch of clips, as {name: scalar}, each already multiplied by its weight.
+    """The losses of a batch of clips, as {name: scalar}, each multiplied by its weight.
 
     `BIoU` (or `B`, smooth L1, with `box_iou_loss` off) boxes, `C` classes, `center` centerness, `M` masks, `T`
     embeddings; with temporal fusion, for clips of two frames, `B_shift` and `M_shift`: the boxes and masks that the
@@ -257,14 +258,18 @@ class MultiBoxLoss:
         patch_size: int = 11,
         detach_features: bool = False,
         gather: Callable[[Tensor], Tensor] = alone,
+        weights: LossWeights | None = None,
     ):
-        """`contrastive` takes T from `contrastive_track_loss`, weighted 1, instead of `track_loss`, weighted 5.
+        """`contrastive` takes T from `contrastive_track_loss` instead of `track_loss`.
 
         With `detach_features` the shift losses train the temporal net alone, not the features it reads.
 
-        `gather` gives the rows of all processes in the order they share a batch's clips in, for one's own rows: what
-        a loss takes from the whole batch is then taken from that of all. The mean of the processes' losses, and of
-        their gradients, is that of one process with all the clips (see `utils.distributed.World.gather`)."""
+        `gather` returns the rows of all processes for this process's rows, in the order in which they share a batch's
+        clips: what a loss takes from the whole batch is then taken from that of all. The mean of the processes' losses,
+        and of their gradients, is that of one process with all the clips (see `utils.distributed.World.gather`).
+
+        `weights` are the published ones by default."""
+        self.weights = weights or LossWeights()
         self.box_iou_loss = box_iou_loss
         self.contrastive = contrastive
         self.weights_by_position = weights_by_position
@@ -275,7 +280,7 @@ class MultiBoxLoss:
 
     @classmethod
     def from_config(cls, config, gather: Callable[[Tensor], Tensor] = alone) -> "MultiBoxLoss":
-        """The losses of a config (two keys of the recipe, two quirks, two of the temporal fusion)."""
+        """The losses of a config, of which it takes keys of the recipe, the quirks and the temporal fusion."""
         return cls(
             box_iou_loss=config.train.box_iou_loss,
             contrastive=config.train.contrastive,
@@ -284,6 +289,7 @@ class MultiBoxLoss:
             patch_size=config.temporal_fusion.patch_size,
             detach_features=config.temporal_fusion.detach_features,
             gather=gather,
+            weights=config.train.loss_weights,
         )
 
     def __call__(
@@ -294,11 +300,15 @@ class MultiBoxLoss:
         matched = match(predictions.anchors, predictions.class_logits.detach(), truths)
         positives = find_positives(predictions, truth, matched, [len(frame) for frame in truths])
         losses = self._box_losses(predictions, positives, len(truths))
-        losses["C"] = 6.125 * self._class_loss(predictions, positives, matched.labels, len(targets)) / len(truths)
-        losses["M"] = 6.125 * self._mask_loss(predictions, positives, truth) / len(truths)
+        class_total = self._class_loss(predictions, positives, matched.labels, len(targets))
+        losses["C"] = self.weights.classes * class_total / len(truths)
+        losses["M"] = self.weights.masks * self._mask_loss(predictions, positives, truth) / len(truths)
         embeddings = predictions.embeddings[positives.image, positives.anchor].float()
         compared = map(self.gather, (embeddings, positives.instance_ids, positives.weights))
-        losses["T"] = contrastive_track_loss(*compared) if self.contrastive else 5 * track_loss(*compared)
+        if self.contrastive:
+            losses["T"] = self.weights.track_contrastive * contrastive_track_loss(*compared)
+        else:
+            losses["T"] = self.weights.track_pairs * track_loss(*compared)
         if hasattr(model, "TemporalNet"):
             losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets, truth)
         return losses
@@ -308,14 +318,14 @@ class MultiBoxLoss:
         centerness = predictions.centerness[positives.image, positives.anchor].float()
         distance_iou = 1 - distance_box_iou_loss(positives.boxes, positives.truth_boxes)
         if self.box_iou_loss:
-            losses = {"BIoU": 5 * (positives.weights * (1 - distance_iou)).sum() / num_images}
+            losses = {"BIoU": self.weights.box_iou * (positives.weights * (1 - distance_iou)).sum() / num_images}
         else:
             deltas = predictions.box_deltas[positives.image, positives.anchor].float()
             wanted = encode(positives.truth_boxes, predictions.anchors[positives.anchor])
             per_box = F.smooth_l1_loss(deltas, wanted, reduction="none").sum(dim=1)
-            losses = {"B": 1.5 * (positives.weights * per_box).sum() / num_images}
+            losses = {"B": self.weights.box_smooth_l1 * (positives.weights * per_box).sum() / num_images}
         per_box = F.smooth_l1_loss(centerness, distance_iou, reduction="none")
-        losses["center"] = 20 * (positives.weights * per_box).sum() / num_images
+        losses["center"] = self.weights.centerness * (positives.weights * per_box).sum() / num_images
         return losses
 
     def _class_loss(self, predictions: Predictions, positives: Positives, labels: Tensor, num_clips: int) -> Tensor:
@@ -367,4 +377,7 @@ class MultiBoxLoss:
             prototypes = predictions.prototypes[1::2].detach()
             per_mask = mask_losses(prototypes, coeffs + changes.float(), boxes, counts, truth.masks, partner)
             mask_total = (weights * per_mask).sum()
-        return {"B_shift": 5 * box_total / len(targets), "M_shift": 6.125 * mask_total / len(targets)}
+        return {
+            "B_shift": self.weights.shifted_boxes * box_total / len(targets),
+            "M_shift": self.weights.shifted_masks * mask_total / len(targets),
+        }

@@ -1,10 +1,13 @@
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from torchvision.models import resnet18, resnet34
 
-from backbone import ResNet
+from backbone import BasicBlock, ResNet, fuse_backbone, make_backbone
+from data.config import get_config
 from layers.deform_conv import ModulatedDeformConv2d
 from tests.fixtures.reference import fill, inputs
 
@@ -21,11 +24,12 @@ def deformable_blocks(backbone):
     return {stage: blocks for stage, blocks in found.items() if blocks}
 
 
-def small_backbone():
+def small_backbone(kind="bottleneck"):
     """Deformable blocks with weights that make them differ from plain ones."""
     torch.manual_seed(0)
-    backbone = ResNet((1, 2, 1, 1), stem_channels=4, dcn_interval=1).eval()
-    return backbone.requires_grad_(False)
+    keys = {"block": kind, "blocks": (1, 2, 1, 1), "stem_channels": 4, "dcn_interval": 1}
+    config = get_config("STMask_demo", {f"backbone.{key}": value for key, value in keys.items()})
+    return make_backbone(config.backbone).eval().requires_grad_(False)
 
 
 # ---------------------------------------------------------------------------------------------------- recorded
@@ -111,6 +115,47 @@ def test_stages_have_strides_4_to_32_and_are_rectified(size):
         for channels, stride in zip(backbone.out_channels, (4, 8, 16, 32), strict=True)
     ]
     assert all((stage >= 0).all() and stage.any() for stage in stages)
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(resnet18, (2, 2, 2, 2)), (resnet34, (3, 4, 6, 3))])
+def test_basic_blocks_are_those_of_resnet_18_and_34(depth, blocks):
+    torch.manual_seed(0)
+    known = depth(weights=None).eval()
+    backbone = ResNet(blocks, block=BasicBlock).eval()
+    state = {name.replace("layer", "layers."): value for name, value in known.state_dict().items() if "fc." not in name}
+    state = {re.sub(r"layers\.(\d)", lambda found: f"layers.{int(found[1]) - 1}", k): v for k, v in state.items()}
+    assert backbone.state_dict().keys() == state.keys()
+    backbone.load_state_dict(state)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        x = known.maxpool(known.relu(known.bn1(known.conv1(images))))
+        for ours, layer in zip(backbone(images), (known.layer1, known.layer2, known.layer3, known.layer4), strict=True):
+            x = layer(x)
+            torch.testing.assert_close(ours, x)
+    assert backbone.out_channels == [64, 128, 256, 512]
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "basic"])
+@pytest.mark.parametrize("pack", [False, True])
+def test_the_fused_backbone_computes_the_same(kind, pack):
+    backbone, images = small_backbone(kind), torch.randn(2, 3, 64, 96)
+    for name, value in backbone.state_dict().items():
+        if "conv_offset_mask.weight" in name:
+            torch.nn.init.xavier_uniform_(value)  # they start as zeros, which samples as a plain convolution does
+        elif value.ndim == 1:
+            value.copy_(torch.rand(len(value)) + 0.5)  # of batch norms
+    with torch.inference_mode():
+        expected = backbone(images)
+        fuse_backbone(backbone, torch.float32, pack)
+        stages = backbone(images)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
+    for ours, stage in zip(stages, expected, strict=True):
+        assert stage.any()
+        torch.testing.assert_close(ours, stage, atol=1e-4, rtol=1e-4)
+
+
+def test_the_second_convolution_of_a_basic_block_is_deformable():
+    assert deformable_blocks(small_backbone("basic")) == {3: [0, 1], 4: [0], 5: [0]}
 
 
 def test_batched_is_each_image_alone():

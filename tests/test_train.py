@@ -14,6 +14,7 @@ import torch
 import train as command
 from data.config import get_config
 from data.synthetic import generate
+from inference.network import Network
 from layers.losses import MultiBoxLoss
 from stmask import STMask
 from tests import processes
@@ -182,6 +183,26 @@ def test_a_state_that_does_not_fit_and_a_name_that_tells_nothing_are_refused(dat
     nameless.write_bytes(path.read_bytes())
     assert command.main(arguments(data, tmp_path, f"--config={DEMO}", f"--resume={nameless}")) == 2
     assert "tells no iteration" in capsys.readouterr().err
+
+
+def test_basic_blocks_train_resume_and_run_fused_as_unfused(data, tmp_path):
+    line = [f"--config={DEMO}", "--set=backbone.block=basic", "--set=backbone.blocks=1,2,1,1"]
+    assert command.main(arguments(data, tmp_path, *line, "--max_iter=3", "--save_interval=2")) == 0
+    folder = tmp_path / "resumed"
+    folder.mkdir()
+    for path in tmp_path.glob("STMask_demo_*_2.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    assert command.main(arguments(data, folder, *line, "--max_iter=3", "--resume=latest")) == 0
+    trained, resumed = (next(place.glob("*_3.pth")) for place in (tmp_path, folder))
+    assert_same_weights(load_state_dict(trained), load_state_dict(resumed))
+    overrides = ["backbone.block=basic", "backbone.blocks=1,2,1,1", "input.size_hw=64,96"]
+    model = STMask.from_pretrained(trained, get_config(DEMO, overrides), device="cpu")
+    images = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        plain, fused = (Network(model, fused=fused)(images) for fused in (False, True))
+    assert plain.class_logits.isfinite().all()
+    for name in ("box_deltas", "class_logits", "prototypes"):
+        torch.testing.assert_close(getattr(fused, name), getattr(plain, name), atol=1e-3, rtol=1e-3)
 
 
 def test_odd_states_are_refused_in_one_line(tmp_path):

@@ -474,6 +474,23 @@ def test_the_command_prints_one_config_with_its_changes():
     assert finished.stdout == f"{config}\n"
 
 
+def test_every_key_says_what_it_is(capsys):
+    assert main([DEMO, "--help_keys", "--set=train.loss_weights.masks=3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    config = get_config(DEMO, ["train.loss_weights.masks=3"])
+    assert lines[::2] == str(config).splitlines()[1:]  # all but the name
+    assert all(line.startswith("    ") and len(line.strip()) > 10 for line in lines[1::2])
+    assert any("one of none, ali, ada" in line for line in lines)
+
+
+def test_the_published_loss_weights():
+    weights = get_config("STMask_plus_base_config").train.loss_weights
+    assert (weights.box_iou, weights.box_smooth_l1, weights.centerness) == (5, 1.5, 20)
+    assert (weights.classes, weights.masks, weights.shifted_masks) == (6.125, 6.125, 6.125)
+    assert (weights.track_pairs, weights.shifted_boxes) == (5, 5)
+    assert "negative" in refusal(["train.loss_weights.masks=-1"])
+
+
 def test_the_command_ends_with_2_and_one_line_on_bad_input():
     finished = run("STMask_plus_base_adda")
     assert finished.returncode == 2

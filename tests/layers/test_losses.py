@@ -23,6 +23,7 @@ from layers.losses import (
 from layers.mask_utils import assemble_masks
 from stmask import STMask
 from tools.parity import load_for_training, training_batch
+from utils.loss_weights import LossWeights
 from utils.structures import FrameTargets
 
 
@@ -138,6 +139,31 @@ def test_the_config_chooses_the_track_loss():
         for contrastive in (False, True)
     }
     assert MultiBoxLoss.from_config(config)(model, predictions, [clip])["T"].item() == losses[True] != losses[False]
+
+
+def test_the_config_weighs_the_losses():
+    names = {  # key → name in the log
+        "box_iou": "BIoU",
+        "classes": "C",
+        "centerness": "center",
+        "masks": "M",
+        "track_pairs": "T",
+        "shifted_boxes": "B_shift",
+        "shifted_masks": "M_shift",
+    }
+    overrides = {f"train.loss_weights.{key}": number for number, key in enumerate(names)}
+    config = get_config("STMask_demo_config", overrides)
+    torch.manual_seed(0)
+    model = STMask.from_config(config).train()
+    first, second = (frame_with([1, 2], torch.ones(2, 64, 96)) for _ in range(2))
+    with torch.no_grad():
+        predictions = model(torch.randn(1, 2, 3, 64, 96))
+        losses = MultiBoxLoss.from_config(config)(model, predictions, [[first, second]])
+        usual = get_config("STMask_demo_config")
+        published = MultiBoxLoss.from_config(usual)(model, predictions, [[first, second]])
+    for number, (key, name) in enumerate(names.items()):
+        expected = published[name].item() * number / getattr(LossWeights(), key)
+        assert losses[name].item() == pytest.approx(expected), name
 
 
 def test_mask_loss_by_hand():
