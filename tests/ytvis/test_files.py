@@ -1,11 +1,28 @@
+import errno
 import json
 import os
 import resource
+import time
+from pathlib import Path
 
 import pytest
 
 from ytvis import files
-from ytvis.files import InputError, NotAList, NotJSON, atomic_write, make_folder, read_json_list
+from ytvis.files import (
+    InputError,
+    NotAList,
+    NotJSON,
+    atomic_write,
+    list_folder,
+    make_folder,
+    natural_key,
+    open_input,
+    put_aside,
+    read_bytes,
+    read_json,
+    read_json_list,
+    read_text,
+)
 
 
 def test_a_disk_without_room_is_one_line_and_leaves_what_was_there(tmp_path):
@@ -190,3 +207,175 @@ def test_entries_before_a_fault_in_a_json_list_come_first(tmp_path):
     path.write_text('{"results": []}')
     with pytest.raises(NotAList, match="begins with"):
         next(read_json_list(path))
+
+
+# ---------------------------------------------------------------------------------------------------- unlucky files
+
+
+@pytest.fixture
+def unlucky(tmp_path):
+    """Paths at which there is no file to read, each of its own kind."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    names = ["pipe", "loop", "folder", "missing", "file/below", "x" * 300, "a/" * 3000 + "b", "NUL\0", "half\ud800"]
+    return [*(tmp_path / name for name in names), "/dev/zero", ""]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices as on POSIX")
+def test_what_is_no_readable_file_is_refused_at_once(unlucky):
+    for path in unlucky:
+        for function in (open_input, read_bytes, read_text, read_json, lambda path: list(read_json_list(path))):
+            with pytest.raises(InputError, match="cannot be read: "):
+                function(path)
+    for path in unlucky:
+        if not str(path).endswith("folder"):
+            with pytest.raises(InputError, match="cannot be listed: "):
+                list_folder(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as on POSIX")
+def test_what_is_no_file_is_not_written_over(unlucky, tmp_path):
+    for path in unlucky:
+        if path and Path(path).name not in ("missing", "loop"):
+            with pytest.raises(InputError, match="cannot be (written|made a folder): "), atomic_write(path):
+                pytest.fail("written")
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "loop", "pipe"]
+    assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_link_to_a_file_is_followed(tmp_path):
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    assert read_text(tmp_path / "link") == "text"
+    assert list_folder(tmp_path) == ["file", "link"]
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".json")  # 255 bytes
+    with atomic_write(path) as file:
+        file.write("text")
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits as on POSIX")
+def test_a_full_disk_is_named_where_a_writer_hides_it(tmp_path):
+    path = tmp_path / "model.pth"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        expected = pytest.raises(InputError, match="model.pth: cannot be written: File too large; choose another place")
+        with expected, atomic_write(path, "wb") as file:
+            try:
+                file.write(b"x" * 10**6)
+            except OSError:
+                raise RuntimeError("unexpected position") from None  # as torch.save does
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["model.pth"]
+
+
+def test_errors_of_the_system_while_writing_are_bad_input(tmp_path, monkeypatch):
+    for name, number in (("fsync", errno.EIO), ("chmod", errno.EPERM), ("replace", errno.EROFS)):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, raising(OSError(number, os.strerror(number))))
+            expected = pytest.raises(InputError, match=f"a.txt: cannot be written: {os.strerror(number)}")
+            with expected, atomic_write(tmp_path / "a.txt") as file:
+                file.write("text")
+        assert os.listdir(tmp_path) == []
+
+
+def raising(error):
+    def function(*arguments):
+        raise error
+
+    return function
+
+
+def test_halves_of_surrogate_pairs_are_escaped_in_text(tmp_path):
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("half \ud800")
+    assert (tmp_path / "a.txt").read_bytes() == b"half \\ud800"
+
+
+def test_a_file_is_put_aside_under_a_free_name(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "log.jsonl").write_text(str(number))
+        assert put_aside(tmp_path / "log.jsonl") == tmp_path / f"log.{number}.jsonl"
+    (tmp_path / "out.json.partial").touch()
+    (tmp_path / "out.1.json").touch()
+    assert put_aside(tmp_path / "out.json.partial", ".partial").name == "out.2.json.partial"
+    with pytest.raises(InputError, match="cannot be written"):
+        put_aside(tmp_path / "gone")
+
+
+# ---------------------------------------------------------------------------------------------------- encodings, JSON
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_text_and_json_are_read_in_every_unicode_encoding(tmp_path, encoding):
+    path = tmp_path / "file"
+    path.write_bytes("größer\r\n≥ 1\n".encode(encoding))
+    if encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):  # the others need text that begins with ASCII
+        assert read_text(path) == "größer\n≥ 1\n"
+    path.write_bytes('["größer", {"a": "≥"}]'.encode(encoding))
+    assert read_text(path).startswith('["größer"')
+    assert read_json(path) == list(read_json_list(path)) == ["größer", {"a": "≥"}]
+
+
+def test_other_encodings_are_refused_with_advice(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes('["größer"]'.encode("latin-1"))
+    for function in (read_text, read_json, lambda path: list(read_json_list(path))):
+        with pytest.raises(InputError, match="file: .*byte 0xf6 cannot be read as utf-8; save it as UTF-8"):
+            function(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[NaN, Infinity, -Infinity]", "[1e400, -1e400, 1e-400, -0.0]", '[{"a": 1, "a": 2}]', '["\\ud800\\u0000"]'),
+        *("[1" + "0" * 400 + "]", "[[[[[1]]]], {}]", " [ ] ", "[true, false, null]"),
+    ],
+)
+def test_both_json_readers_take_the_same(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    expected = repr(json.loads(text))
+    assert repr(read_json(path)) == repr(list(read_json_list(path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[1" + "0" * 5000 + "]", "a number of thousands of digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ('[{"a":' * 50_000, "nested too deeply"),
+        *(("[1,]", "."), ("[1", "."), ("[1] x", "."), ("[01]", "."), ("['a']", "."), ('["\n"]', "."), ("[1 2]", ".")),
+        *(('["a', "."), ("[1,", "."), ("[,1]", "."), ("[nan]", "."), ("[1}", ".")),
+    ],
+    ids=lambda value: value[:10],
+)
+def test_both_json_readers_refuse_the_same(tmp_path, text, problem):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    for function in (read_json, lambda path: list(read_json_list(path))):
+        with pytest.raises(NotJSON, match=f"^{path}: is not a JSON file: .*{problem}") as caught:
+            function(path)
+        assert len(str(caught.value)) < 400 and "\n" not in str(caught.value)
+
+
+def test_an_entry_takes_no_time_for_those_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "CHUNK", 10**6)
+    path = tmp_path / "a.json"
+    path.write_text("[" + "0," * 200_000 + "0]")
+    begin = time.process_time()
+    assert sum(1 for _ in read_json_list(path)) == 200_001
+    assert time.process_time() - begin < 6  # a copy of the rest for each would take minutes
+
+
+def test_names_with_thousands_of_digits_are_sorted_too():
+    names = ["a" + "9" * 5000, "a10", "a9", "a010", "b"]
+    assert sorted(names, key=natural_key) == ["a9", "a010", "a10", "a" + "9" * 5000, "b"]
