@@ -601,6 +601,14 @@ def test_without_areas_they_are_those_of_the_masks(areas):
     assert stats["APm"] == pytest.approx(1) and stats["APs"] == stats["APl"] == -1
 
 
+def test_predictions_of_a_category_that_the_truth_lacks_are_logged(caplog):
+    labels_for_ids = [prediction(1, 0, 0.9, five()), prediction(2, 0, 0.9, five())]
+    with caplog.at_level(logging.WARNING):
+        assert named(evaluate_results(TRUTH, labels_for_ids))["AP"] == 0
+    (record,) = caplog.records
+    assert "entry 0 (video 1): there is no such category: 0 (2 times, first here)" in record.getMessage()
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="nowhere.json"):
         evaluate_results(tmp_path / "nowhere.json", [])
