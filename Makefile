@@ -1,4 +1,4 @@
-# Everything runs in the active virtual or conda environment; where none is active, in .venv, which is made first.
+# Everything runs in the active virtual or conda environment. If none is active, .venv is made and used.
 
 PYTHON ?= python3
 EXTRAS ?= dev,crosscheck

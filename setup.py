@@ -1,8 +1,8 @@
 """Installs STMask: `pip install -e .`, with the tools for tests `pip install -e '.[dev]'`.
 
-Where there is a C compiler, three extensions are built too: the deformable convolution, the sums of Winograd's
-convolution, and the inner loops of evaluation. Where there is none, or one of them fails, all works without, only
-slower on a CPU.
+With a C compiler this also builds three extensions: the deformable convolution, the sums of Winograd's convolution, and
+the inner loops of scoring. Without one, or if a build fails, everything works without them, but slower on a CPU. The
+package ytvis is included; ytvis/pyproject.toml installs it alone.
 """
 
 import tempfile
@@ -12,8 +12,9 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError
 
-# Each is used only if the compiler takes it. -march=native is right because this is always built on the machine that
-# runs it; the associative-math trio lets a sum of products run in vectors, and keeps NaN and infinity what they are.
+# Each group is used only if the compiler accepts it. -march=native is right because the extensions are always built on
+# the machine that runs them. The flags of the third group let a sum of products run in vectors, and keep NaN and
+# infinity.
 UNIX_FLAGS = (
     ["-O3"],
     ["-march=native"],
@@ -23,18 +24,18 @@ UNIX_FLAGS = (
 MSVC_FLAGS = (["/O2"], ["/openmp"])
 
 
-class BuildWithWhatTheCompilerTakes(build_ext):
-    """Adds to the extensions those of the flags with which a trial program compiles and links."""
+class BuildWithAcceptedFlags(build_ext):
+    """Adds the flags with which a trial program compiles and links."""
 
     def build_extensions(self) -> None:
         candidates = MSVC_FLAGS if self.compiler.compiler_type == "msvc" else UNIX_FLAGS
-        flags = [flag for group in candidates if self.takes(group) for flag in group]
+        flags = [flag for group in candidates if self.accepts(group) for flag in group]
         for extension in self.extensions:
             extension.extra_compile_args += flags
             extension.extra_link_args += [flag for flag in flags if flag == "-fopenmp"]
         super().build_extensions()
 
-    def takes(self, flags: list[str]) -> bool:
+    def accepts(self, flags: list[str]) -> bool:
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "trial.c")
             source.write_text("int main(void) { return 0; }\n", "utf-8")
@@ -75,7 +76,7 @@ setup(
         Extension("layers.cpu._winograd", ["layers/cpu/_winograd.pyx"], optional=True),
         Extension("ytvis._mask_kernels", ["ytvis/_mask_kernels.pyx"], optional=True),
     ],
-    cmdclass={"build_ext": BuildWithWhatTheCompilerTakes},
+    cmdclass={"build_ext": BuildWithAcceptedFlags},
     install_requires=[
         "torch>=2.8",
         "torchvision>=0.23",
