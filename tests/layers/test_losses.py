@@ -155,12 +155,13 @@ def test_the_config_weighs_the_losses():
     config = get_config("STMask_demo_config", overrides)
     torch.manual_seed(0)
     model = STMask.from_config(config).train()
-    first, second = (frame_with([1, 2], torch.ones(2, 64, 96)) for _ in range(2))
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.2, 0.9, 0.8]])
+    truth = FrameTargets(boxes, torch.tensor([1, 2]), torch.ones(2, 64, 96), torch.tensor([1, 2]))
     with torch.no_grad():
         predictions = model(torch.randn(1, 2, 3, 64, 96))
-        losses = MultiBoxLoss.from_config(config)(model, predictions, [[first, second]])
+        losses = MultiBoxLoss.from_config(config)(model, predictions, [[truth, truth]])
         usual = get_config("STMask_demo_config")
-        published = MultiBoxLoss.from_config(usual)(model, predictions, [[first, second]])
+        published = MultiBoxLoss.from_config(usual)(model, predictions, [[truth, truth]])
     for number, (key, name) in enumerate(names.items()):
         expected = published[name].item() * number / getattr(LossWeights(), key)
         assert losses[name].item() == pytest.approx(expected), name
