@@ -67,7 +67,8 @@ def video_folders(source: str | os.PathLike, suffix: str, layout: Collection[str
     """(video, files in natural order) of every folder in or below `source` with files of this suffix, in natural order.
 
     A video has the name of its folder's path below `source`, without the folders of `layout`, which say what is in a
-    folder and not of which video. Files in `source` itself are of the only video, which has its name.
+    folder and not of which video; where there are such, other folders hold something else. Files in `source` itself are
+    of the only video, which has its name.
 
     Raises:
         InputError: there is no such folder, no such file in it, or such a file beside folders that hold others.
@@ -75,11 +76,14 @@ def video_folders(source: str | os.PathLike, suffix: str, layout: Collection[str
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
+    folders = {
+        folder: found
+        for folder, files in walk_folders(source)
+        if (found := [path for path in files if path.suffix.lower() == suffix])
+    }
+    in_layout = {folder: files for folder, files in folders.items() if {*layout} & {*folder.relative_to(source).parts}}
     videos: dict[str, list[Path]] = {}
-    for folder, files in walk_folders(source):
-        found = [path for path in files if path.suffix.lower() == suffix]
-        if not found:
-            continue
+    for folder, found in (in_layout or folders).items():
         name = video_of_path(folder, source, layout)
         if name in videos:
             raise InputError(f"{found[0]}: is of the same video as {videos[name][0]}; give each video one folder")

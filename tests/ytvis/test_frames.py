@@ -207,7 +207,9 @@ def test_folders_of_a_layout_are_not_the_names_of_videos(tmp_path):
     touch(tmp_path / "train" / "instances" / "0.png", tmp_path / "val" / "instances" / "0.png")
     assert [name for name, _ in video_folders(tmp_path, ".png", ("instances",))] == ["train", "val"]
     assert [name for name, _ in video_folders(tmp_path / "val" / "instances", ".png", ("instances",))] == ["val"]
-    touch(tmp_path / "val" / "0.png")
+    touch(tmp_path / "val" / "images" / "0.png", tmp_path / "val" / "0.png")  # something else
+    assert [name for name, _ in video_folders(tmp_path, ".png", ("instances",))] == ["train", "val"]
+    touch(tmp_path / "instances" / "val" / "0.png")
     with pytest.raises(InputError, match="give each video one folder"):
         video_folders(tmp_path, ".png", ("instances",))
 

@@ -133,10 +133,10 @@ def _read_tasks(path: Path) -> list[Task]:
         raise InputError(f"{path}: holds images without tracks; export it as 'CVAT for video 1.1'")
     if root.find("tag") is not None:
         raise InputError(f"{path}: {refusal('tag')}")
-    heads = [head for kind in ("task", "job") for head in root.iter(kind) if head.find("original_size") is not None]
+    heads = list(root.iter("task")) or list(root.iter("job")) or root.findall("meta")
     if root.tag != "annotations" or not heads:
         raise InputError(f"{path}: is not a file of 'CVAT for video 1.1', with the original_size of the video")
-    tasks = [_task(head, path, is_only=len(heads) == 1) for head in heads]
+    tasks = [_task(head, root, path, is_only=len(heads) == 1) for head in heads]
     by_id = {task.task_id: task for task in tasks}
     for track in root.findall("track"):
         task = tasks[0] if len(tasks) == 1 else by_id.get(track.get("task_id"))
@@ -148,12 +148,15 @@ def _read_tasks(path: Path) -> list[Task]:
     return _renumbered(tasks, path)
 
 
-def _task(head: Element, path: Path, is_only: bool) -> Task:
+def _task(head: Element, root: Element, path: Path, is_only: bool) -> Task:
+    """The task, without its shapes, of an element of the file's head."""
     name = path.stem if is_only else " ".join((head.findtext("name") or "").replace("/", "_").split())
     task_id = head.findtext("id")
     if name in ("", ".", ".."):
         name = f"task_{task_id}"
-    size = head.find("original_size")
+    size = next((root if is_only else head).iter("original_size"), None)
+    if size is None:
+        raise InputError(f"{path}: lacks the original_size of a video; export it as 'CVAT for video 1.1'")
     height, width = (_integer(size.findtext(key), f"{path}: the video's {key}") for key in ("height", "width"))
     if min(height, width) < 1:
         raise InputError(f"{path}: the video's size is {width}×{height}")

@@ -46,7 +46,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kin
     labels = [label.name for kind, known in dataset.categories().items() if kind.name == "label" for label in known]
     videos: dict[str, list[Any]] = {}
     for item in dataset:
-        folder = PurePosixPath(item.id).parent.as_posix()
+        folder = _path(item).parent.as_posix()
         videos.setdefault(name_of_folder("" if folder == "." else folder, item.subset), []).append(item)
     in_order = sorted(videos.items(), key=lambda video: natural_key(video[0]))
     tracked = tuple(
@@ -54,6 +54,11 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kin
         for name, items in in_order
     )
     return Annotations(dict(enumerate(labels, start=1)), tracked)
+
+
+def _path(item: Any) -> PurePosixPath:
+    """The id of an item, which is its picture's path without suffix, written on Windows or elsewhere."""
+    return PurePosixPath(item.id.replace("\\", "/"))
 
 
 def _import(source: str | os.PathLike, kind: str | None) -> Any:
@@ -91,7 +96,7 @@ def _read_video(
 def _frame_indices(items: list[Any], pictures: list[str], where: str) -> list[int]:
     """The place among `pictures` of every item: that of its name or, if some have none, of its frame's number."""
     stems = {PurePosixPath(picture).stem: index for index, picture in enumerate(pictures)}
-    found = [stems.get(PurePosixPath(item.id).name) for item in items]
+    found = [stems.get(_path(item).name) for item in items]
     if None not in found:
         return found
     numbers = [item.attributes.get("frame") for item in items]

@@ -129,6 +129,15 @@ def test_tasks_of_a_project_are_videos(tmp_path, second):
     assert [(entry["video_id"], entry["areas"]) for entry in result["annotations"]] == [(1, [4, 4]), (2, [4, 4])]
 
 
+def test_the_size_may_be_told_beside_the_task_but_only_of_one(tmp_path, capsys):
+    path = write_xml(tmp_path / "clip.xml", f"<job><size>2</size></job>{SIZE}", moving_box([0, 1]))
+    assert areas(converted(tmp_path, "cvat", path)) == [("dog", [4, 4])]
+    (tmp_path / "converted.json").unlink()
+    meta = project(task(2, head="<id>1</id><name>a</name>"), task(2, head="<id>2</id>", original_size=""))
+    write_xml(path, meta, moving_box([0, 1], "1"), moving_box([0, 1], "2"))
+    assert_refused(tmp_path, capsys, ["cvat", path], path, "lacks the original_size of a video")
+
+
 def test_a_project_whose_tracks_cannot_be_told_apart_is_to_be_exported_task_by_task(tmp_path, capsys):
     heads = [f"<id>{number}</id><name>a</name>" for number in (10, 11)]
     meta = project(*(task(2, 0, 1, head=head) for head in heads))
