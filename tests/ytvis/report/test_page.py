@@ -50,7 +50,7 @@ def test_all_sections_are_there_and_filled(opened):
     scores = json.loads(Path(opened.url.removeprefix("file://")).with_name("metrics.json").read_text("utf-8"))["scores"]
     assert opened.locator("#scores dt").all_text_contents() == [*list(scores)[:-1], "ID switches"]
     assert opened.locator("#scores dd b").first.text_content() == f"{100 * scores['AP']['value']:.1f}"
-    assert opened.locator("#confusion tbody tr").count() == 3  # cat, EVIL, nothing there; no dog was told of
+    assert opened.locator("#confusion tbody tr").count() == 3  # cat, EVIL, nothing there; no dog is involved
     widths = opened.locator("#videos img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert widths and all(width == 2 * 320 + 8 for width in widths)
 
@@ -100,7 +100,7 @@ def test_time_lines_tell_what_they_draw(opened):
     lines = opened.locator("#videos .timeline")
     labels = [line.get_attribute("aria-label") for line in lines.all()]
     assert labels == [
-        "frames 1 to 6: not covered",  # video 2, whose track lies under the cut of 0.8
+        "frames 1 to 6: not covered",  # video 2, whose track is under the cut of 0.8
         "frames 1 to 6: track 2",
         "frames 1 to 4: track 3, frames 5 to 6: not covered",
         "frames 1 to 6: not covered",

@@ -3,19 +3,19 @@
 
 const CACHE_BYTES = 320 * 2 ** 20;
 const FRAMES_AHEAD = 16;
-const FRAMES_BEHIND = 16; // that are kept for a step back
+const FRAMES_BEHIND = 16; // kept for steps back
 const LOADS_AT_ONCE = 4;
 const PIXEL_BYTES = 4;
 const MASK_BYTES = 200; // of the box around a mask
-const BLURRED = 1.1; // a picture that is shown larger by more is made anew
+const BLURRED = 1.1; // a picture that is enlarged by more is made again
 const SERVED = location.protocol.startsWith("http");
 
-/** Loads frames of one video, and forgets those that play will reach last.
+/** Loads frames of one video, and forgets those that playback reaches last.
 
     A frame is {picture, tints, masks, size, look, bytes}: the bitmap of its picture, null without one; for each layer
     the bitmap of its tinted masks, null without any, and the masks in it, large ones first, each {track, bounds}. */
 class FrameStore {
-  /** `wanted()` tells {size, look}: the size of the bitmaps, and how masks are drawn now (maker.js). */
+  /** `wanted()` returns {size, look}: the size of the bitmaps, and how masks are drawn now (maker.js). */
   constructor(video, wanted) {
     this.video = video;
     this.wanted = wanted;
@@ -33,12 +33,12 @@ class FrameStore {
     this.worker?.addEventListener("error", () => this.dismissWorker());
   }
 
-  /** Whether the frame is there, large enough for the screen. */
+  /** Whether the frame is loaded, large enough for the screen. */
   has(frame) {
     return this.frames.get(frame)?.size.width * BLURRED >= this.wanted().size.width;
   }
 
-  /** The frame if it is there, drawn as is wanted now; else null. */
+  /** The frame if it is loaded and drawn with the current look; else null. */
   get(frame) {
     if (!this.has(frame)) return null;
     const made = this.frames.get(frame);
@@ -47,7 +47,7 @@ class FrameStore {
     return made;
   }
 
-  /** The frame, loaded if it is not there; null if the store was closed meanwhile. */
+  /** The frame, loaded if necessary; null if the store was closed meanwhile. */
   async load(frame) {
     return this.get(frame) ?? this.request(frame).promise;
   }
@@ -57,7 +57,7 @@ class FrameStore {
     return this.bytes ? Math.floor((CACHE_BYTES / 2 / this.bytes) * this.frames.size) : 1;
   }
 
-  /** Starts to load the current frame and those after it; half of the memory is for what was. */
+  /** Starts to load the current frame and those after it; half of the memory is for earlier frames. */
   loadAhead(loop) {
     const count = this.video.length;
     for (let step = 0; step <= Math.min(FRAMES_AHEAD, this.room, count - 1); step++) {
@@ -96,7 +96,7 @@ class FrameStore {
     else this.maker.make(frame, size, look).then(resolve);
   }
 
-  /** Where a worker cannot be had after all, the page itself makes the frames. */
+  /** If there is no worker after all, the page itself makes the frames. */
   dismissWorker() {
     this.worker.terminate();
     this.worker = null;
@@ -122,7 +122,7 @@ class FrameStore {
     return this.get(frame) ?? made; // the screen may have changed meanwhile
   }
 
-  /** The frame that play, in a loop, reaches last; those just left count as the next. So a loop that is too long for the
+  /** The frame that looped playback reaches last; those just left count as the next. So a loop that is too long for the
       memory still finds most of its frames there, unlike if those used longest ago were forgotten. */
   leastNeeded(newest) {
     const count = this.video.length;
@@ -132,7 +132,7 @@ class FrameStore {
     return others.reduce((last, frame) => (wait(frame) > wait(last) ? frame : last));
   }
 
-  /** Draws the masks of a frame that is there with another look. */
+  /** Draws the masks of a loaded frame with another look. */
   repaint(made, frame, size, look) {
     for (const tint of made.tints) tint?.close();
     made.tints = this.maker.paint(this.maker.decode(frame), size, look);

@@ -5,10 +5,10 @@
    worker (opened from a file), and for the frame on the screen when its masks take another look.
 
    A look says how the masks of a video are drawn: {layers}, for each layer one entry a track: null for a track
-   that is not drawn, else {fill, edge, below}: two numbers as paintMask takes them, and whether it lies below those that
+   that is not drawn, else {fill, edge, below}: two numbers as paintMask takes them, and whether it is below those that
    are not. */
 
-const LINE_PARTS = 360; // a mask's border is one of so many parts of the frame's shorter side
+const LINE_PARTS = 360; // a mask's border is as wide as the frame's shorter side divided by this
 
 /** "#rrggbb" and an opacity as the number that paintMask takes. */
 function packColour(colour, opacity) {
@@ -20,7 +20,7 @@ function packColour(colour, opacity) {
 async function loadPicture(url) {
   if (!url) return null;
   try {
-    if (self.location.protocol.startsWith("http")) { // decodes beside the thread that asks
+    if (self.location.protocol.startsWith("http")) { // decodes outside the calling thread
       const response = await fetch(url);
       return response.ok ? await createImageBitmap(await response.blob()) : null;
     }
@@ -82,11 +82,11 @@ class FrameMaker {
     const { width, height } = this.video;
     this.image = new ImageData(width, height);
     this.pixels = new Uint32Array(this.image.data.buffer);
-    // To put pixels into a canvas that is meant to be read is a copy; into another it takes fifty times as long.
+    // Putting pixels into a canvas that is declared to be read is a copy; for another it takes fifty times as long.
     this.whole = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   }
 
-  /** A bitmap in `size`, and closes it if that is another one. */
+  /** The bitmap in `size`; closes the given one if it has another size. */
   fit(bitmap, size) {
     if (bitmap.width === size.width && bitmap.height === size.height) return bitmap;
     const fitted = this.toBitmap(bitmap, size);

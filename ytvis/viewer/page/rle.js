@@ -15,7 +15,7 @@ function decodeCounts(text) {
     let scale = 1;
     let code;
     do {
-      code = text.charCodeAt(at++) - 48; // behind the end: NaN, which ends the number
+      code = text.charCodeAt(at++) - 48; // after the end: NaN, which ends the number
       value += (code & 31) * scale; // not by shifts: those have 32 bits
       scale *= 32;
     } while (code & 32);
@@ -26,7 +26,7 @@ function decodeCounts(text) {
   return runs;
 }
 
-/** The mask of an RLE, null if it is empty; runs that make no sense end at the mask's border. */
+/** The mask of an RLE, null if it is empty; runs that are wrong end at the mask's border. */
 function decodeMask(rle) {
   const [height, width] = rle.size;
   const columns = columnStretches(decodeCounts(rle.counts), height, width);

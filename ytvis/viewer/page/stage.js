@@ -4,7 +4,7 @@
    the smallest is on top. */
 
 const PANE_TITLES = { prediction: "Prediction", truth: "Truth", compare: "Compared" };
-const DIMMED = 0.25; // what is not followed while something is
+const DIMMED = 0.25; // opacity of all others while a group is followed
 const ERROR_COLOURS = { missed: "#ff6b6b", false: "#ffb020", switched: "#d9a0ff", wrong_class: "#4fd6c4" };
 const DASHES = [6, 4];
 const TAG_FONT_SIZE = 12; // CSS pixels, as all lengths on the upper canvas
@@ -22,7 +22,7 @@ function onTapOrDrag(element, { tap, drag, begin = () => null }) {
   element.addEventListener("pointermove", (event) => {
     if (!down || !event.isPrimary) return;
     if (!event.buttons) {
-      down = null; // let go of outside
+      down = null; // released outside
       return;
     }
     if (!down.dragging && Math.abs(event.clientX - down.x) > TAP_SLACK) {
@@ -54,7 +54,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Sets a property if it has another value: to set it to the same may cost a layout, and clears a canvas. */
+/** Sets a property if it has another value: setting the same one may cost a layout, and clears a canvas. */
 function setOnce(object, key, value) {
   if (String(object[key]) !== String(value)) object[key] = value;
 }
@@ -65,7 +65,7 @@ class Stage {
     this.viewer = viewer;
     this.panes = [];
     this.resized = new ResizeObserver((entries) => {
-      // Kept, because to ask for it in the middle of drawing would make the browser lay out the page anew.
+      // Kept, because reading it while drawing would make the browser lay out the page again.
       for (const { target, contentRect } of entries) this.setSize(target, contentRect);
       this.viewer.redraw();
     });
@@ -130,7 +130,7 @@ class Stage {
     this.panes.forEach((pane, place) => {
       if (pane.figure.hidden) return;
       const masks = made.masks[place].filter(({ track }) => viewer.isVisible(track));
-      // What is followed lies above all others.
+      // The followed object is above all others.
       pane.masks = masks.sort((a, b) => viewer.isDimmed(b.track) - viewer.isDimmed(a.track));
       pane.tint = made.tints[place];
       setOnce(pane.count, "textContent", masks.length === 1 ? "1 track" : `${masks.length} tracks`);
@@ -193,7 +193,7 @@ class Stage {
   }
 }
 
-/** What a tag may say of a track in a frame and its error, longest first. */
+/** The possible texts of a tag for a track in a frame and its error, longest first. */
 function tagTexts(track, frame, error) {
   const texts = [track.title, `#${track.group}`];
   if (track.score !== null) texts.unshift(`${track.title} ${scoreIn(track, frame).toFixed(2)}`);
@@ -201,7 +201,7 @@ function tagTexts(track, frame, error) {
   return error ? texts.map((text) => `${text} · ${errorText(error)}`) : texts;
 }
 
-/** What an error is called beside its track. */
+/** The name of an error beside its track. */
 function errorText({ kind, from, right }) {
   return { missed: "missed", false: "false", switched: `was #${from}`, wrong_class: `is ${right}` }[kind];
 }

@@ -101,7 +101,7 @@ class Timeline {
       tick.style.setProperty("--place", (number - 0.5) / this.video.length);
       bar.append(tick);
     }
-    bar.append(this.makePlayhead()); // of its own: the ruler, which stays when bars are scrolled, lies above the other
+    bar.append(this.makePlayhead()); // its own: the ruler, which stays when bars are scrolled, is above the other
     this.makeSeekable(bar);
     return make("div", { className: "row top-row" }, make("span", { className: "label quiet" }, "Frame"), bar);
   }
@@ -166,7 +166,7 @@ class Timeline {
     return row;
   }
 
-  /** A tooltip that says what a track is in the frame under the mouse. */
+  /** A tooltip about a track in the frame under the mouse. */
   addTooltip(bar, track, shifted) {
     const title = document.createElementNS(SVG, "title");
     bar.append(title);
@@ -217,7 +217,7 @@ class Timeline {
   }
 }
 
-/** What the label of a track says of the scores of its frames; nothing where they are not known. */
+/** The scores of its frames in the label of a track; nothing where they are not known. */
 function scoreRange(track) {
   const scores = track.scores.filter((score, frame) => score !== null && track.masks[frame]);
   return scores.length ? [`from ${Math.min(...scores).toFixed(2)} to ${Math.max(...scores).toFixed(2)}`] : [];

@@ -7,7 +7,7 @@ const EARLY = 4; // milliseconds before its time at which a frame may come, so t
 const MASK_OPACITY = 0.45;
 const LEAP = 10; // frames that Shift and an arrow key move
 const LIST_PAUSE = 250; // milliseconds between changes of the list of errors while playing
-const SETTLED = 400; // milliseconds after which a screen reader is told of the frame
+const SETTLED = 400; // milliseconds after which a screen reader announces the frame
 
 const byId = (id) => document.getElementById(id);
 
@@ -39,7 +39,7 @@ function receiveData(name, data) {
 class Viewer {
   constructor(index) {
     this.index = index;
-    this.frame = 0; // the one that is wanted; the stage may lag behind
+    this.frame = 0; // the requested one; the stage may be late
     this.shown = -1;
     this.shownCount = 0;
     this.followed = null; // a group
@@ -86,7 +86,7 @@ class Viewer {
     this.seek(frame);
   }
 
-  /** The video with what follows from its data. */
+  /** The video with values derived from its data. */
   prepare(data) {
     const video = { ...data, length: data.frames.length };
     video.layers.forEach((layer, place) => {
@@ -153,7 +153,7 @@ class Viewer {
       .filter((frame) => this.video.layers.some((layer) => this.errors(layer)[frame].length));
   }
 
-  /** How masks are drawn now, as maker.js says; a new object, by which frames that were drawn otherwise are told. */
+  /** How masks are drawn now, see maker.js. It is a new object, so that frames drawn in another way are recognised. */
   findLook() {
     const layers = this.video.layers.map(({ kind, tracks }) => tracks.map((track) => {
       if (!this.switches.masks || !this.showsPane(kind) || !this.isVisible(track)) return null;
@@ -185,7 +185,7 @@ class Viewer {
     this.redraw();
   }
 
-  /** Draws the frame that is shown once more: at once, or when it is made as large as it is needed now. */
+  /** Draws the current frame again: at once, or when it is made in the size that is needed now. */
   async redraw() {
     const { store, shown } = this;
     if (!store || shown < 0) return;
@@ -201,7 +201,7 @@ class Viewer {
 
   // ---------------------------------------------------------------- time
 
-  /** Shows a frame as soon as it is loaded; of many asked for in a row, those that come too late are left out. */
+  /** Shows a frame as soon as it is loaded; of many requested in a row, those that are too late are skipped. */
   async seek(frame) {
     this.frame = Math.max(0, Math.min(frame, this.video.length - 1));
     this.showPosition();
@@ -258,12 +258,12 @@ class Viewer {
     this.showNow();
   }
 
-  /** Time runs on from the frame that is wanted now. */
+  /** Restarts the clock at the requested frame. */
   startClock() {
     this.clock = { since: performance.now(), from: this.frame, shown: this.frame === this.shown ? 0 : -1 };
   }
 
-  /** Shows the newest frame that is due and made: time never waits, frames that come too late are left out. */
+  /** Shows the newest frame that is due and made: time never waits, late frames are skipped. */
   tick(now) {
     this.ticking = requestAnimationFrame((later) => this.tick(later));
     const { clock, store, video } = this;
@@ -314,7 +314,7 @@ class Viewer {
     if (!this.playing) this.settling = setTimeout(() => this.settle(), SETTLED);
   }
 
-  /** After the frame has stayed for a while: keeps the place in the address, and tells screen readers. */
+  /** When a frame has stayed for a while: keeps the place in the address, and informs screen readers. */
   settle() {
     const { id } = this.index.videos[this.place];
     history.replaceState(null, "", `#video=${id}&frame=${this.frame + 1}`);
@@ -509,7 +509,7 @@ function scoreIn(track, frame) {
   return track.scores[frame] ?? track.score;
 }
 
-/** Video and frame that the address names, both from 0. */
+/** The video and the frame named by the address, both from 0. */
 function placeInAddress(index) {
   const values = new URLSearchParams(location.hash.slice(1));
   const place = index.videos.findIndex(({ id }) => String(id) === values.get("video"));
