@@ -14,6 +14,11 @@
 130 interrupted.
 """
 
+if __name__ == "__main__":  # the imports below take seconds
+    from ytvis.command_line import exit_at_interrupt
+
+    exit_at_interrupt("eval.py")
+
 import argparse
 import logging
 import os

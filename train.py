@@ -6,8 +6,14 @@
     torchrun --nproc_per_node=4 train.py --config=STMask_plus_base_config --batch_size=32
 
 Checkpoints are `<config>_<epoch>_<iteration>.pth`, plain state dicts, each with a `.state` beside it for exact resume.
-Ctrl+C and SIGTERM save `…_interrupt.pth` and stop. Exit codes: 0 done or interrupted, 1 diverged, 2 bad input.
+Ctrl+C and SIGTERM save `…_interrupt.pth` and stop. Exit codes: 0 done, or interrupted and saved, 1 diverged,
+2 bad input, 130 interrupted before the first step.
 """
+
+if __name__ == "__main__":  # the imports below take seconds
+    from ytvis.command_line import exit_at_interrupt
+
+    exit_at_interrupt("train.py")
 
 import argparse
 import logging
@@ -16,9 +22,11 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +68,7 @@ from ytvis.splits import write_video_ids
 
 logger = logging.getLogger("train")
 
+PROGRAM = "train.py"
 MAX_BAD_STEPS = 20
 OPTIMIZER_STATE = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 SHOWN_VIDEOS = 4  # of a validation, as pictures in TensorBoard
@@ -71,13 +80,37 @@ CONFIG_OPTIONS = {  # options that are short for a config key
 }
 
 
+@dataclass(frozen=True)
+class TrainSettings:
+    """The settings of a run apart from its config: the options of the same names, which `parse_arguments` explains."""
+
+    batch_size: int
+    accumulate: int
+    task: Literal["clips", "crops"]
+    save_folder: Path
+    max_iter: int | None
+    save_interval: int
+    keep_latest: bool
+    validation_epoch: int
+    tensorboard: bool
+    precision: str
+    compile: bool
+    seed: int
+    num_workers: int
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Self:
+        """Those of a parsed command line."""
+        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
+
+
 class Diverged(Exception):
     """The loss was not finite for too many steps in a row."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    parser = Parser(description=__doc__)
+    parser = Parser(PROGRAM, __doc__)
     add_config_arguments(parser)
     parser.add_argument(
         "--batch_size",
@@ -156,23 +189,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = parse_arguments(arguments)
     setup_logging()
+    return run_command(PROGRAM, partial(start, options, arguments))
 
-    def work() -> int:
+
+def start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """`run`, on the processes that torchrun started, or this one alone; returns the exit code."""
+    try:
         with launch(options.device) as world:
             command = torchrun_command(os.path.relpath(__file__), arguments)
             if command and options.device in (None, "cuda"):
                 logger.warning("only one of the GPUs is used; all are by: %s", command)
-            try:
-                run(options, world)
-            except Diverged as error:
-                print(f"train.py: {error}", file=sys.stderr)
-                return 1
-        return 0
-
-    return run_command("train.py", work)
+            run(options, world)
+    except Diverged as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def run(options: argparse.Namespace, world: World) -> None:
@@ -197,7 +231,7 @@ def run(options: argparse.Namespace, world: World) -> None:
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
         start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES))
-    trainer = Trainer(model, options, len(samples), world, find_validation(config, options))
+    trainer = Trainer(model, TrainSettings.from_options(options), len(samples), world, find_validation(config, options))
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.announce()
@@ -303,7 +337,7 @@ class NetworkLosses(nn.Module):
     net, which the network's own forward pass does not.
     """
 
-    def __init__(self, model: STMask, options: argparse.Namespace, world: World):
+    def __init__(self, model: STMask, world: World, precision: str = "fp32", compiled: bool = False):
         super().__init__()
         self.model = model
         self.criterion = MultiBoxLoss.from_config(model.config, world.gather)
@@ -312,9 +346,9 @@ class NetworkLosses(nn.Module):
         self.semantic_weight = model.config.train.semantic_loss
         if self.semantic_weight:
             self.auxiliary = nn.Conv2d(model.config.head.channels, model.config.num_classes + 1, 1).to(world.device)
-        self.autocast = autocast(options.precision, world.device)
+        self.autocast = autocast(precision, world.device)
         # Compiled is a function, so that no parameter gets a second name, and validation runs the network as it is.
-        self.network = torch.compile(model.forward) if options.compile else model.forward
+        self.network = torch.compile(model.forward) if compiled else model.forward
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
         with self.autocast():
@@ -334,14 +368,14 @@ class NetworkLosses(nn.Module):
 class CropLosses(nn.Module):
     """The cross-entropies C3, C4 and C5 of classifiers of their own on what the stages say of a crop, on average."""
 
-    def __init__(self, model: STMask, options: argparse.Namespace, world: World):
+    def __init__(self, model: STMask, world: World, precision: str = "fp32"):
         super().__init__()
         if model.config.train.freeze_batch_norm:
             raise InputError("--task=crops starts from nothing: say --set train.freeze_batch_norm=false")
         self.backbone = model.backbone
         outputs = model.config.num_classes + 1
         self.auxiliary = nn.ModuleList(nn.Linear(c, outputs) for c in model.backbone.out_channels[1:]).to(world.device)
-        self.autocast = autocast(options.precision, world.device)
+        self.autocast = autocast(precision, world.device)
         self.gather = world.gather
 
     def forward(self, batch: CropBatch) -> dict[str, Tensor]:
@@ -361,7 +395,7 @@ class Trainer:
     def __init__(
         self,
         model: STMask,
-        options: argparse.Namespace,
+        settings: TrainSettings,
         num_samples: int,
         world: World,
         validation: YTVISDataset | None = None,
@@ -371,31 +405,34 @@ class Trainer:
             model = world.sync_batch_norm(model)
         self.model = model.to(world.device).train()
         train_only(self.model, config.train.only)
-        self.options = options
+        self.settings = settings
         self.num_samples = num_samples
         self.world = world
         self.validation = validation
         self.iteration = 0
-        self.samples_per_step = options.batch_size * options.accumulate
-        self.schedule = Schedule(config, self.samples_per_step, options.max_iter)
-        crops = options.task == "crops"
-        losses = (CropLosses if crops else NetworkLosses)(self.model, options, world)
+        self.samples_per_step = settings.batch_size * settings.accumulate
+        self.schedule = Schedule(config, self.samples_per_step, settings.max_iter)
+        crops = settings.task == "crops"
+        if crops:
+            losses = CropLosses(self.model, world, settings.precision)
+        else:
+            losses = NetworkLosses(self.model, world, settings.precision, settings.compile)
         self.auxiliary = losses.auxiliary
         # A batch in which no instance is in both frames of its clip trains no temporal net.
         self.losses = world.parallel(losses, find_unused=config.temporal_fusion.enabled and not crops)
         self.optimizer = make_optimizer(losses, config)
         self._clipped_together = clip_groups(losses)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
         self.log: TrainingLog | None = None  # opened by `train` on the main process
         self._last_saved: Path | None = None
         self._bad_steps = 0
 
     def announce(self) -> None:
-        """Says aloud what will be done."""
-        schedule, options = self.schedule, self.options
+        """Logs the settings of the run."""
+        schedule, settings = self.schedule, self.settings
         epochs = schedule.iterations * self.samples_per_step / self.num_samples
         trained = sum(p.numel() for p in self.losses.parameters() if p.requires_grad)
-        parts = f" ({options.accumulate} times {options.batch_size})" if options.accumulate > 1 else ""
+        parts = f" ({settings.accumulate} times {settings.batch_size})" if settings.accumulate > 1 else ""
         others = f" and {self.world.size - 1} more" if self.world.size > 1 else ""
         logger.info(
             "%s on %s%s: %.2f M parameters trained, %d key frames, batches of %d%s, iterations %d…%d (%.1f epochs)",
@@ -418,7 +455,7 @@ class Trainer:
                     by = stop.requested or "a signal to another process"
                     logger.info("stopped by %s; --resume=interrupt goes on", by)
                     return
-                due |= self.iteration % self.options.save_interval == 0 or self.iteration == self.schedule.iterations
+                due |= self.iteration % self.settings.save_interval == 0 or self.iteration == self.schedule.iterations
                 if self.validation_is_due():
                     self.validate()
                 if due and self._bad_steps == 0:  # weights that gave a loss that is not finite may be broken
@@ -431,13 +468,13 @@ class Trainer:
         """The log of this run, which goes on with that of the run that is resumed; the main process has one."""
         if not self.world.is_main:
             return nullcontext()
-        folder, name = self.options.save_folder, stem(self.model.config)
+        folder, name = self.settings.save_folder, stem(self.model.config)
         return TrainingLog(
             folder / f"{name}_log.jsonl",
             self.schedule.iterations,
             clips_per_step=self.samples_per_step,
             start_iteration=self.iteration,
-            tensorboard=folder / f"{name}_tensorboard" if self.options.tensorboard else None,
+            tensorboard=folder / f"{name}_tensorboard" if self.settings.tensorboard else None,
         )
 
     def epoch_at(self, iteration: int) -> int:
@@ -449,7 +486,7 @@ class Trainer:
         if self.validation is None:
             return False
         epoch = self.epoch_at(self.iteration)
-        ended = epoch > self.epoch_at(self.iteration - 1) and epoch % self.options.validation_epoch == 0
+        ended = epoch > self.epoch_at(self.iteration - 1) and epoch % self.settings.validation_epoch == 0
         return ended or self.iteration == self.schedule.iterations
 
     def validate(self) -> None:
@@ -458,7 +495,9 @@ class Trainer:
         data, transform = self.validation, FrameTransform.from_config(self.model.config)
         videos = self.world.share(data.videos)
         pictures = self.log is not None and self.log.takes_pictures
-        frames = read_frames(data, transform, videos=videos, num_workers=self.options.num_workers, keep_frames=pictures)
+        frames = read_frames(
+            data, transform, videos=videos, num_workers=self.settings.num_workers, keep_frames=pictures
+        )
         found = track_videos(self.model, frames)
         power = self.model.config.postprocess.length_power
         shown = self.showing(found) if pictures else found
@@ -500,7 +539,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule(self.iteration)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = split(batch, self.options.accumulate) if self.options.accumulate > 1 else [batch]
+        parts = split(batch, self.settings.accumulate) if self.settings.accumulate > 1 else [batch]
         rows = []
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else keep_gradients(self.losses):
@@ -534,17 +573,17 @@ class Trainer:
         if not self.world.is_main:
             return
         name = f"{stem(self.model.config)}_{self.epoch_at(self.iteration)}_{self.iteration}{suffix}.pth"
-        path = self.options.save_folder / name
+        path = self.settings.save_folder / name
         save_training_state(
             {
                 "iteration": self.iteration,
-                "seed": self.options.seed,
-                "batch_size": self.options.batch_size,
-                "accumulate": self.options.accumulate,
+                "seed": self.settings.seed,
+                "batch_size": self.settings.batch_size,
+                "accumulate": self.settings.accumulate,
                 "optimizer": self.optimizer.state_dict(),
                 "recipe": self.recipe(),
                 "scaler": self.scaler.state_dict(),
-                "task": self.options.task,
+                "task": self.settings.task,
                 "auxiliary": self.auxiliary.state_dict(),
                 "random": torch.get_rng_state(),
             },
@@ -552,7 +591,7 @@ class Trainer:
         )
         save_state_dict(self.model.state_dict(), path)
         logger.info("saved %s", path)
-        if self.options.keep_latest and self._last_saved is not None:
+        if self.settings.keep_latest and self._last_saved is not None:
             for old in (self._last_saved, self._last_saved.with_suffix(".state")):
                 old.unlink(missing_ok=True)
         self._last_saved = path
@@ -599,7 +638,7 @@ class Trainer:
             value = training.get(key, default)
             if type(value) is not type(default):
                 raise TypeError(f"{key!r} is a {type(value).__name__}")
-            if value != getattr(self.options, key):
+            if value != getattr(self.settings, key):
                 raise InputError(f"{checkpoint}: was trained with --{key}={value}; give the same to resume it")
         if training.get("recipe", self.recipe()) != self.recipe():
             raise InputError(f"{checkpoint}: was trained with other --set train.…; give the same to resume it")

@@ -67,12 +67,10 @@ def test_the_fused_network_says_what_the_plain_one_does(name, precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_says_its_losses_of_the_recorded_batch(precision):
     model = load_for_training(RECORDED[0])
-    options = command.parse_arguments(["--device=cuda", f"--precision={precision}", "--batch_size=2"])
     losses = {}
     for device in ("cpu", "cuda"):
-        options.precision = "fp32" if device == "cpu" else precision
         world = World(pick_device(device))
-        network = command.NetworkLosses(model.to(world.device), options, world)
+        network = command.NetworkLosses(model.to(world.device), world, "fp32" if device == "cpu" else precision)
         losses[device] = network(ClipBatch(*training_batch()).to(world.device))
     for name, loss in losses["cuda"].items():
         expected = losses["cpu"][name].item()

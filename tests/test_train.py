@@ -353,7 +353,7 @@ def trainer(*line):
     options = command.parse_arguments([f"--config={DEMO}", "--batch_size=1", "--set=input.size_hw=64,64", *line])
     torch.manual_seed(0)
     model = STMask.from_config(command.find_config(options)[0])
-    return command.Trainer(model, options, 10, World(torch.device("cpu")))
+    return command.Trainer(model, command.TrainSettings.from_options(options), 10, World(torch.device("cpu")))
 
 
 def two_clips():
@@ -650,7 +650,7 @@ def test_crops_of_all_processes_count_the_same():
     torch.manual_seed(0)
     model = STMask.from_config(command.find_config(options)[0]).eval()
     world = World(torch.device("cpu"))
-    losses = command.CropLosses(model, options, world)
+    losses = command.CropLosses(model, world)
     mine, other = (CropBatch(torch.randn(n, 3, 32, 32), torch.arange(n) % 8 + 1) for n in (3, 1))
     both = losses(CropBatch(torch.cat((mine.images, other.images)), torch.cat((mine.labels, other.labels))))
     means, theirs = losses(mine), losses(other)

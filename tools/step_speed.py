@@ -52,7 +52,8 @@ def measure(rounds: int, options: argparse.Namespace) -> dict:
     clips = ClipDataset.from_config(config, dataset)
     batch = collate_clips([clips[SampleKey(number, options.seed)] for number in range(options.batch_size)])
     torch.manual_seed(options.seed)
-    trainer = train.Trainer(STMask.from_config(config), options, len(clips), World(pick_device(options.device)))
+    settings = train.TrainSettings.from_options(options)
+    trainer = train.Trainer(STMask.from_config(config), settings, len(clips), World(pick_device(options.device)))
 
     def step(backend: str) -> None:
         with deform_backend(backend):

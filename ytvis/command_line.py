@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import Any
 
 from ytvis.files import InputError
@@ -31,6 +32,22 @@ class Parser(argparse.ArgumentParser):
             name = text.partition("=")[0]
             if name in other._option_string_actions and name not in self._option_string_actions:
                 raise InputError(f"{name} {reason}")
+
+
+def exit_at_interrupt(program: str) -> None:
+    """From now on an interrupt (Ctrl+C) that nothing handles ends the process like one in `run_command`.
+
+    A script calls it before imports that take seconds.
+    """
+
+    def report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            sys.__excepthook__(kind, error, traceback)
+            return
+        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        os._exit(KILLED_BY_INTERRUPT)  # after this hook Python would end by the signal itself
+
+    sys.excepthook = report
 
 
 def run_command(program: str, command: Callable[[], int | None], hint: str = "") -> int:

@@ -1,10 +1,12 @@
 import io
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
 
+from tests.processes import ROOT
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError
 
@@ -61,3 +63,24 @@ def test_a_wrong_argument_is_shown_short(capsys):
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("name: error: unrecognized arguments: x\\nx\\n") and len(error) < 2100
+
+
+def test_options_of_another_mode_are_refused():
+    ours, theirs = Parser("program"), Parser("program")
+    for parser, names in ((ours, ("--a", "--b")), (theirs, ("--b", "--c"))):
+        for name in names:
+            parser.add_argument(name)
+    ours.refuse_options_of(theirs, ["--a=--c", "--b", "c", "--d"], "is theirs")
+    with pytest.raises(InputError, match="^--c is theirs$"):
+        ours.refuse_options_of(theirs, ["--a=1", "--c=2"], "is theirs")
+
+
+@pytest.mark.parametrize("script", ["eval.py", "train.py"])
+def test_an_interrupt_while_modules_are_imported_is_one_line(script):
+    line = [sys.executable, "-X", "importtime", ROOT / script, "--config=STMask_demo"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    while " torch." not in process.stderr.readline():  # a part of torch has been imported
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    *_, last = process.communicate()[1].splitlines()
+    assert (process.returncode, last) == (130, f"{script}: interrupted")
