@@ -31,7 +31,7 @@ from PIL import Image, ImageOps
 from data.audio import AudioCopy
 from data.transforms import FrameTransform
 from utils.structures import FrameInput, FrameMeta
-from ytvis.files import InputError, make_folder, natural_key
+from ytvis.files import InputError, make_folder, natural_key, writing
 from ytvis.pictures import PICTURE_SUFFIXES, list_pictures, read_picture
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ DEFAULT_FRAME_RATE = 25.0  # of what has no time stamps
 
 # Visually close to the source at a size people send around; libx264's own scale, 0 is lossless, 51 the worst.
 _CONSTANT_RATE_FACTOR = 20
-_LONGER_SOUND = 1.0  # seconds that a file's sound may well go on behind its last picture
+_LONGER_SOUND = 1.0  # seconds that a file's sound often continues after its last picture
+_CAMERA_DIGITS = 4  # of a camera's number at most
 # The clock of videos whose frames have time stamps: 90 kHz, as in MPEG, holds all usual frame rates exactly.
 _TICK = Fraction(1, 90_000)
 
@@ -101,12 +102,12 @@ def open_source(
     text, path = str(source), Path(source)
     if "://" in text:
         return VideoFile(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # the methods of Path raise where the name is too long
         return ImageFiles(text, [path / name for name in list_pictures(path)], frame_rate)
-    if path.is_file():
+    if os.path.isfile(path):
         is_picture = path.suffix.lower() in PICTURE_SUFFIXES
         return ImageFiles(text, [path], frame_rate) if is_picture else VideoFile(text)
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= _CAMERA_DIGITS:
         return Camera(int(text))
     if glob.has_magic(text):
         found = sorted(filter(os.path.isfile, glob.glob(text, recursive=True)), key=natural_key)
@@ -118,10 +119,12 @@ class VideoFile:
     """The frames of a video file, with the time stamps they are shown at, and upright as players show them.
 
     All have the size of the first. Time stamps rise strictly: one that is missing or does not is set to a frame's
-    duration after the one before.
+    duration after the one before. `pixel_aspect` is the width of a pixel over its height, as it is to be shown; where
+    the file turns its pictures, from the first frame on.
     """
 
     reads_ahead = True
+    pixel_aspect = Fraction(1)
 
     def __init__(self, path: str | os.PathLike):
         """Reads the file's head.
@@ -134,6 +137,8 @@ class VideoFile:
             stream = container.streams.best("video")
             rate = stream.average_rate or stream.guessed_rate
             seconds, _ = _declared_seconds(container)
+            self._stored_aspect = stream.sample_aspect_ratio or Fraction(1)
+        self.pixel_aspect = self._stored_aspect
         self.frame_rate = float(rate) if rate else DEFAULT_FRAME_RATE
         self.num_frames = stream.frames or round(seconds * self.frame_rate) or None
 
@@ -151,7 +156,9 @@ class VideoFile:
                 longest, time_s = max(longest, stamp - time_s), stamp
                 end = time_s + (float(picture.duration * picture.time_base) if picture.duration else step)
                 frame = picture.to_ndarray(format="rgb24", height=size_hw[0], width=size_hw[1])
-                yield SourceFrame(index, max(0.0, time_s), _upright(frame, picture))
+                upright = _upright(frame, picture)
+                self.pixel_aspect = 1 / self._stored_aspect if _is_sideways(picture) else self._stored_aspect
+                yield SourceFrame(index, max(0.0, time_s), upright)
                 index += 1
             seconds, is_exact = _declared_seconds(container)
         if seconds - end > max(1.5 * longest, 0.1):  # the last frame's duration is often a guess
@@ -207,15 +214,26 @@ def _declared_seconds(container: av.container.InputContainer) -> tuple[float, bo
 
 def _upright(frame: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
     """`frame` turned and mirrored by the quarters that the display matrix of a phone's video asks for."""
-    side_data = picture.side_data.get(SideDataType.DISPLAYMATRIX)
-    if side_data is None:
-        return frame
-    # A pixel (x, y) is shown at (a·x + c·y, b·x + d·y).
-    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
-    if abs(b) > abs(a):
+    a, b, c, d = _display_matrix(picture)
+    if _is_sideways(picture):
         frame = frame.transpose(1, 0, 2)
         a, d = c, b
     return np.ascontiguousarray(frame[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _is_sideways(picture: av.VideoFrame) -> bool:
+    """Whether a picture is shown turned by a quarter."""
+    a, b, _, _ = _display_matrix(picture)
+    return abs(b) > abs(a)
+
+
+def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int]:
+    """a, b, c, d: a pixel (x, y) is shown at (a·x + c·y, b·x + d·y), but for a common factor."""
+    side_data = picture.side_data.get(SideDataType.DISPLAYMATRIX)
+    if side_data is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
+    return a, b, c, d
 
 
 def _reason(error: Exception) -> str:
@@ -453,12 +471,14 @@ class VideoWriter:
     `audio_from` is a file whose sound is taken along, from its start to the end of the last frame: copied as it is, or
     as AAC if mp4 players would not know it. A file without sound, or whose sound cannot be read, gives none.
 
-    H.264 with halved chroma, which is what players show everywhere, wants even sides: an odd side grows by one pixel
+    `pixel_aspect` is the width of a pixel over its height, as players are to show it.
+
+    H.264 with halved chroma, which is what players show everywhere, needs even sides: an odd side grows by one pixel
     that repeats the edge.
 
     Raises:
         ValueError: a frame rate or a side that is not positive.
-        InputError: the folder cannot be made.
+        InputError: the file or its folder cannot be written: the disk is full, say.
     """
 
     def __init__(
@@ -467,21 +487,24 @@ class VideoWriter:
         frame_rate: float | Fraction,
         size_hw: tuple[int, int],
         audio_from: str | os.PathLike | None = None,
+        pixel_aspect: Fraction = Fraction(1),
     ):
         if not 0 < frame_rate < float("inf") or min(size_hw) < 1:
             raise ValueError(f"a video of {frame_rate} frames per second and {size_hw} pixels cannot be written")
         self._path = Path(path)
-        self._partial = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
+        self._partial = self._path.with_name(f".{self._path.name[:40]}.{os.getpid()}.partial")
         # 1001 is the denominator of the broadcast rates, 29.97 being 30000/1001.
         self._frame_rate = Fraction(frame_rate).limit_denominator(1001)
         self._size_hw = tuple(size_hw)
         self._padding = tuple((0, side % 2) for side in size_hw)
         self._audio_from = audio_from
+        self._pixel_aspect = pixel_aspect
 
     def __enter__(self) -> Self:
         make_folder(self._path.parent)
         # The index goes to the front of the file, so that a browser can play it while it loads.
-        self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+        with writing(self._path):
+            self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._container.add_stream(
             "libx264",
             rate=self._frame_rate,
@@ -495,6 +518,7 @@ class VideoWriter:
         )
         self._stream.height, self._stream.width = (side + side % 2 for side in self._size_hw)
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         self._audio = AudioCopy(self._audio_from, self._container)
         self._tick: Fraction | None = None  # of the frames' clock, in seconds; None until the first frame
         self._next_pts = 0
@@ -504,10 +528,11 @@ class VideoWriter:
     def write(self, frame: np.ndarray, time_s: float | None = None) -> None:
         """Appends one frame: uint8 RGB [h,w,3] of the writer's `size_hw`, shown from `time_s` seconds on.
 
-        All frames come with a time or none, and then follow each other at the frame rate. A time that is not behind
-        that of the frame before becomes so by 1/90000 second.
+        Either all frames have a time, or none has, and they follow each other at the frame rate. A time that is not
+        after that of the frame before is set 1/90000 second after it.
 
         Raises:
+            InputError: the disk is full, say.
             ValueError: another shape or dtype, or a time where the first frame had none, or the other way round.
         """
         if frame.shape != (*self._size_hw, 3) or frame.dtype != np.uint8:
@@ -527,18 +552,20 @@ class VideoWriter:
         picture.duration = round(1 / self._frame_rate / tick)
         self._next_pts = picture.pts + 1
         self._end = float((picture.pts + picture.duration) * tick)
-        self._container.mux(self._stream.encode(picture))
-        self._audio.copy_until(float(picture.pts * tick))
+        with writing(self._path):
+            self._container.mux(self._stream.encode(picture))
+            self._audio.copy_until(float(picture.pts * tick))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            with self._container, closing(self._audio):
-                if kind is None and self._tick is not None:
-                    self._container.mux(self._stream.encode())
-                    self._audio.copy_until(self._end)
-            if kind is None and self._partial.exists():
-                os.replace(self._partial, self._path)
+            with writing(self._path):
+                with self._container, closing(self._audio):
+                    if kind is None and self._tick is not None:
+                        self._container.mux(self._stream.encode())
+                        self._audio.copy_until(self._end)
+                if kind is None and self._partial.exists():
+                    os.replace(self._partial, self._path)
         finally:
             self._partial.unlink(missing_ok=True)

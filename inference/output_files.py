@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -164,7 +165,8 @@ class OutputFiles:
     def _write_frame(self, picture: np.ndarray, time_s: float) -> None:
         if self._size_hw is None:
             sound = self.source.name if Path(self.source.name).is_file() else None
-            writer = VideoWriter(self.target, self.source.frame_rate, picture.shape[:2], audio_from=sound)
+            aspect = getattr(self.source, "pixel_aspect", Fraction(1))
+            writer = VideoWriter(self.target, self.source.frame_rate, picture.shape[:2], sound, aspect)
             try:
                 self._writer = self._stack.enter_context(writer)
             except OSError as error:

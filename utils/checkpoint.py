@@ -169,7 +169,7 @@ def save_state_dict(state: Mapping[str, Tensor], path: str | Path) -> None:
     Raises:
         InputError: it cannot be written there, the disk is full, say.
     """
-    _save({name: value.detach().cpu() for name, value in state.items()}, Path(path))
+    _save({name: value.detach().cpu() for name, value in state.items()}, path)
 
 
 def save_training_state(state: Mapping, checkpoint: str | Path) -> None:
@@ -181,15 +181,9 @@ def save_training_state(state: Mapping, checkpoint: str | Path) -> None:
     _save(dict(state), Path(checkpoint).with_suffix(".state"))
 
 
-def _save(content: dict, path: Path) -> None:
+def _save(content: dict, path: str | Path) -> None:
     with atomic_write(path, "wb") as file:
-        try:
-            torch.save(content, file)
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's own of a full disk
-                raise
-            reason = getattr(error, "strerror", None) or "the disk is full"
-            raise InputError(f"{path}: cannot be written: {reason}; choose another place") from None
+        torch.save(content, file)
 
 
 def load_training_state(checkpoint: str | Path) -> dict[str, Any] | None:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import io
 import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ytvis.files import InputError, natural_key
+from ytvis.files import InputError, list_folder, natural_key, read_bytes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,7 +62,7 @@ def read_picture(path: str | os.PathLike, size_hw: tuple[int, int] | None = None
         InputError: it is missing, is cut off, holds several pictures, or cannot be decoded.
         WrongSize: it is not of `size_hw`; that is seen before anything is decoded.
     """
-    content = _content(path)
+    content = read_bytes(path)
     with _opened(content, path) as picture:
         is_deep = any(";16" in str(tile[3]) for tile in picture.tile)  # asked first: nothing is left of it later
         height, width = _upright_size(picture)
@@ -87,7 +85,7 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         InputError: it is missing, holds several pictures, is none, or is a JPEG or PNG without its end.
     """
-    content = _content(path)
+    content = read_bytes(path)
     with _opened(content, path) as picture:
         if (picture.format in _JPEG and not _jpeg_has_end(content)) or (
             picture.format == "PNG" and _PNG_END not in content
@@ -103,7 +101,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
     Raises:
         InputError: it is missing, is cut off, is a picture of colours, or cannot be decoded.
     """
-    return decode_labels(_content(path), path)
+    return decode_labels(read_bytes(path), path)
 
 
 def decode_labels(content: bytes, where: str | os.PathLike) -> np.ndarray:
@@ -126,36 +124,17 @@ def list_pictures(folder: str | os.PathLike) -> list[str]:
     Raises:
         InputError: the folder cannot be read.
     """
-    if not os.path.isdir(folder):
-        return []
-    try:
-        with os.scandir(folder) as entries:
-            names = [
-                entry.name
-                for entry in entries
-                if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES
-                and not entry.name.startswith(".")
-                and not os.path.isdir(entry.path)
-            ]
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror}") from None
+    names = (
+        name
+        for name in (list_folder(folder) if os.path.isdir(folder) else ())
+        if os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES
+        and not name.startswith(".")
+        and not os.path.isdir(os.path.join(folder, name))
+    )
     return sorted(names, key=natural_key)
 
 
-# ---------------------------------------------------------------------------------------------------- files
-
-
-def _content(path: str | os.PathLike) -> bytes:
-    """The bytes of a regular file."""
-    try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise InputError(f"{path}: is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}, not a picture")
-        return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such picture") from None
-    except (OSError, ValueError) as error:  # ValueError of a null byte in the name
-        raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+# ---------------------------------------------------------------------------------------------------- heads
 
 
 @contextmanager

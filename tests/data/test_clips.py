@@ -358,7 +358,7 @@ def test_a_frame_that_cannot_be_read_is_named_in_one_line(tmp_path, num_workers,
     loader = make_clip_loader(clips, ClipSampler(2, 2, seed=0), num_workers, pin_memory=False)
     with pytest.raises(InputError) as caught:
         list(loader)
-    reason = "no such picture" if content is None else "cannot be decoded as a picture"
+    reason = "cannot be read: No such file" if content is None else "cannot be decoded as a picture"
     assert str(caught.value).startswith(f"{path}: {reason}") and "\n" not in str(caught.value)
     assert not multiprocessing.active_children()
 

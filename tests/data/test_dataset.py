@@ -423,7 +423,7 @@ def test_frames_that_cannot_be_read_come_as_errors_in_their_place(tmp_path, num_
     frames = list(read_frames(dataset, FrameTransform.from_config(CFG), num_workers=num_workers, keep_frames=True))
     assert frames[0].error is None and frames[0].image is not None
     for index, (name, why) in enumerate(
-        [("gone", "no such"), ("broken", "decoded"), ("empty", "decoded"), ("large", "12×8 pixels.*6×4")], start=1
+        [("gone", "No such"), ("broken", "decoded"), ("empty", "decoded"), ("large", "12×8 pixels.*6×4")], start=1
     ):
         frame = frames[index]
         assert frame.image is None and frame.frame is None

@@ -7,6 +7,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.transforms import FrameTransform
 from data.video import (
@@ -192,13 +193,16 @@ def test_frames_with_and_without_a_time_do_not_mix(tmp_path, times):
     assert list(tmp_path.iterdir()) == []
 
 
-def write_source(path, codec="libx264", sound=None, frames=None, rate=10, seconds=1.0, rotation=None):
+def write_source(
+    path, codec="libx264", sound=None, frames=None, rate=10, seconds=1.0, rotation=None, pixel_aspect=Fraction(1)
+):
     """A video made with PyAV, not with what is tested; `sound` is a codec."""
     frames = moving_square(round(rate * seconds), 48, 64) if frames is None else frames
     with av.open(str(path), "w") as container:
         pictures = container.add_stream(codec, rate=rate)
         pictures.height, pictures.width = frames[0].shape[:2]
         pictures.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        pictures.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation is not None:
             pictures.set_display_rotation(rotation)
         tone = container.add_stream(sound, rate=44_100, layout="mono") if sound else None
@@ -313,6 +317,63 @@ def test_a_phone_s_video_is_turned_upright(tmp_path, degrees, turns):
     for item, frame in zip(open_source(path), frames, strict=True):
         assert close_to(item.frame, np.rot90(frame, turns))  # anticlockwise, as FFmpeg counts
         assert item.frame.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("degrees", "shown"), [(None, Fraction(4, 3)), (90, Fraction(3, 4))])
+def test_pixels_that_are_not_square_stay_so_in_what_is_written(tmp_path, degrees, shown):
+    path = write_source(tmp_path / "a.mp4", rotation=degrees, pixel_aspect=Fraction(4, 3))
+    source = open_source(path)
+    assert source.pixel_aspect == Fraction(4, 3)
+    frames = [item.frame for item in source]
+    assert source.pixel_aspect == shown
+    with VideoWriter(tmp_path / "b.mp4", 25, frames[0].shape[:2], pixel_aspect=source.pixel_aspect) as writer:
+        for frame in frames:
+            writer.write(frame)
+    assert open_source(tmp_path / "b.mp4").pixel_aspect == shown
+    square = write_source(tmp_path / "square.mp4")
+    assert open_source(square).pixel_aspect == 1
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "video.mp4"
+    path.write_text("earlier")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))  # what is written beyond it fails as on a full disk
+    try:
+        with (
+            pytest.raises(InputError, match=r"video\.mp4: cannot be written: .*; choose another place"),
+            VideoWriter(path, 25, (64, 64)) as writer,
+        ):
+            for _ in range(100):
+                writer.write(np.roll(noise, 1, axis=0))
+                noise = 255 - noise
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("source", ["x" * 300, "a\0b.mp4", "9" * 5000])
+def test_names_that_no_file_can_have_are_refused(source):
+    with pytest.raises(InputError):
+        open_source(source)
+
+
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_an_animation_among_pictures_is_one_line(tmp_path, suffix):
+    first, second = (Image.fromarray(np.full((8, 8, 3), grey, np.uint8)) for grey in (10, 200))
+    first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second])
+    with pytest.raises(InputError, match="holds several pictures, as an animation does"):
+        list(open_source(tmp_path / f"a.{suffix}"))
+
+
+def test_a_gif_is_a_video(tmp_path):
+    first, second = (Image.fromarray(np.full((8, 8, 3), grey, np.uint8)) for grey in (10, 200))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second], duration=100)
+    items = list(open_source(tmp_path / "a.gif"))
+    assert [item.frame[0, 0, 0] for item in items] == [10, 200] and items[1].time_s == pytest.approx(0.1)
 
 
 def test_a_mirrored_video_is_mirrored(tmp_path):

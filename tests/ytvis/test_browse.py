@@ -170,4 +170,4 @@ def test_bad_input_is_exit_code_2(files, tmp_path, capsys, changes, message):
 def test_a_frame_that_is_missing_is_named(files, tmp_path, capsys):
     (files[1] / "a" / "2.png").unlink()
     assert main([str(files[0]), "--images", str(files[1]), "--output", str(tmp_path / "sheet.png")]) == 2
-    assert "a/2.png: no such picture" in capsys.readouterr().err
+    assert "a/2.png: cannot be read: No such file" in capsys.readouterr().err

@@ -266,8 +266,8 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     for name, problem in [
-        ("gone.png", "no such picture"),
-        ("pipe.png", "no regular file"),
+        ("gone.png", "No such file"),
+        ("pipe.png", "a pipe or a device"),
         ("folder.png", "is a folder"),
         ("loop.png", "cannot be read"),
         ("x" * 300, "cannot be read"),

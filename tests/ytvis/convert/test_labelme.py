@@ -79,7 +79,7 @@ def test_a_picture_of_another_size_is_refused_and_a_missing_one_with_images(tmp_
     (tmp_path / "converted.json").unlink()
     (tmp_path / "images").mkdir()
     line = ["labelme", tmp_path / "s", "--images", tmp_path / "images"]
-    assert_refused(tmp_path, capsys, line, tmp_path / "images" / "0.jpg", "no such picture")
+    assert_refused(tmp_path, capsys, line, tmp_path / "images" / "0.jpg", "No such file")
     write_image(tmp_path / "s" / "v" / "0.jpg", (6, 9))
     assert_refused(tmp_path, capsys, ["labelme", tmp_path / "s"], tmp_path / "s" / "v", "but")
 
