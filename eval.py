@@ -372,7 +372,7 @@ def open_journal(results_path: Path, header: dict, resume: bool, world: World) -
             journal.absorb(part)
     else:
         for found in (path, *parts):
-            if found.exists():
+            if os.path.exists(found):
                 raise InputError(
                     f"{found}: an unfinished run is kept there; continue it with --resume, or delete the file"
                 )
@@ -383,7 +383,7 @@ def open_journal(results_path: Path, header: dict, resume: bool, world: World) -
 def other_journals(results_path: Path) -> list[Path]:
     """The journals of all processes but the main one, for the run to `results_path`."""
     prefix = f"{results_path.name}.partial."
-    found = results_path.parent.iterdir() if results_path.parent.is_dir() else ()
+    found = results_path.parent.iterdir() if os.path.isdir(results_path.parent) else ()
     return sorted(path for path in found if path.name.startswith(prefix) and path.name.removeprefix(prefix).isdigit())
 
 

@@ -1,6 +1,7 @@
 """The classes of your own data set, which its annotation file names."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def config_for(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
         return get_config(name, overrides)
     config = get_config(name, {**overrides, "dataset.class_names": known or ("unknown",)})
     root = Path(config.dataset.root).expanduser()
-    path = next((root / file for file in config.dataset.train.ann_file if (root / file).is_file()), None)
+    path = next((root / file for file in config.dataset.train.ann_file if os.path.isfile(root / file)), None)
     if path is None:
         return get_config(name, overrides)
     found = read_class_names(path)

@@ -113,8 +113,8 @@ class YTVISDataset:
         root = Path(cfg.dataset.root).expanduser()
         ann_files = [Path(ann_file)] if ann_file else [root / name for name in candidates.ann_file]
         folders = [Path(image_root)] if image_root else [root / name for name in candidates.image_root]
-        found_file = next((path for path in ann_files if path.is_file()), None)
-        found_folder = next((path for path in folders if path.is_dir()), None)
+        found_file = next((path for path in ann_files if os.path.isfile(path)), None)
+        found_folder = next((path for path in folders if os.path.isdir(path)), None)
         if found_file is None or found_folder is None:
             missing = [
                 f"no {what} at {', '.join(map(str, paths)) or '(no place is configured)'}"

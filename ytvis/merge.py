@@ -12,7 +12,6 @@ a YouTube-VIS file to a YouTube-VIS file, in which an image is a video of one fr
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ytvis.annotations import AnnotationFile, as_content, normalised_name, read_checked, write_content
@@ -137,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("say two files to join, and the file to write: merge A.json B.json OUT.json")
     if options.prefixes and len(options.prefixes) != len(paths):
         raise InputError(f"--prefixes needs a folder for each of the {len(paths)} files, not {len(options.prefixes)}")
-    resolved = [Path(path).resolve() for path in options.files]
+    resolved = [os.path.realpath(path) for path in options.files]
     if len(set(resolved)) < len(resolved):
         raise InputError("the files to join and the file to write must be different")
     content = merge_files(paths, options.prefixes)

@@ -189,7 +189,7 @@ def run(options: argparse.Namespace) -> int:
     if bool(options.train) != bool(options.valid) or bool(options.video_ids) != bool(options.output):
         raise InputError("--train and --valid go together, and so do --video_ids and --output")
     outputs = [Path(path) for path in (options.train, options.valid, options.output) if path]
-    if len({path.resolve() for path in (*outputs, Path(options.file))}) <= len(outputs):
+    if len({os.path.realpath(path) for path in (*outputs, options.file)}) <= len(outputs):
         raise InputError("the files to read and to write must be different")
     content, annotations = read_checked(options.file)
     video_ids = list(annotations.videos)
