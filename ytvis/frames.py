@@ -160,7 +160,7 @@ def bind_frames(
     """{frame number: picture} of the frames of a video, in their order.
 
     `pictures` are in natural order, and not empty. `annotated` are the numbers that have annotations. `expected`, not
-    empty, are the numbers of the whole video where its source tells them, and contain `annotated`; only these are
+    empty, are the numbers of the whole video where its source has them, and contain `annotated`; only these are
     frames then, otherwise all pictures. With `order` the names bind nothing: pictures are taken in this order, numbers
     in their names by value or as text.
 

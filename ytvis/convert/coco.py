@@ -71,10 +71,10 @@ def _videos(content: dict, images: Sequence[dict], source: str | os.PathLike) ->
         return [
             (name_of_folder(folder, f"video_{place}"), frames) for place, (folder, frames) in enumerate(in_order, 1)
         ]
-    told = content.get("videos")
+    listed = content.get("videos")
     names = {
         video.get("id"): video["name"].replace("\\", "/")
-        for video in (told if isinstance(told, list) else ())
+        for video in (listed if isinstance(listed, list) else ())
         if isinstance(video, dict) and isinstance(video.get("name"), str) and isinstance(video.get("id"), int)
     }
     videos = []

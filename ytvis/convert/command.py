@@ -9,7 +9,7 @@
     python -m ytvis convert ytvis ann.json labelled --to labelme --images frames
 
 The first word says what the source is, --to what is written; file names are relative to --images. docs/your-data.md
-tells what the formats hold. Exit codes: 0 done, 2 bad input, in one line that names the file.
+describes the formats. Exit codes: 0 done, 2 bad input, in one line that names the file.
 """
 
 import argparse
@@ -97,14 +97,14 @@ def _check_names(annotations: Annotations, source: str | os.PathLike) -> None:
 
 
 def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | os.PathLike) -> Annotations:
-    """`annotations`, without crowds if these `are_objects`; logs how many there are."""
+    """`annotations`, whose crowds become objects if they `are_objects`; logs how many crowds there are."""
     tracks = [track for video in annotations.videos for track in video.tracks]
     crowds = sum(track.is_crowd for track in tracks)
     if not crowds:
         return annotations
     if are_objects:
         logger.warning("%s: %d of %d tracks were crowds and are objects now", source, crowds, len(tracks))
-        return annotations.without_crowds()
+        return annotations.with_crowds_as_objects()
     logger.warning(
         "%s: %d of %d tracks are crowds (iscrowd 1), which training leaves out and scoring ignores; some tools mark "
         "all masks of a brush so: if these are objects, say --crowds_are_objects",

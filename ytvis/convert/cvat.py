@@ -50,7 +50,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Task:
-    """A video of a file. `frames` are the numbers of its frames in the source video, None if the file tells none."""
+    """A video of a file. `frames` are the numbers of its frames in the source video, None if the file has none."""
 
     task_id: str | None
     name: str
@@ -164,16 +164,16 @@ def _task(head: Element, root: Element, path: Path, is_only: bool) -> Task:
 
 
 def _frames(head: Element, path: Path) -> range | None:
-    """The frames of a task in the source video; None if the file does not tell."""
-    told = {
+    """The frames of a task in the source video; None if the file has no size and no last frame."""
+    known = {
         key: _integer(text, f"{path}: {key}")
         for key in ("size", "start_frame", "stop_frame")
         if (text := (head.findtext(key) or "").strip())
     }
     step = re.search(r"step\s*=\s*([0-9]{1,9})", head.findtext("frame_filter") or "")
     step = max(1, int(step[1])) if step else 1
-    start = told.get("start_frame", 0)
-    end = told.get("stop_frame", start + told.get("size", 0) * step - 1) + 1
+    start = known.get("start_frame", 0)
+    end = known.get("stop_frame", start + known.get("size", 0) * step - 1) + 1
     return range(start, end, step) or None
 
 
@@ -266,7 +266,7 @@ def _segmentation(shape: Element, size_hw: tuple[int, int], where: str) -> list 
 
 
 def _mask(shape: Element, size_hw: tuple[int, int], where: str) -> dict:
-    """The RLE of a mask that CVAT tells as runs of its rows, ground first, within a box; ValueError if it cannot be."""
+    """The RLE of a mask that CVAT writes as runs of its rows, ground first, within a box; else ValueError."""
     left, top, width, height = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
     runs = [int(run) for run in shape.get("rle", "").split(",")]
     if min(left, top, width, height, *runs) < 0:

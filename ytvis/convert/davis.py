@@ -1,11 +1,10 @@
 """DAVIS: a folder a video, and in it a PNG a frame, whose pixels hold the number of the object they show.
 
 0 is the ground and 255 is void, nothing that is known. In a set that knows no other number, as DAVIS 2016, 255 is the
-only object. Categories are not in the pictures: a JSON file tells them, as
+only object. Categories are not in the pictures: a JSON file gives them, as
 `{"<video>": {"<object number>": "<category>"}}` or like the meta.json of YouTube-VOS; without one all are "object".
 """
 
-import io
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from ytvis.convert.tracks import (
     TrackCollector,
     TrackedVideo,
     check_sizes,
+    encode_png,
     field,
     new_folder,
     progress,
@@ -45,7 +45,7 @@ def read(
     """The objects of every folder in or below `source` that holds PNG files.
 
     File names are relative to `images`, where frames of the same names are looked for. `categories` is the file that
-    tells the categories; without it the categories.json in `source` is taken, if there is one.
+    gives the categories; without it the categories.json in `source` is taken, if there is one.
 
     Raises:
         InputError: a file is no picture of numbers, or of another size than the others of its video; a frame has no
@@ -78,10 +78,10 @@ def _identify(
     is_void = number == VOID and dtype == np.uint8
     category = DEFAULT_CATEGORY
     if names is not None:
-        # The only object of a binary set may be told by its value or as the first.
+        # The only object of a binary set may be listed under its value or as the first.
         category = names.get((video, str(number)), names.get((video, "1"), DEFAULT_CATEGORY) if is_void else None)
     if category is None:
-        raise InputError(f"{file}: tells no category of object {number} of video {video}")
+        raise InputError(f"{file}: has no category for object {number} of video {video}")
     return VOID_KEY if is_void else number, category
 
 
@@ -127,7 +127,7 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
     A pixel has one number: where tracks overlap the later one is kept, which is logged. Crowds are left out.
 
     Raises:
-        InputError: `target` is not new or empty, or a video cannot be told by DAVIS: it has more than 254 tracks, or
+        InputError: `target` is not new or empty, or a video does not fit DAVIS: it has more than 254 tracks, or
             frames in another order than that of their names.
     """
     target = new_folder(target)
@@ -139,10 +139,8 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
         for frame_index, numbers in video.painted_frames():
             picture = Image.fromarray(numbers.astype(np.uint8))
             picture.putpalette(palette())
-            buffer = io.BytesIO()
-            picture.save(buffer, "PNG")
             with atomic_write(target / video.name / f"{names[frame_index]}.png", "wb") as file:
-                file.write(buffer.getvalue())
+                file.write(encode_png(picture))
     with atomic_write(target / CATEGORIES_FILE) as file:
         json.dump({video.name: _categories_of(video) for video in annotations.videos}, file, indent=1)
 

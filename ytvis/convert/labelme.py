@@ -1,6 +1,6 @@
 """LabelMe: a folder a video, and in it a JSON file a frame, as the LabelMe program writes them.
 
-An object is told from the others of its video by its label and its `group_id`: give the shapes of one object the same
+The label and the `group_id` of a shape say which object of its video it is: give the shapes of one object the same
 group_id in every frame. Shapes without one are, label by label, one object of the video.
 
 Frames without a JSON file are left out: not labelled is not the same as empty.
@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from ytvis.convert.shapes import ellipse, refusal
 from ytvis.convert.tracks import (
@@ -25,6 +25,7 @@ from ytvis.convert.tracks import (
     TrackCollector,
     TrackedVideo,
     check_sizes,
+    encode_png,
     field,
     new_folder,
     part_to_rle,
@@ -224,7 +225,6 @@ def _shapes(track: ObjectTrack, group_id: int, frame_index: int) -> list[dict[st
         return []
     rows, columns = (np.flatnonzero(mask.any(axis=axis)).tolist() for axis in (1, 0))
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    _, png = cv2.imencode(".png", part.astype(np.uint8))
     points = [[columns[0], rows[0]], [columns[-1], rows[-1]]]
-    text = base64.b64encode(png).decode("ascii")
+    text = base64.b64encode(encode_png(Image.fromarray(part.astype(np.uint8)))).decode("ascii")
     return [{**common, "points": points, "shape_type": "mask", "mask": text}]

@@ -191,7 +191,7 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
     the later one is kept, which is logged. Crowds are left out.
 
     Raises:
-        InputError: `target` is not new or empty, or a video cannot be told by MOTS: it has more than 999 tracks of a
+        InputError: `target` is not new or empty, or a video does not fit MOTS: it has more than 999 tracks of a
             class, or frames in another order than that of their names.
     """
     target = new_folder(target)

@@ -4,6 +4,7 @@ The module of a format has `read(source, …)` → `Annotations` and, if it can 
 Whatever is wrong with a file raises InputError with one line that names it.
 """
 
+import io
 import logging
 import os
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from ytvis.files import InputError, natural_key
@@ -36,7 +38,7 @@ class ObjectTrack:
 
 @dataclass(frozen=True)
 class TrackedVideo:
-    """A video and its objects. `name` tells it from the others and may have slashes, as the folder of its frames."""
+    """A video and its objects. `name` is no other video's and may have slashes, as the folder of its frames."""
 
     name: str
     height: int
@@ -84,7 +86,7 @@ class Annotations:
         names = sorted({track.category for video in videos for track in video.tracks}, key=natural_key)
         return cls(dict(enumerate(names, start=1)), videos)
 
-    def without_crowds(self) -> Self:
+    def with_crowds_as_objects(self) -> Self:
         """The same with every crowd as an object."""
         videos = (
             replace(video, tracks=tuple(replace(track, is_crowd=False) for track in video.tracks))
@@ -97,7 +99,7 @@ class TrackCollector:
     """Puts the tracks of one video together from what its frames hold."""
 
     def __init__(self, name: str, height: int, width: int, where: str):
-        """Begins a video; `where` is what tells its size, for messages.
+        """Begins a video; `where` is the place of its size in messages.
 
         Raises:
             InputError: no mask is read of frames of this size.
@@ -213,6 +215,13 @@ def read_label_pictures(
             if found is not None:
                 collector.add(*found, frame_index, encode_mask(numbers == number), str(path))
     return collector
+
+
+def encode_png(picture: Image.Image) -> bytes:
+    """The PNG file of a picture."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def check_sizes(images: Path, file_names: Sequence[str], size_hw: tuple[int, int], where: str) -> None:
