@@ -18,9 +18,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.config import Config
-from data.dataset import FrameAnnotations, YTVISDataset, init_worker
+from data.dataset import YTVISDataset, init_worker
 from data.transforms import AffineViews, ClipTransform
-from utils.structures import Clip, ClipBatch, TensorFields
+from utils.structures import Clip, ClipBatch, FrameAnnotations, TensorFields
 from ytvis.annotations import Video, frame_path
 from ytvis.files import InputError
 from ytvis.pictures import read_picture

@@ -11,7 +11,6 @@ import logging
 import os
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -19,12 +18,11 @@ from typing import Self
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.config import Config
 from data.transforms import FrameTransform
-from utils.structures import FrameInput, FrameMeta, PerObject
+from utils.structures import FrameAnnotations, FrameInput, FrameMeta
 from ytvis.annotations import (
     BOX_NOT_MASK,
     BOX_OUTSIDE,
@@ -46,17 +44,6 @@ from ytvis.score.ytvos import YTVOS
 from ytvis.splits import base_split, read_video_ids, videos_of_split
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FrameAnnotations(PerObject):
-    """Truth of one frame in the video's own pixels: `boxes_px` [N,4] float32 x1 y1 x2 y2, the last pixel included;
-    `labels` [N] int64 1…C, `masks` [N,height,width] bool, `instance_ids` [N] int64, the annotations' ids."""
-
-    boxes_px: Tensor
-    labels: Tensor
-    masks: Tensor
-    instance_ids: Tensor
 
 
 class YTVISDataset:

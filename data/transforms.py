@@ -4,11 +4,9 @@ For training, `ClipTransform` takes the annotations along and can flip, crop, zo
 makes several frames of a static image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -20,10 +18,7 @@ from torchvision.ops import masks_to_boxes
 from torchvision.transforms import v2
 
 from data.config import Config
-from utils.structures import FrameTargets
-
-if TYPE_CHECKING:  # `data.dataset` itself needs `FrameTransform`
-    from data.dataset import FrameAnnotations
+from utils.structures import FrameAnnotations, FrameTargets
 
 
 class FrameTransform:

@@ -91,6 +91,17 @@ class PerObject(TensorFields):
 
 
 @dataclass(frozen=True)
+class FrameAnnotations(PerObject):
+    """Ground truth of one frame in the video's own pixels: `boxes_px` [N,4] float32 x1 y1 x2 y2, including the last
+    pixel; `labels` [N] int64 1…C, `masks` [N,height,width] bool, `instance_ids` [N] int64, the annotations' ids."""
+
+    boxes_px: Tensor
+    labels: Tensor
+    masks: Tensor
+    instance_ids: Tensor
+
+
+@dataclass(frozen=True)
 class FrameTargets(PerObject):
     """Ground truth of one frame: `boxes` [N,4], `labels` [N] 1…C, `masks` [N,H,W] 0/1 at the network input's size,
     `instance_ids` [N], unique over a batch."""

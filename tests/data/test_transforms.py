@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from data.config import get_config
-from data.dataset import FrameAnnotations
 from data.transforms import AffineViews, ClipTransform, FrameTransform
+from utils.structures import FrameAnnotations
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
 CFG = get_config("STMask_plus_resnet50_config")
