@@ -86,6 +86,9 @@ class Fuzzer:
             if size[0] * size[1] < 2**24 and far < 30 and side < 5000:  # the library walks along every pixel of an edge
                 expected = library.merge(library.frPyObjects(drawn, *size))["counts"].decode()
                 assert rle["counts"] == expected, (polygons, size)
+                drawn = [self.masks._draw(np.array(polygon).reshape(-1, 2), *size) for polygon in drawn]
+                ours = self.masks._toggles_to_rle(self.masks._combine(drawn, 1), *size)["counts"].decode()
+                assert ours == expected, (polygons, size)
             self.use(rle)
 
     def runs(self) -> None:

@@ -256,7 +256,8 @@ def test_masks_of_another_size_are_for_scoring_alone():
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_polygons_are_drawn_as_pycocotools_draws_them(seed):
+def test_polygons_are_drawn_as_pycocotools_draws_them(monkeypatch, seed):
+    monkeypatch.setattr(module, "LIBRARY_PIXELS", 1 if seed else module.LIBRARY_PIXELS)
     rng = np.random.default_rng(seed)
     for number in range(200):
         height, width = (int(side) for side in rng.integers(1, 70, 2))
@@ -325,6 +326,7 @@ def test_a_polygon_costs_what_it_covers_of_the_frame(monkeypatch):
     far = [[-9 * MAX_SIDE, -9 * MAX_SIDE, 9 * MAX_SIDE, 9 * MAX_SIDE, -9 * MAX_SIDE, 9 * MAX_SIDE]]
     assert mask_area(to_rle(far, MAX_SIDE, 2)) == MAX_SIDE + MAX_SIDE - 1
     zigzag = [[0, 0, 300, 5] * 50]
+    monkeypatch.setattr(module, "LIBRARY_PIXELS", 1)
     monkeypatch.setattr(module, "MAX_CROSSINGS", 10_000)
     with pytest.raises(InputError, match="crosses the frame's columns more than 10000 times"):
         to_rle(zigzag, 10, 300)
