@@ -8,16 +8,16 @@ import av
 
 logger = logging.getLogger(__name__)
 
-# What players know in an mp4 file; anything else becomes AAC. (FFmpeg calls the decoder of MP3 mp3float.)
+# What players support in an mp4 file; anything else becomes AAC. (FFmpeg calls the decoder of MP3 mp3float.)
 _COPIED_CODECS = frozenset(("aac", "mp3", "mp3float", "ac3", "eac3", "alac", "flac", "opus"))
-_RATE_OF_TRANSCODED = 48_000  # of AAC's rates the usual one with pictures
+_RATE_OF_TRANSCODED = 48_000  # Hz, the usual rate of AAC beside pictures
 
 
 class AudioCopy:
     """Copies the best audio track of the file `path` into `output`, an mp4 container whose head is not yet written.
 
-    A codec that mp4 players do not know is transcoded to AAC. A file without sound adds nothing; one whose sound
-    cannot be read, or not further, is told in the log. Without a `path` there is nothing to copy.
+    A codec that mp4 players do not know is transcoded to AAC. A file without sound adds nothing; sound that
+    cannot be read, or only in part, is logged. Without a `path` nothing is copied.
     """
 
     def __init__(self, path: str | os.PathLike | None, output: av.container.OutputContainer):
@@ -54,7 +54,7 @@ class AudioCopy:
             self._input.close()
 
     def _give_up(self, error: Exception) -> None:
-        logger.warning("%s: its sound cannot be taken along, or not further: %s", self._path, error)
+        logger.warning("%s: its sound cannot be copied, or only in part: %s", self._path, error)
         self._packets, self._waiting = iter(()), None
 
     def _prepare(self, source: av.AudioStream) -> Iterator[tuple[float, av.Packet]]:

@@ -137,7 +137,7 @@ def _triangle(x, y, a, b):
 
 
 def _star(x, y, a, b):
-    """A five-pointed star is what lies within at least four of the five lines through its points."""
+    """A five-pointed star is what is within at least four of the five lines through its points."""
     first = second = np.full(np.broadcast_shapes(x.shape, y.shape), -np.inf)
     for k in range(5):
         nx, ny = _direction(_TURN // 4 + round(k * _TURN / 5))
@@ -238,7 +238,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Where everything is at any time; later objects lie above earlier ones."""
+    """Where everything is at any time; later objects are above earlier ones."""
 
     hw: tuple[int, int]
     length: int
@@ -339,7 +339,7 @@ def _plan_scene(rng: np.random.Generator, category_ids: Sequence[int]) -> tuple[
 
 
 def _visible(silhouettes: np.ndarray) -> np.ndarray:
-    """[N,T,h,w] bool: what is left of silhouettes [N,T,h,w] that lie above each other in their order."""
+    """[N,T,h,w] bool: what is left of silhouettes [N,T,h,w] that are above each other in their order."""
     masks = silhouettes.copy()
     covered = np.zeros(silhouettes.shape[1:], bool)
     for mask in masks[::-1]:
@@ -713,7 +713,7 @@ def _document(seed: int, records: list[tuple[dict, list[dict]]]) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m data.synthetic`: draws the set, or finds it, and prints where it lies and what it holds."""
+    """`python -m data.synthetic`: draws the set, or finds it, and prints where it is and what it holds."""
     parser = Parser(
         prog="python -m data.synthetic",
         description="Draw ShapesVIS, the demo data set of eight moving shapes, in YouTube-VIS 2019 format.",

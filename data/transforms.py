@@ -1,6 +1,6 @@
 """From a picture to the network's input: resize, normalise, pad; the same for training, evaluation and live video.
 
-For training, `ClipTransform` takes the annotations along and can flip, crop, zoom and change colours; `AffineViews`
+For training, `ClipTransform` transforms the annotations too and can flip, crop, zoom and change colours; `AffineViews`
 makes several frames of a static image.
 """
 
@@ -50,7 +50,7 @@ class FrameTransform:
     def __call__(self, frame: np.ndarray) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
         """(image [3,H,W] float32, resized (height, width), padded (H, W)) of a frame [h,w,3] uint8 RGB.
 
-        The frame is resized bilinearly, its aspect ratio not kept; what is padded, right and below, is 0, the mean
+        The frame is resized bilinearly without keeping its aspect ratio; the padding, right and below, is 0, the mean
         colour.
 
         Raises:

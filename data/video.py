@@ -66,9 +66,9 @@ class SourceFrame:
 class FrameSource(Protocol):
     """Frames in order. `num_frames` is their expected number, None if unknown; `frame_rate` in frames per second.
 
-    `reads_ahead` tells whether a thread may fetch frames that nobody has asked for yet. What cannot be read is left out
-    and told at the end: the iteration raises InputError after the last frame that could be. Whatever the source holds
-    open is released when its iterator is closed.
+    `reads_ahead`: a thread may fetch frames before they are requested. What cannot be read is skipped and reported at
+    the end: the iteration raises InputError after the last frame that could be read. Closing the iterator releases
+    whatever the source holds open.
     """
 
     name: str
@@ -241,7 +241,7 @@ def _reason(error: Exception) -> str:
 
 
 class ImageFiles:
-    """The pictures at `paths` in their order, upright as their EXIF tag says; `name` is what the person called them."""
+    """The pictures at `paths` in their order, upright as their EXIF tag says; `name` stands for them in messages."""
 
     reads_ahead = True
 
@@ -354,7 +354,7 @@ def read_source(
 ) -> Iterator[FrameInput]:
     """The frames of `source` ready for the network, with their own pixels; read ahead where the source allows it.
 
-    `scene_cuts` tells for each whether it begins a new shot. Which frame is the last is not known in time, so none is
+    `scene_cuts` returns for each whether it begins a new shot. Which frame is the last is not known in time, so none is
     marked as such.
     """
     frames = _prepared(source, transform, scene_cuts)
@@ -383,7 +383,7 @@ def _prepared(
 def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
     """`items` in their order, fetched by a thread that is at most `size` of them ahead.
 
-    What `items` raises is raised here, behind the item before. When this generator is closed, the thread is ended and
+    What `items` raises is raised here, after the item before it. When this generator is closed, the thread is ended and
     the iterator of `items`, if it is a generator, closed. The thread runs in the caller's context (`contextvars`).
     """
     fetched: queue.Queue = queue.Queue(size)
@@ -423,7 +423,7 @@ def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
 
 
 class SceneCuts:
-    """Tells for frame after frame whether it begins a new shot.
+    """Decides frame by frame whether it begins a new shot.
 
     Frames are compared at 64×36 pixels. It is a cut where more than the part `threshold` (0…1) of the pixels would have
     to change to another of 4×4×4 colours to make one frame's histogram the other's, and the pixels differ by more than
@@ -439,7 +439,7 @@ class SceneCuts:
 
     def __init__(self, threshold: float = DEFAULT_THRESHOLD):
         if not 0 <= threshold <= 1:
-            raise InputError(f"the threshold of a scene cut must lie in 0…1, not {threshold}")
+            raise InputError(f"the threshold of a scene cut must be in 0…1, not {threshold}")
         self.threshold = threshold
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 

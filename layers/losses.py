@@ -81,8 +81,8 @@ def class_loss(
     `weights_by_position` the vector of all weights, positives' first, is laid over the anchors in the order of their
     index, so that weight and anchor do not correspond (docs/quirks.md).
 
-    The batch may be spread over processes of equally many images: `gather` makes the images [I,…] of all of one's own,
-    and what comes back is the sum over all of them divided by the number of processes.
+    The batch may be spread over processes with equally many images each: `gather` returns the images [I,…] of all
+    processes for this process's own, and the result is the sum over all images divided by the number of processes.
     """
     logits = class_logits.float()
     cross_entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NEUTRAL, reduction="none")
@@ -213,7 +213,7 @@ def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
     """Cross-entropy of the class of every cell, on average over images: an image's is the mean over the cells that
     show an object plus the mean over the ground.
 
-    `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 the ground. A cell shows what lies at its centre.
+    `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 the ground. A cell shows what is at its centre.
     """
     truth = FrameTargets.cat(truths)
     rows, columns = (

@@ -31,7 +31,7 @@ _NAME = re.compile(r"(?P<model>.+?)(_(?P<epoch>\d+)_(?P<iteration>\d+))?(?P<inte
 
 @dataclass(frozen=True)
 class CheckpointName:
-    """What a file name `<model>[_<epoch>_<iteration>][_interrupt].pth` tells; epoch and iteration are 0 if absent."""
+    """The parts of a file name `<model>[_<epoch>_<iteration>][_interrupt].pth`; epoch and iteration are 0 if absent."""
 
     model: str
     epoch: int = 0
@@ -50,15 +50,15 @@ class CheckpointName:
 
 
 def config_name_of(path: str | Path, weight_names: Mapping[str, str]) -> str:
-    """The config that a checkpoint's file name tells, by `weight_names` (name of a model's weights → config).
+    """The config that a checkpoint's file name stands for in `weight_names` (name of a model's weights → config).
 
     Raises:
-        InputError: the name tells nothing.
+        InputError: the name stands for none.
     """
     name = CheckpointName.parse(path)
     if name is None or name.model not in weight_names:
         raise InputError(
-            f"{path}: the file name does not tell which model this is; say --config=NAME "
+            f"{path}: the file name does not tell which model this is; add --config=NAME "
             "(`python -m data.config` lists the names)"
         )
     return weight_names[name.model]
@@ -67,8 +67,8 @@ def config_name_of(path: str | Path, weight_names: Mapping[str, str]) -> str:
 def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_name: str | None = None) -> Path:
     """`path` itself, or for `[folder/]latest` and `[folder/]interrupt` the checkpoint they stand for.
 
-    Looked for are files of known models (of `config_name`, if given) in the folder, by default `weights`: the one with
-    the highest iteration, `interrupt` among the interrupted ones only.
+    That is the file of a known model (of `config_name`, if given) in the folder, by default `weights`, with the highest
+    iteration; `interrupt` considers interrupted ones only.
 
     Raises:
         InputError: none there, or of several models and no `config_name`; the message names one of each.

@@ -1,4 +1,4 @@
-"""What a training says of itself: the console's line, a file of JSON lines, and TensorBoard's event files.
+"""The logs of a training: the console's line, a file of JSON lines, and TensorBoard's event files.
 
 A line of the file is an object with `iteration` and either the means over the iterations since the last line (`total`,
 each loss by its name, and `MEASURES`) or the scores of a `validation`. `python -m tools.plot` draws such files.
@@ -27,10 +27,10 @@ MEASURES = ("lr", "seconds", "clips_per_second", "memory_mib")  # seconds are th
 
 
 class TrainingLog:
-    """Says how a training goes: every ten iterations and after the last, to the log and as a line of JSON in `path`.
+    """Logs a training every ten iterations and after the last, to the console and as a line of JSON in `path`.
 
-    With a folder `tensorboard` it is written there too, as `loss/…`, `train/…` and `validation/…`, with pictures. A
-    context manager, or `close` it.
+    With a folder `tensorboard` it writes there too, as `loss/…`, `train/…` and `validation/…`, with pictures. Use it as
+    a context manager, or `close` it.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class TrainingLog:
         tensorboard: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Goes on with the files of a training that is resumed when `start_iteration` iterations are done.
+        """Continues the files of a training that is resumed after `start_iteration` iterations.
 
-        What they hold of later iterations is dropped, since it will come again. A training that starts at 0 begins a
-        new file; one that is there is kept under another name. `clips_per_step` counts those of all devices; `clock`
-        gives seconds.
+        Their lines of later iterations are dropped: they will be written again. A training that starts at 0 begins a
+        new file and keeps an earlier one under another name. `clips_per_step` counts the clips of all devices; `clock`
+        returns seconds.
 
         Raises:
             InputError: `path` is no such log, or there is no TensorBoard, or a folder cannot be used.
@@ -75,13 +75,13 @@ class TrainingLog:
         self.close()
 
     def close(self) -> None:
-        """Leaves everything that was said in the files."""
+        """Writes everything that is pending."""
         if self._board is not None:
             self._board.close()
 
     @property
     def takes_pictures(self) -> bool:
-        """Whether `show` shows anything."""
+        """Whether `show` has an effect."""
         return self._board is not None
 
     def add(self, iteration: int, losses: Mapping[str, float], learning_rate: float, device: torch.device) -> None:
@@ -190,7 +190,7 @@ def _checked(record: Any, where: str) -> dict[str, Any]:
 
 
 def _drop_later(path: Path, iteration: int) -> None:
-    """Takes out of the log what comes after `iteration`, and a last line that is not whole."""
+    """Removes from the log what comes after `iteration`, and a last line that is not whole."""
     if not os.path.exists(path):
         return
     kept = "".join(f"{line}\n" for line, record in _read_lines(path) if record["iteration"] <= iteration)
@@ -210,7 +210,7 @@ def _open_board(folder: Path, purge_step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter  # here, because few need it and not all have it
     except ImportError:
-        raise InputError("there is no TensorBoard here; to have it: pip install tensorboard") from None
+        raise InputError("TensorBoard is not installed: pip install tensorboard") from None
     try:
         return SummaryWriter(str(folder), purge_step=purge_step)
     except OSError as error:

@@ -26,7 +26,7 @@ PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", 
 MAX_PIXELS = 2**27  # a picture that declares more is refused before it is decoded: 134 million, 400 MB
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")
-_JPEG = ("JPEG", "MPO")  # as Pillow tells them; MPO is a phone's JPEG with further pictures after the first
+_JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is a phone's JPEG with further pictures after the first
 # EXIF's Orientation → (swap rows and columns, step along the rows, step along the columns), done in this order.
 _TURNS = {
     1: (False, 1, 1),
@@ -47,7 +47,7 @@ _JPEG_END = 0xD9
 _PNG_END = b"IEND\xaeB`\x82"  # the type and the check sum of the last chunk, which is empty
 _JPEG_ALONE = (0x01, 0xD8)  # markers that no length follows
 
-# Pillow's warnings are told by our own messages; the filters that silence them are of the whole process.
+# Pillow's warnings repeat our messages. The filters that silence them belong to the whole process.
 _filters = threading.Lock()
 
 

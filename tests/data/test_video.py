@@ -274,7 +274,7 @@ def test_without_sound_the_pictures_are_written_all_the_same(tmp_path, kind, cap
     copy_with_sound(source, tmp_path / "out.mp4")
     assert sound_of(tmp_path / "out.mp4") is None
     assert len(stamps(tmp_path / "out.mp4")) == 10
-    assert ("cannot be taken along" in caplog.text) is (kind != "silent")
+    assert ("cannot be copied" in caplog.text) is (kind != "silent")
 
 
 # ------------------------------------------------------------------------------------------------ video files
@@ -670,7 +670,7 @@ def test_a_cut_is_told_from_motion_and_light():
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan"), float("inf")])
 def test_a_threshold_that_no_cut_can_have_is_refused(threshold):
-    with pytest.raises(InputError, match="must lie in 0…1, not"):
+    with pytest.raises(InputError, match="must be in 0…1, not"):
         SceneCuts(threshold)
 
 

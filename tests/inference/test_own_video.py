@@ -448,9 +448,9 @@ def test_only_a_camera_has_a_window(run, frames, monkeypatch):
             (["--images=frames:out", "--show=anchors", f"--{option}"], "does nothing with --show")
             for option in ("save_csv", "save_mots", "save_details", "benchmark", "display_fps", "display_masks=False")
         ),
-        (["--images=frames:out", "--scene_cut=2"], "must lie in 0…1, not 2.0"),
-        (["--images=frames:out", "--scene_cut=nan"], "must lie in 0…1, not nan"),
-        (["--images=frames:out", "--scene_cut=-1", "--show=anchors"], "must lie in 0…1, not -1.0"),
+        (["--images=frames:out", "--scene_cut=2"], "must be in 0…1, not 2.0"),
+        (["--images=frames:out", "--scene_cut=nan"], "must be in 0…1, not nan"),
+        (["--images=frames:out", "--scene_cut=-1", "--show=anchors"], "must be in 0…1, not -1.0"),
         (["--scene_cut=0"], "--scene_cut is for your own video"),
         (["--display_trails"], "--display_trails is for your own video"),
         (["--images=frames:out", "--show_frame=3"], "--show_frame needs --show"),
