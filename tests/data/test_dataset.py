@@ -126,7 +126,9 @@ def test_without_annotations_there_is_nothing_to_see(tmp_path, annotations):
     if annotations == "absent":
         del changed["annotations"]
     dataset = load(tmp_path, changed)
-    assert dataset.annotations(7) == ()
+    assert dataset.annotations(7) == () and not dataset.has_truth
+    with pytest.raises(InputError, match=r"instances\.json: there are no annotations; training needs a set with truth"):
+        dataset.key_frames()
     truth = dataset.frame_annotations(7, 0)
     assert len(truth) == 0
     assert truth.boxes_px.shape == (0, 4) and truth.masks.shape == (0, 4, 6)
