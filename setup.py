@@ -89,7 +89,6 @@ setup(
         "jinja2>=3.1",
         "pillow>=10",
         "scipy>=1.11.1",
-        "ijson>=3.2.1",
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.15"],
