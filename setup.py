@@ -87,7 +87,7 @@ setup(
         "tqdm>=4.66",
         "matplotlib>=3.8",
         "jinja2>=3.1",
-        "pillow>=10",
+        "pillow>=10.4",
         "scipy>=1.11.1",
     ],
     extras_require={

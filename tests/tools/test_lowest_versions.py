@@ -40,6 +40,7 @@ def test_a_python_that_is_not_there_is_bad_input(monkeypatch):
         find_python("3.99")
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git repository")
 def test_an_extra_that_is_none_ends_in_one_line(tmp_path, capsys):
     assert main([f"--keep={tmp_path}", "--extras=dev,wheels"]) == 2
     error = capsys.readouterr().err
