@@ -322,16 +322,13 @@ def init_worker(worker_id: int) -> None:
 
 
 def _where_to_put(cfg: Config, split: str, missing: str) -> str:
-    """The whole message about a data set that is not where it was looked for."""
+    """The whole message about a data set that is missing."""
     candidates = getattr(cfg.dataset, base_split(split))
-    lines = [f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}"]
+    place = ""
     if candidates.ann_file and candidates.image_root:
-        lines += [
-            "it must look like this:",
-            f"  {cfg.dataset.root or '.'}/",
-            f"  ├── {candidates.ann_file[0]}",
-            f"  └── {candidates.image_root[0]}/",
-            "      └── <video>/<frame>.jpg (a set of images: <image>.jpg)",
-        ]
-    lines.append("to point elsewhere: --ann_file FILE --image_root FOLDER, or --set dataset.root=FOLDER")
-    return "\n".join(lines)
+        root = cfg.dataset.root or "."
+        place = f"put them at {root}/{candidates.ann_file[0]} and {root}/{candidates.image_root[0]}/<video>/<frame>.jpg, or "
+    return (
+        f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}; {place}"
+        "use --ann_file FILE --image_root FOLDER or --set dataset.root=FOLDER"
+    )

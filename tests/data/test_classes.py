@@ -12,7 +12,8 @@ SHAPES = get_config(DEMO).dataset.class_names
 
 def write_set(root, *names, split="train"):
     categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
-    content = {"videos": [], "categories": categories[::-1], "annotations": []}  # the order is that of the ids
+    videos = [{"id": 1, "width": 4, "height": 4, "file_names": ["a.png"]}]
+    content = {"videos": videos, "categories": categories[::-1], "annotations": []}  # the order is that of the ids
     (root / f"{split}.json").write_text(json.dumps(content))
     return {"dataset.root": str(root)}
 
