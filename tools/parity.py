@@ -224,7 +224,7 @@ def compare_results(ours: list, recorded: list[dict]) -> tuple[list[int], float]
     assert len(ours) == len(recorded)
     pixels, score = [], 0.0
     for track, expected in zip(ours, recorded, strict=True):
-        track = track if isinstance(track, dict) else vars(track)
+        track = track if isinstance(track, dict) else {key: getattr(track, key) for key in expected}
         assert (track["video_id"], track["category_id"]) == (expected["video_id"], expected["category_id"])
         score = max(score, abs(track["score"] - expected["score"]))
         for mask, expected_mask in zip(track["segmentations"], expected["segmentations"], strict=True):
