@@ -326,8 +326,8 @@ def _where_to_put(cfg: Config, split: str, missing: str) -> str:
     candidates = getattr(cfg.dataset, base_split(split))
     place = ""
     if candidates.ann_file and candidates.image_root:
-        root = cfg.dataset.root or "."
-        place = f"put them at {root}/{candidates.ann_file[0]} and {root}/{candidates.image_root[0]}/<video>/<frame>.jpg, or "
+        root, folder = cfg.dataset.root or ".", candidates.image_root[0]
+        place = f"put them at {root}/{candidates.ann_file[0]} and {root}/{folder}/<video>/<frame>.jpg, or "
     return (
         f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}; {place}"
         "use --ann_file FILE --image_root FOLDER or --set dataset.root=FOLDER"
