@@ -76,10 +76,7 @@ def test_outside_the_frame_is_black():
     assert crop[0, 0].tolist() == [0, 0, 0] and crop[-1, -1].tolist() == [200, 200, 200]
 
 
-def test_a_set_without_truth_is_refused(config, dataset):
-    class Empty:
-        ann_file, videos = dataset.ann_file, dataset.videos
-        annotated_frames = staticmethod(lambda video_id: ())
-
+def test_a_set_without_truth_is_refused(config, dataset, monkeypatch):
+    monkeypatch.setattr(type(dataset), "annotated_frames", lambda self, video_id: ())
     with pytest.raises(InputError, match="needs a set with truth"):
-        CropDataset.from_config(config, Empty())
+        CropDataset.from_config(config, dataset)
