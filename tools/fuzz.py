@@ -6,7 +6,7 @@
 Each input is a valid one with damage that depends on the seed and the number alone (`tools.mutations`), and runs
 in a process of its own. It fails where the process prints a traceback, dies of a signal, takes longer than --seconds or
 takes more than --megabytes beyond what it started with, or where the exit code is 2 and the last line is no error.
---keep stores the files of what failed. It needs an operating system that can fork.
+--keep stores the files of what failed. It needs Linux.
 """
 
 import argparse
@@ -299,7 +299,7 @@ def damage_state(state: dict, rng: random.Random) -> None:
     odd = (
         lambda: torch.empty(1).expand(60_000, 60_000),
         lambda: torch.empty(3, device="meta"),
-        lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (60_000, 60_000)),
+        lambda: torch.sparse_coo_tensor([[0], [0]], [1.0], (60_000, 60_000), check_invariants=True),
         lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
         lambda: torch.ones(3, dtype=torch.complex64),
         lambda: torch.full_like(value, float("nan")) if value.is_floating_point() else value,
@@ -377,10 +377,12 @@ def run_case(case: Case, folder: Path, seconds: float, megabytes: float) -> Outc
     """Runs a case in a process of its own, with `folder` as its own folder."""
     output = folder / ".output"
     begin = time.monotonic()
+    reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
         code = 70
         try:
+            os.write(writer, str(_memory(1)).encode())
             descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
@@ -400,19 +402,25 @@ def run_case(case: Case, folder: Path, seconds: float, megabytes: float) -> Outc
             sys.stderr.flush()
             os._exit(code)
     _, status, usage = os.wait4(process, 0)
+    start = float(os.read(reader, 100))
+    os.close(reader)
+    os.close(writer)
     took = time.monotonic() - begin
     code = os.waitstatus_to_exitcode(status)
     text = output.read_text("utf-8", "replace") if output.exists() else ""
-    grown = usage.ru_maxrss / 1024 - resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    grown = usage.ru_maxrss / 1024 - start
     return Outcome(fault_of(code, text, took, grown, seconds, megabytes), code, text)
 
 
 def _limit_memory(megabytes: float) -> None:
     """Lets this process take no more than `megabytes` more address space than it has."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 0
-    if pages:
-        limit = pages * resource.getpagesize() + int(megabytes * 2**20)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit = int((_memory(0) + megabytes) * 2**20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _memory(kind: int) -> float:
+    """Megabytes of this process: 0 of address space, 1 resident."""
+    return int(Path("/proc/self/statm").read_text().split()[kind]) * resource.getpagesize() / 2**20
 
 
 def fault_of(code: int, text: str, took: float, grown: float, seconds: float, megabytes: float) -> str:
