@@ -163,7 +163,7 @@ def time_table(folder: Path, runs: int) -> str:
         f"calibration: JSON {work['json']:.2f} s (recorded {RECORDED['json']:.2f}), merging {work['tubes']:.2f} s "
         f"(recorded {RECORDED['tubes']:.2f}); largest difference to the recorded scores {difference:.1e}",
         "",
-        "| | official, scaled | asked | " + " | ".join(BACKENDS.values()) + " |",
+        "| | official, scaled | goal | " + " | ".join(BACKENDS.values()) + " |",
         "|---|---|---|" + "---|" * len(BACKENDS),
     ]
     for key, title in TITLES.items():
@@ -233,7 +233,7 @@ def start_table(files: list[str], runs: int) -> str:
 
 def memory_table(folder: Path, sizes: list[int]) -> str:
     """The Markdown table of peak memory; the large files are removed again."""
-    lines = ["| file | command | exit code | peak memory | beyond the start | CPU time |", "|---|---|---|---|---|---|"]
+    lines = ["| file | command | exit code | peak memory | above start-up | CPU time |", "|---|---|---|---|---|---|"]
     for megabytes in sizes:
         path = folder / f"results_{megabytes}.json"
         try:
