@@ -12,6 +12,8 @@ from cpython.number cimport PyNumber_Index
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 cdef extern from "Python.h":
+    bint PyLong_CheckExact(object number)
+    long long PyLong_AsLongLongAndOverflow(object number, int* overflow) except? -1
     bint PyUnicode_IS_ASCII(object text)
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
@@ -123,6 +125,37 @@ def read_masks(list masks, int64_t max_side=2**16, int64_t max_pixels=2**27):
         to_sizes[place] = (height << 32) + width
         to_starts[place + 1] += read_edges(text, length, height * width, &to_edges[to_starts[place]], &to_areas[place])
     return areas, sizes, edges, starts
+
+
+def compress_runs(list runs, int64_t pixels):
+    """Compressed counts of a mask, bytes; None unless `runs` are Python's integers from 0 whose sum is `pixels`.
+
+    From the fourth on a run is stored as the difference to the one before the last; each number in five bits a
+    character from the lowest, in as few characters as hold the sign too.
+    """
+    cdef bytearray counts = bytearray(LONGEST_NUMBER * len(runs))
+    cdef char* text = counts
+    cdef Py_ssize_t length = 0, place
+    cdef int64_t run, number, rest = pixels, older = 0, old = 0
+    cdef int overflow
+    if not 0 <= pixels < 2**29:  # what numbers of LONGEST_NUMBER characters hold, with their sign
+        return None
+    for place in range(len(runs)):
+        if not PyLong_CheckExact(runs[place]):
+            return None
+        run = PyLong_AsLongLongAndOverflow(runs[place], &overflow)
+        if overflow or not 0 <= run <= rest:
+            return None
+        rest -= run
+        number = run - older if place > 2 else run
+        older, old = old, run
+        while not -16 <= number < 16:
+            text[length] = 48 + 32 + (number & 0x1F)
+            length += 1
+            number >>= 5
+        text[length] = 48 + (number & 0x1F)
+        length += 1
+    return bytes(counts[:length]) if rest == 0 else None
 
 
 cdef int64_t shared_pixels(const uint32_t* a, Py_ssize_t a_count, const uint32_t* b, Py_ssize_t b_count) noexcept nogil:

@@ -79,7 +79,7 @@ def check_rle(rle: Any) -> dict:
         raise InputError("a mask must be null, a list of polygons, or an RLE with 'size' and 'counts'")
     size, counts = _plain_size(rle["size"]), rle["counts"]
     if isinstance(counts, list | tuple):
-        return {"size": size, "counts": _compress(_checked_runs(counts, size)).decode("ascii")}
+        return {"size": size, "counts": _compress_checked(counts, size).decode("ascii")}
     if not isinstance(counts, str | bytes):
         raise InputError(f"the counts of a mask must be text or a list of runs, not {type(counts).__name__}")
     if measure_masks([rle])[0] < 0:
@@ -93,11 +93,13 @@ def check_size(height: Any, width: Any) -> None:
     Raises:
         InputError: a side is no whole number from 1, or the frame is larger than masks are read for.
     """
+    is_size = is_whole(height) and is_whole(width) and height >= 1 and width >= 1
+    if is_size and max(height, width) <= MAX_SIDE and int(height) * int(width) <= MAX_PIXELS:
+        return
     text = f"height {excerpt(height, 40)}, width {excerpt(width, 40)}"
-    if not all(is_whole(side) and side >= 1 for side in (height, width)):
+    if not is_size:
         raise InputError(f"height and width must be whole numbers from 1, not {text}")
-    if max(height, width) > MAX_SIDE or int(height) * int(width) > MAX_PIXELS:
-        raise InputError(f"a frame of {text} is over the limits, {MAX_SIDE} a side and {MAX_PIXELS} pixels")
+    raise InputError(f"a frame of {text} is over the limits, {MAX_SIDE} a side and {MAX_PIXELS} pixels")
 
 
 def read_track(
@@ -159,16 +161,20 @@ def _plain_size(size: Any) -> list[int]:
     return [int(side) for side in size]
 
 
-def _checked_runs(counts: Sequence[Any], size: list[int]) -> np.ndarray:
-    """The runs of a mask, int64 [runs], or InputError."""
+def _compress_checked(counts: Sequence[Any], size: list[int]) -> bytes:
+    """The compressed counts of a mask's runs as a file has them, or InputError."""
+    pixels = size[0] * size[1]
+    if _mask_kernels is not None:
+        compressed = _mask_kernels.compress_runs(list(counts), pixels)
+        if compressed is not None:
+            return compressed  # else they are wrong, or numpy's integers
     if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, counts))):
         raise InputError("the counts of a mask must be whole numbers from 0")
-    pixels = size[0] * size[1]
     if counts and min(counts) < 0:
         raise InputError("the counts of a mask must be whole numbers from 0")
     if sum(counts) != pixels:
         raise InputError(f"the counts of a mask must be runs whose sum fills its size {size}")
-    return np.array(counts, np.int64)
+    return _compress(np.array(counts, np.int64))
 
 
 def is_whole(value: Any) -> bool:
@@ -315,8 +321,10 @@ def _toggles(mask: np.ndarray) -> np.ndarray:
 
 
 def _compress(runs: np.ndarray) -> bytes:
-    """Compressed counts of `runs`, int64 [runs] under 2**29: from the fourth on as the difference to the run before
+    """Compressed counts of `runs`, int64 [runs] from 0 whose sum is under 2**29: from the fourth on as the difference to the run before
     the last, five bits a character from the lowest, in as few as hold the sign too."""
+    if _mask_kernels is not None:
+        return _mask_kernels.compress_runs(runs.tolist(), int(runs.sum()))
     numbers = runs.copy()
     numbers[3:] -= runs[1:-2]
     shifts = np.arange(LONGEST_NUMBER) * 5

@@ -377,8 +377,8 @@ def test_counts_may_be_runs_text_or_bytes(counts):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_runs_are_compressed_as_pycocotools_does(seed):
-    """Also runs of no pixels, and numbers of one to six characters."""
+def test_runs_are_compressed_as_pycocotools_does(seed, monkeypatch):
+    """Also runs of no pixels, and numbers of one to six characters; by the kernels and without them."""
     rng = np.random.default_rng(seed)
     for _ in range(100):
         runs = (2 ** rng.uniform(0, 22, rng.integers(1, 40))).astype(int) - (rng.random() < 0.3)
@@ -386,7 +386,18 @@ def test_runs_are_compressed_as_pycocotools_does(seed):
         if size[0] == 0 or size[0] >= 2**24:
             continue
         expected = mask_ops.frPyObjects({"size": size, "counts": runs.tolist()}, *size)["counts"].decode()
-        assert module._compress(runs) == expected.encode()
+        for kernels in {module._mask_kernels, None}:
+            with monkeypatch.context() as context:
+                context.setattr(module, "_mask_kernels", kernels)
+                assert module._compress(runs) == expected.encode()
+
+
+@needs_kernels
+@pytest.mark.parametrize("runs", [[], [2, 3], [2, 5], [7, -1], [-1, 7], [True, 5], [6.0], ["6"], [2**64, 6], [None]])
+def test_the_kernel_compresses_only_runs_that_fill_the_mask(runs):
+    assert module._mask_kernels.compress_runs([1, 5], 6) == b"15"
+    assert module._mask_kernels.compress_runs(runs, 6) is None
+    assert module._mask_kernels.compress_runs([2**29], 2**29) is None  # it takes more characters than are read
 
 
 def test_long_runs_and_differences_of_runs_decode():
