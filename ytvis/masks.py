@@ -321,8 +321,11 @@ def _toggles(mask: np.ndarray) -> np.ndarray:
 
 
 def _compress(runs: np.ndarray) -> bytes:
-    """Compressed counts of `runs`, int64 [runs] from 0 whose sum is under 2**29: from the fourth on as the difference to the run before
-    the last, five bits a character from the lowest, in as few as hold the sign too."""
+    """Compressed counts of `runs`, int64 [runs] from 0 whose sum is under 2**29.
+
+    From the fourth on a run is stored as the difference to the one before the last; each number in five bits a
+    character from the lowest, in as few characters as hold the sign too.
+    """
     if _mask_kernels is not None:
         return _mask_kernels.compress_runs(runs.tolist(), int(runs.sum()))
     numbers = runs.copy()

@@ -148,12 +148,17 @@ def video_qualities(matches: PooledMatches, cut: float) -> dict[int, float]:
     The quality is the F1 of the tracks with a score of at least `cut`, 2 · right / (tracks + true objects), as the mean
     over the protocol's IoU thresholds 0.5…0.95; a track is right if it took an object of its category.
     """
+    videos, places = np.unique(np.concatenate([matches.videos, matches.true_videos]), return_inverse=True)
+    of_tracks, of_objects = np.split(places, [len(matches.videos)])
     counted = matches.counts & (matches.scores >= cut)
-    qualities = {}
-    for video in np.union1d(matches.videos, matches.true_videos).tolist():
-        own = matches.videos == video
-        total = counted[:, own].sum(axis=1) + (matches.true_videos == video).sum()  # [T]
-        right = (counted & matches.is_right)[:, own].sum(axis=1)
-        if total.all():
-            qualities[video] = float((2 * right / total).mean())
-    return dict(sorted(qualities.items(), key=lambda item: (item[1], item[0])))
+
+    def per_video(chosen: np.ndarray) -> np.ndarray:
+        """How many of the `chosen` [T,N] tracks each video has, [T,videos]."""
+        return np.array([np.bincount(of_tracks[row], minlength=len(videos)) for row in chosen])
+
+    total = per_video(counted) + np.bincount(of_objects, minlength=len(videos))
+    right = per_video(counted & matches.is_right)
+    is_measured = total.all(axis=0)
+    means = (2 * right[:, is_measured] / total[:, is_measured]).mean(axis=0)
+    qualities = zip(videos[is_measured].tolist(), means.tolist(), strict=True)
+    return dict(sorted(qualities, key=lambda item: (item[1], item[0])))

@@ -9,8 +9,8 @@ import numpy as np
 
 from ytvis.report.material import Material
 from ytvis.report.mistakes import PooledMatches, best_cut, confusion, video_qualities
-from ytvis.score.ap import STAT_NAMES, Metrics, Params, evaluate_results
-from ytvis.score.bootstrap import Interval, bootstrap_results
+from ytvis.score.ap import STAT_NAMES, Metrics, Params, YTVOSeval
+from ytvis.score.bootstrap import Interval, ResultStatistics, bootstrap
 from ytvis.score.groups import score_groups
 from ytvis.score.tracking import RATES, TrackingScores, evaluate_tracking
 
@@ -20,9 +20,11 @@ TRACKING_NAMES = ("HOTA", "DetA", "AssA", "IDF1", "IDSW")
 
 def measure(material: Material, seed: int, score_threshold: float) -> dict[str, Any]:
     """All numbers of a report; docs/report.md describes the keys."""
-    metrics = evaluate_results(material.truth, material.results)
+    evaluation = YTVOSeval(material.truth, material.results)
+    evaluation.evaluate()
+    metrics = Metrics.of(evaluation)
     tracking = evaluate_tracking(material.truth, material.results, score_threshold)
-    intervals = bootstrap_results(material.truth, material.results, score_threshold, seed=seed)
+    intervals = bootstrap(ResultStatistics(evaluation, tracking), seed=seed)
     matches = PooledMatches.of(material)
     cut = best_cut(matches)
     names = material.truth.category_names()

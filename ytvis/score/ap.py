@@ -523,6 +523,18 @@ class Metrics:
     curves: Curves
     category_ids: list[int]
 
+    @classmethod
+    def of(cls, evaluation: YTVOSeval) -> Self:
+        """The metrics of an evaluation after `evaluate()`, which is accumulated."""
+        evaluation.accumulate()
+        curves, params = evaluation.curves, evaluation.params
+        names = evaluation.cocoGt.category_names()
+        per_category = dict.fromkeys(names.values(), dict.fromkeys(STAT_NAMES, -1.0))
+        for k, category in enumerate(curves.category_ids):
+            stats = summary_stats(curves.precision[:, :, k : k + 1], curves.recall[:, k : k + 1], params)
+            per_category[names[category]] = dict(zip(STAT_NAMES, stats.tolist(), strict=True))
+        return cls(summary_stats(curves.precision, curves.recall, params), per_category, curves, list(names))
+
     @property
     def precision(self) -> np.ndarray:
         """[T,R,K,A,M] for all categories by ascending id, made when it is asked for."""
@@ -541,17 +553,9 @@ def evaluate_results(annotations: Truth, results: Results, iou_type: str = "segm
     `IOU_TYPES`: "boundary" gives tube-boundary AP. No predictions give 0. Raises InputError for files that are missing
     or malformed, and for annotations that hold no tracks to compare with.
     """
-    truth, predictions = load_pair(annotations, results)
-    evaluation = YTVOSeval(truth, predictions, iou_type)
+    evaluation = YTVOSeval(*load_pair(annotations, results), iou_type)
     evaluation.evaluate()
-    evaluation.accumulate()
-    curves, params = evaluation.curves, evaluation.params
-    names = truth.category_names()
-    per_category = dict.fromkeys(names.values(), dict.fromkeys(STAT_NAMES, -1.0))
-    for k, category in enumerate(curves.category_ids):
-        stats = summary_stats(curves.precision[:, :, k : k + 1], curves.recall[:, k : k + 1], params)
-        per_category[names[category]] = dict(zip(STAT_NAMES, stats.tolist(), strict=True))
-    return Metrics(summary_stats(curves.precision, curves.recall, params), per_category, curves, list(names))
+    return Metrics.of(evaluation)
 
 
 def format_table(metrics: Metrics) -> str:

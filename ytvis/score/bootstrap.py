@@ -22,8 +22,8 @@ import numpy as np
 
 from ytvis.files import InputError
 from ytvis.score.ap import EPS, STATISTICS, CategoryMatches, YTVOSeval, has_truths
-from ytvis.score.tracking import SCORE_THRESHOLD, score_tracks
-from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
+from ytvis.score.tracking import SCORE_THRESHOLD, TrackingScores, evaluate_tracking
+from ytvis.score.ytvos import Results, Truth, load_pair
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -117,20 +117,6 @@ def describe_difference(name: str, interval: Interval, videos: int) -> str:
 # -------------------------------------------------------------------------------------------------- results of a model
 
 
-def bootstrap_results(
-    annotations: Truth,
-    results: Results,
-    score_threshold: float = SCORE_THRESHOLD,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """The interval of each of `STAT_NAMES` and of tracking's `RATES`, by name.
-
-    Takes files or their contents; the threshold is for the tracking metrics. Raises InputError for bad ones.
-    """
-    return bootstrap(ResultStatistics(*load_pair(annotations, results), score_threshold), resamples, seed)
-
-
 def compare_results(
     annotations: Truth,
     first: Results,
@@ -139,20 +125,32 @@ def compare_results(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The interval of `second` - `first` for each of the names of `bootstrap_results`, with its arguments."""
-    truth, predictions = load_pair(annotations, first)
-    both = ((truth, predictions), load_pair(truth, second))
-    return compare(*(ResultStatistics(*pair, score_threshold) for pair in both), resamples, seed)
+    """The interval of `second` - `first` for each of `STAT_NAMES` and of tracking's `RATES`, by name.
+
+    Takes files or their contents; the threshold is for the tracking metrics. Raises InputError for bad ones.
+    """
+    truth, first = load_pair(annotations, first)
+    both = (ResultStatistics.of(truth, results, score_threshold) for results in (first, second))
+    return compare(*both, resamples, seed)
 
 
 class ResultStatistics:
-    """AP, AR and the tracking metrics of predictions, with any multiplicity of the videos; `Resampled`."""
+    """AP, AR and the tracking metrics of predictions, with any multiplicity of the videos; `Resampled`.
 
-    def __init__(self, truth: YTVOS, predictions: YTVOS, score_threshold: float = SCORE_THRESHOLD):
+    `evaluation` is a `YTVOSeval` after `evaluate()`, `tracking` of the same videos and predictions.
+    """
+
+    def __init__(self, evaluation: YTVOSeval, tracking: TrackingScores):
+        self._parts = (PrecisionStatistics(evaluation), tracking)
+        self.video_ids = tracking.video_ids
+
+    @classmethod
+    def of(cls, annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> Self:
+        """The statistics of files or their contents; the threshold is for the tracking metrics."""
+        truth, predictions = load_pair(annotations, results)
         evaluation = YTVOSeval(truth, predictions)
         evaluation.evaluate()
-        self._parts = (PrecisionStatistics(evaluation), score_tracks(truth, predictions, score_threshold))
-        self.video_ids = self._parts[0].video_ids
+        return cls(evaluation, evaluate_tracking(truth, predictions, score_threshold))
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """As `Resampled` describes."""

@@ -15,7 +15,7 @@ Letters used in shapes: S sequences, G true tracks of a sequence, D its predicte
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import permutations
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 
@@ -35,18 +35,6 @@ METRICS = (
 RATES = tuple(name for name in METRICS if name not in ("IDSW", "Frag"))
 # A track's score is a mean over frames of a probability times a centerness, which seldom are both near 1.
 SCORE_THRESHOLD = 0.3
-
-
-class Switch(NamedTuple):
-    """A true object, given by the id of its annotation, changes from one predicted track to another.
-
-    Frames and tracks, which are places in the results list, count from 0. In between, the object may have been lost.
-    """
-
-    frame_index: int
-    annotation_id: int
-    old_track: int
-    new_track: int
 
 
 # --------------------------------------------------------------------------------------------------------- sequences
@@ -159,29 +147,27 @@ def count_identity(sequence: Sequence) -> np.ndarray:
     return np.array([true_positives, g_frames.sum() - true_positives, d_frames.sum() - true_positives])
 
 
-def count_clear(sequence: Sequence) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-    """`clear` [5] of `TrackingCounts`, and (frame, true track, old track, new track) of each ID switch."""
+def count_clear(sequence: Sequence) -> np.ndarray:
+    """`clear` [5] of `TrackingCounts`, of one sequence."""
     last, before, parts = (np.full(sequence.num_truths, fill) for fill in (-1, -1, 0))
-    true_positives, switches = 0, []
-    for frame, (ious, g, d) in enumerate(zip(sequence.ious, sequence.truths, sequence.tracks, strict=True)):
+    true_positives = switches = 0
+    for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
         if not ious.size:
             continue  # as in TrackEval, frames without true or without predicted objects interrupt nothing
         worth = np.where(ious < MATCH_IOU - EPS, 0, ious + KEEPING * (before[g][:, None] == d))
         rows, columns = best_pairs(worth)
         is_match = worth[rows, columns] > EPS
         found, tracks = g[rows[is_match]], d[columns[is_match]]
-        is_switch = (last[found] >= 0) & (last[found] != tracks)
-        switches += [
-            (frame, *pair) for pair in zip(found[is_switch], last[found[is_switch]], tracks[is_switch], strict=True)
-        ]
+        switches += np.count_nonzero((last[found] >= 0) & (last[found] != tracks))
         parts[found[before[found] < 0]] += 1
         before[:] = -1
         last[found] = before[found] = tracks
         true_positives += len(found)
     g_total, d_total = (frames.sum() for frames in sequence.frame_counts())
     fragmentations = np.maximum(parts - 1, 0).sum()
-    counts = [true_positives, g_total - true_positives, d_total - true_positives, len(switches), fragmentations]
-    return np.array(counts, float), [tuple(map(int, switch)) for switch in switches]
+    return np.array(
+        [true_positives, g_total - true_positives, d_total - true_positives, switches, fragmentations], float
+    )
 
 
 @dataclass(frozen=True)
@@ -249,7 +235,6 @@ class TrackingScores:
     counts: TrackingCounts
     sequence_videos: np.ndarray
     sequence_categories: np.ndarray
-    video_switches: dict[int, list[Switch]]
 
     def overall(self) -> dict[str, float]:
         """`METRICS` by name over the objects of all categories, -1 without any: TrackEval's "detection averaged"."""
@@ -271,10 +256,6 @@ class TrackingScores:
         metrics = self.counts.weighted(weights[:, self.sequence_videos]).metrics()
         return {name: metrics[name] for name in RATES}
 
-    def switches(self, video_id: int) -> list[Switch]:
-        """The ID switches of a video, by frame and then by annotation; KeyError for an unknown video."""
-        return self.video_switches[video_id]
-
 
 def evaluate_tracking(annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
     """The tracking metrics of the predictions with at least this score.
@@ -283,27 +264,19 @@ def evaluate_tracking(annotations: Truth, results: Results, score_threshold: flo
     matters: a track with a low score is a false positive here, while it hardly changes AP. Raises InputError as
     `evaluate_results` does.
     """
-    return score_tracks(*load_pair(annotations, results), score_threshold)
-
-
-def score_tracks(truth: YTVOS, predictions: YTVOS, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
-    """`evaluate_tracking` of what `load_pair` has read."""
+    truth, predictions = load_pair(annotations, results)
     kept = [track for track in predictions.dataset["annotations"] if track["score"] >= score_threshold]
     truths, tracks = (_group(annotations, truth) for annotations in (truth.dataset["annotations"], kept))
     video_ids = sorted(truth.vids)
     places = {video: place for place, video in enumerate(video_ids)}
-    keys, rows, switches = [], [], {video: [] for video in video_ids}
+    keys, rows = [], []
     for video, category in sorted(truths.keys() | tracks.keys()):
-        g, d = truths[video, category], tracks[video, category]
-        sequence = Sequence.of(*([track["segmentations"] for track in group] for group in (g, d)))
+        both = (truths[video, category], tracks[video, category])
+        sequence = Sequence.of(*([track["segmentations"] for track in group] for group in both))
         detection, association = count_hota(sequence)
-        clear, sequence_switches = count_clear(sequence)
         if detection.any():
             keys.append((places[video], category))
-            rows.append((detection, association, count_identity(sequence), clear))
-        switches[video] += [
-            Switch(frame, g[i]["id"], d[old]["id"] - 1, d[new]["id"] - 1) for frame, i, old, new in sequence_switches
-        ]
+            rows.append((detection, association, count_identity(sequence), count_clear(sequence)))
     shapes = ((3, len(ALPHAS)), (4, len(ALPHAS)), (3,), (5,))
     sequence_videos, sequence_categories = np.array(keys, np.int64).reshape(-1, 2).T
     return TrackingScores(
@@ -313,7 +286,6 @@ def score_tracks(truth: YTVOS, predictions: YTVOS, score_threshold: float = SCOR
         counts=TrackingCounts(*(np.array([row[i] for row in rows]).reshape(-1, *s) for i, s in enumerate(shapes))),
         sequence_videos=sequence_videos,
         sequence_categories=sequence_categories,
-        video_switches={video: sorted(found) for video, found in switches.items()},
     )
 
 

@@ -16,7 +16,7 @@ from ytvis.report.mistakes import PooledMatches, best_cut, confusion, shown_cate
 from ytvis.report.pictures import draw_pictures
 from ytvis.report.videos import Span, describe_video
 from ytvis.score.ap import STAT_NAMES, evaluate_results
-from ytvis.score.bootstrap import bootstrap_results
+from ytvis.score.bootstrap import ResultStatistics, bootstrap
 from ytvis.score.groups import evaluate_some, split, thirds
 from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import YTVOS
@@ -88,7 +88,7 @@ def test_tracking_scores_are_those_of_the_tracking_evaluation(files, tmp_path):
 
 
 def test_intervals_are_those_of_the_bootstrap(files, tmp_path):
-    scores, intervals = numbers_of(files, tmp_path / "out")["scores"], bootstrap_results(*files, seed=0)
+    scores, intervals = numbers_of(files, tmp_path / "out")["scores"], bootstrap(ResultStatistics.of(*files), seed=0)
     for name in ("AP", "AP50", "AR10", "HOTA", "IDF1"):
         assert (scores[name]["low"], scores[name]["high"]) == (intervals[name].low, intervals[name].high)
         assert 0 <= scores[name]["low"] <= scores[name]["high"] <= 1

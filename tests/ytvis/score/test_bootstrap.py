@@ -13,8 +13,8 @@ from ytvis.score.ap import STAT_NAMES, YTVOSeval, evaluate_results
 from ytvis.score.bootstrap import (
     Interval,
     PrecisionStatistics,
+    ResultStatistics,
     bootstrap,
-    bootstrap_results,
     compare,
     compare_results,
     describe_difference,
@@ -212,7 +212,7 @@ def better_and_worse() -> tuple[dict, list, list]:
 
 def test_intervals_of_results():
     truth, _, worse = better_and_worse()
-    intervals = bootstrap_results(truth, worse, resamples=300)
+    intervals = bootstrap(ResultStatistics.of(truth, worse), resamples=300)
     assert set(intervals) == {*STAT_NAMES, *RATES}
     assert intervals["AR10"].value == pytest.approx(20 / 30)
     assert intervals["DetRe"].value == pytest.approx(20 / 30)
@@ -234,11 +234,11 @@ def test_comparison_of_results():
 
 def test_thresholds_of_tracking_metrics():
     truth, better, _ = better_and_worse()
-    assert bootstrap_results(truth, better, score_threshold=0.95, resamples=10)["HOTA"].value == 0
+    assert bootstrap(ResultStatistics.of(truth, better, 0.95), resamples=10)["HOTA"].value == 0
 
 
 def test_no_videos():
-    intervals = bootstrap_results(dataset(videos=0), [])
+    intervals = bootstrap(ResultStatistics.of(dataset(videos=0), []))
     assert all(math.isnan(interval.value) and math.isnan(interval.low) for interval in intervals.values())
 
 

@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as mask_ops
 
 from ytvis.files import InputError
-from ytvis.score.tracking import ALPHAS, METRICS, RATES, Switch, TrackingCounts, best_pairs, evaluate_tracking
+from ytvis.score.tracking import ALPHAS, METRICS, RATES, TrackingCounts, best_pairs, evaluate_tracking
 from ytvis.score.ytvos import YTVOS
 
 CASES = Path(__file__).parents[2] / "fixtures" / "evaluator" / "open"
@@ -206,7 +206,7 @@ def test_two_objects_swapped():
     assert found["IDSW"] == 2
 
 
-def test_where_tracks_switch():
+def test_switches_of_each_video():
     # The first object is predicted by 0 and then by 1; in the other video, 2 loses it, 4 finds it, 2 has it again.
     truths = [(1, 1, [A] * 4), (2, 1, [B] * 5), (2, 2, [A] * 5)]
     tracks = [
@@ -217,12 +217,13 @@ def test_where_tracks_switch():
         prediction([None, None, B, None, None], video=2),
     ]
     found = evaluate_tracking(dataset(*truths, videos=3), tracks)
-    assert found.switches(1) == [Switch(frame_index=2, annotation_id=1, old_track=0, new_track=1)]
-    assert found.switches(2) == [Switch(2, 2, 2, 4), Switch(4, 2, 4, 2)]
-    assert found.switches(3) == []
+    switches = found.counts.clear[:, 3]  # of the sequences: video 1, video 2 with category 1 and with category 2
+    assert list(zip(found.sequence_videos, found.sequence_categories, switches, strict=True)) == [
+        (0, 1, 1),
+        (1, 1, 2),
+        (1, 2, 0),
+    ]
     assert found.overall()["IDSW"] == 3
-    with pytest.raises(KeyError):
-        found.switches(4)
 
 
 def test_only_tracks_of_enough_score_are_taken():
@@ -231,11 +232,6 @@ def test_only_tracks_of_enough_score_are_taken():
     assert evaluate_tracking(truth, tracks).overall()["HOTA"] == pytest.approx(1)
     assert evaluate_tracking(truth, tracks, score_threshold=0).overall()["DetPr"] == pytest.approx(1 / 2)
     assert evaluate_tracking(truth, tracks, score_threshold=0.31).overall()["HOTA"] == 0
-
-
-def test_places_of_switches_count_the_tracks_that_are_not_taken():
-    tracks = [prediction([B] * 4, score=0.1), prediction([A, A, None, None]), prediction([None, None, A, A])]
-    assert evaluate_tracking(dataset((1, 1, [A] * 4)), tracks).switches(1) == [Switch(2, 1, 1, 2)]
 
 
 def test_categories_apart_and_together():
