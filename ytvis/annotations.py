@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -420,7 +420,7 @@ class AnnotationParser:
         if category_id is not None and category_id not in self.categories:
             self._found.add(UNKNOWN_CATEGORY, where, category_id)
         crowd = entry.get("iscrowd")
-        is_crowd_known = crowd is None or (isinstance(crowd, int | float) and crowd in (0, 1))
+        is_crowd_known = is_crowd_flag(crowd)
         if not is_crowd_known:
             self._found.add(BAD_CROWD, where, shown(crowd))
         video = self.videos.get(video_id)
@@ -508,6 +508,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
+def is_crowd_flag(value: Any) -> bool:
+    """Whether `value` can be an annotation's `iscrowd`: 0, 1 or None, which is 0."""
+    return value is None or (isinstance(value, int | float) and value in (0, 1))
+
+
 def is_segmentation(value: Any) -> bool:
     """Whether `value` may be polygons or an RLE; `read_masks` says whether it is."""
     return isinstance(value, list | dict)
@@ -591,6 +596,12 @@ def box_fault(box: Sequence[float], mask_box: Sequence[float], video: Video) -> 
 # ---------------------------------------------------------------------------------------------------- names
 
 
+def is_within(file_name: str) -> bool:
+    """Whether the name of a frame, in which back-slashes separate folders, is below the folder it is relative to."""
+    name = posixpath.normpath(file_name.replace("\\", "/"))
+    return not (name.startswith("/") or PureWindowsPath(name).is_absolute() or PurePosixPath(name).parts[:1] == ("..",))
+
+
 def frame_path(image_root: Path, file_name: str) -> Path:
     """Where a frame of an annotation file is, within the folder `image_root`; it may be missing.
 
@@ -601,7 +612,7 @@ def frame_path(image_root: Path, file_name: str) -> Path:
         InputError: `file_name` is absolute or leads out of the folder.
     """
     name = PurePosixPath(posixpath.normpath(file_name.replace("\\", "/")))
-    if name.is_absolute() or name.parts[:1] == ("..",):
+    if not is_within(file_name):
         raise InputError(f"{file_name}: is not within the folder of frames, {image_root}: name frames relative to it")
     path = image_root / name
     as_written = image_root / str(name).replace("/", "\\")

@@ -19,6 +19,15 @@ from typing import IO, Any, BinaryIO
 
 CHUNK = 2**16  # characters of a JSON list that are read at a time
 
+# First bytes of what is taken for a JSON file now and then.
+_OTHER_KINDS = {
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"PK\x03\x04": "a ZIP archive; unpack it",
+    b"BZh": "compressed by bzip2; unpack it",
+    b"\xfd7zXZ": "compressed by xz; unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
+    b"<": "XML or a web page",
+}
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -106,9 +115,13 @@ def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None
     """
     content = read_bytes(path)
     try:
-        return json.loads(content.decode(json.detect_encoding(content)), object_hook=object_hook)
+        text = content.decode(json.detect_encoding(content))
+        return json.loads(text, object_hook=object_hook)
     except (ValueError, RecursionError) as error:
-        raise NotJSON(path, _json_problem(error)) from None
+        problem = _other_kind(content) or _json_problem(error)
+        if isinstance(error, json.JSONDecodeError) and not text[error.pos :].strip():
+            problem = f"{problem}, at the end of the file: it is cut off" if content.strip() else "it is empty"
+        raise NotJSON(path, problem) from None
 
 
 def read_json_list(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Iterator[Any]:
@@ -124,7 +137,10 @@ def read_json_list(path: str | os.PathLike, object_hook: Callable[[dict], Any] |
     """
     with open_input(path) as file:
         try:
-            encoding = json.detect_encoding(file.read(4))
+            head = file.read(32)
+            if kind := _other_kind(head):
+                raise NotJSON(path, kind)
+            encoding = json.detect_encoding(head[:4])
             file.seek(0)
             yield from _ListReader(io.TextIOWrapper(file, encoding), object_hook).entries(path)
         except OSError as error:
@@ -200,6 +216,11 @@ class _ListReader:
             # Twice as much each time: a large entry is not decoded too often.
             if not self.read(max(CHUNK, len(self.text) - self.place)):
                 raise ValueError(f"{problem}, at the end of the file")
+
+
+def _other_kind(content: bytes) -> str | None:
+    """What a file that is no JSON is by its first bytes, None if they do not tell."""
+    return next((f"it is {kind}" for first, kind in _OTHER_KINDS.items() if content.startswith(first)), None)
 
 
 def _json_problem(error: ValueError | RecursionError) -> str:

@@ -278,9 +278,9 @@ def bind_stems(images: Path | None, video: str, stems: Sequence[str], is_only: b
     """
     if images is None:
         return guess_file_names(video, stems)
-    if not is_only:  # the frames of all videos may be in one folder, if their names tell them apart
-        is_only = {PurePosixPath(name).stem for name in list_pictures(images)}.issuperset(stems)
-    prefix, pictures = find_pictures(images, video, is_only, where)
+    # The frames of all videos may be in one folder, if their names tell them apart.
+    has_all = not is_only and {PurePosixPath(name).stem for name in list_pictures(images)}.issuperset(stems)
+    prefix, pictures = find_pictures(images, video, is_only or has_all, where)
     by_stem: dict[str, list[str]] = {}
     for picture in pictures:
         by_stem.setdefault(PurePosixPath(picture).stem, []).append(picture)
@@ -289,6 +289,8 @@ def bind_stems(images: Path | None, video: str, stems: Sequence[str], is_only: b
             found = " and ".join(by_stem[stem])
             raise InputError(f"{images / prefix}: has {found} for the same frame; keep one of them there")
     missing = [stem for stem in stems if stem not in by_stem]
+    if len(pictures) > len(stems) and (is_only or prefix):
+        logger.warning("%s: %d pictures without a mask are left out", images / prefix, len(pictures) - len(stems))
     if not missing:
         return [prefix + by_stem[stem][0] for stem in stems]
     numbers = next(iter(number_columns(stems)), None)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ytvis.annotations import AnnotationFile, as_content, normalised_name, read_checked, write_content
+from ytvis.annotations import MAX_ID, AnnotationFile, as_content, normalised_name, read_checked, write_content
 from ytvis.files import InputError
 
 
@@ -117,8 +117,12 @@ class _Merged:
 
 def _numbers_after(entries: Sequence[dict], ids: Sequence[int]) -> dict[int, int]:
     """New ids for `ids`: as they are if there are no `entries` before them, else numbered on after those."""
-    first = max((entry["id"] for entry in entries), default=None)
-    return {old: old if first is None else first + number for number, old in enumerate(ids, start=1)}
+    last = max((entry["id"] for entry in entries), default=None)
+    if last is None:
+        return {old: old for old in ids}
+    if last > MAX_ID - len(ids):
+        raise InputError(f"the id {last} leaves no numbers after it; merge the file that has it last")
+    return {old: last + number for number, old in enumerate(ids, start=1)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

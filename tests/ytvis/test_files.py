@@ -379,3 +379,30 @@ def test_an_entry_takes_no_time_for_those_after_it(tmp_path, monkeypatch):
 def test_names_with_thousands_of_digits_are_sorted_too():
     names = ["a" + "9" * 5000, "a10", "a9", "a010", "b"]
     assert sorted(names, key=natural_key) == ["a9", "a010", "a10", "a" + "9" * 5000, "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x1f\x8b\x08\x00", "it is compressed by gzip; unpack it"),
+        (b"PK\x03\x04....", "it is a ZIP archive; unpack it"),
+        (b"<!DOCTYPE html>", "it is XML or a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+    ],
+)
+def test_another_kind_of_file_is_named(tmp_path, content, problem):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    for function in (read_json, lambda path: list(read_json_list(path))):
+        with pytest.raises(NotJSON, match=problem):
+            function(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("", "it is empty"), (" \n", "it is empty"), ('{"a": [1, ', "is cut off")]
+)
+def test_a_file_that_ends_too_early_is_named(tmp_path, text, problem):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(NotJSON, match=problem):
+        read_json(path)

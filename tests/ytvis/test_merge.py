@@ -123,3 +123,8 @@ def test_the_command_line_is_checked(merged, tmp_path, capsys):
     path = str(tmp_path / "0.json")
     assert main(["merge", path, path, str(tmp_path / "out.json")]) == 2
     assert "must be different" in capsys.readouterr().err
+
+
+def test_ids_that_leave_no_room_are_refused(merged):
+    code, printed, path = merged(content("a", ["dog"], (2**63 - 2,)), content("b", ["dog"]))
+    assert code == 2 and "leaves no numbers after it" in printed and not path.exists()

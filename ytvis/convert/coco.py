@@ -12,14 +12,13 @@ from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from ytvis.annotations import is_id
-from ytvis.convert.tracks import Annotations, TrackCollector, field, progress
+from ytvis.annotations import is_crowd_flag, is_id
+from ytvis.convert.tracks import Annotations, TrackCollector, field, progress, track_id
 from ytvis.files import InputError, atomic_write, natural_key, read_json
 from ytvis.frames import name_of_folder, warn_if_unrelated
 from ytvis.masks import mask_area, mask_boxes, to_rle
 from ytvis.messages import shown
 
-TRACK_KEYS = ("track_id", "instance_id")
 FRAME_KEYS = ("frame_id", "frame_index")
 
 
@@ -66,7 +65,7 @@ def _videos(content: dict, images: Sequence[dict], source: str | os.PathLike) ->
     if not with_id:
         in_order = sorted(groups.items(), key=lambda item: natural_key(item[0]))
         for _, frames in in_order:
-            frames.sort(key=lambda image: natural_key(image["file_name"]))
+            frames[:] = _in_order(frames, f"{source}: folder {folder}")
             warn_if_unrelated([image["file_name"] for image in frames], str(source))
         return [
             (name_of_folder(folder, f"video_{place}"), frames) for place, (folder, frames) in enumerate(in_order, 1)
@@ -109,8 +108,8 @@ def _add(entry: dict, places: dict[int, tuple[TrackCollector, int]], categories:
     if not entry.get("segmentation"):
         raise InputError(f"{where}: 'segmentation' is missing; boxes alone cannot be used")
     collector, frame_index = places[image_id]
-    is_crowd = entry.get("iscrowd") or 0
-    if is_crowd not in (0, 1):
+    is_crowd = entry.get("iscrowd")
+    if not is_crowd_flag(is_crowd):
         raise InputError(f"{where}: 'iscrowd' must be 0 or 1, not {shown(is_crowd)}")
     key, category = _track_id(entry, where), categories[category_id]
     collector.add(key, category, frame_index, entry["segmentation"], where, bool(is_crowd))
@@ -119,9 +118,9 @@ def _add(entry: dict, places: dict[int, tuple[TrackCollector, int]], categories:
 def _track_id(entry: dict, where: str) -> int | str:
     attributes = entry.get("attributes")
     for holder in (entry, attributes if isinstance(attributes, dict) else {}):
-        for key in TRACK_KEYS:
-            if isinstance(holder.get(key), int | str):
-                return holder[key]
+        found = track_id(holder, where)
+        if found is not None:
+            return found
     raise InputError(f"{where}: 'track_id' is missing: give all annotations of an object, frame by frame, the same one")
 
 

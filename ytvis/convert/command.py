@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
-from ytvis.annotations import is_plain
+from ytvis.annotations import is_plain, is_within
 from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, youtube_vis
 from ytvis.convert.tracks import Annotations
 from ytvis.files import InputError
@@ -84,7 +84,7 @@ def convert(
 
 
 def _check_names(annotations: Annotations, source: str | os.PathLike) -> None:
-    """Raises InputError for a name that no annotation file can have."""
+    """Raises InputError for a name that no annotation file can have; logs frames outside every folder of frames."""
     names = chain(
         annotations.categories.values(),
         *((video.name, *video.file_names) for video in annotations.videos),
@@ -94,6 +94,15 @@ def _check_names(annotations: Annotations, source: str | os.PathLike) -> None:
             raise InputError(
                 f"{source}: {shown(name)} is no name of a class or a file; write it as plain text in one line"
             )
+    outside = [name for video in annotations.videos for name in video.file_names if not is_within(name)]
+    if outside:
+        logger.warning(
+            "%s: %d pictures, as %s, are outside every folder of frames, so that nothing will read them: name them "
+            "relative to one",
+            source,
+            len(outside),
+            shown(outside[0]),
+        )
 
 
 def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | os.PathLike) -> Annotations:

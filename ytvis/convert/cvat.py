@@ -25,11 +25,12 @@ from ytvis.convert.tracks import (
     TrackCollector,
     TrackedVideo,
     check_sizes,
+    is_set,
     part_to_rle,
     progress,
 )
-from ytvis.files import InputError, natural_key, read_bytes
-from ytvis.frames import bind_frames, find_pictures, guess_file_names, guess_numbers
+from ytvis.files import InputError, list_folder, natural_key, read_bytes
+from ytvis.frames import bind_frames, find_pictures, guess_file_names, guess_numbers, is_hidden
 from ytvis.messages import shown
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ def read(
     source = Path(source)
     paths = [source]
     if source.is_dir():
-        paths = sorted(source.glob("[!.]*.xml"), key=lambda path: natural_key(path.name))
+        names = [name for name in list_folder(source) if name.lower().endswith(".xml") and not is_hidden(name)]
+        paths = [source / name for name in sorted(names, key=natural_key)]
     if not paths:
         raise InputError(f"{source}: holds no *.xml")
     tasks = [(path, task) for path in progress(paths, "files") for task in _read_tasks(path)]
@@ -189,7 +191,7 @@ def _shapes(track: Element, task: Task, where: str) -> Iterator[Shape]:
     step = 1 if task.frames is None else task.frames.step
     gaps = []
     for element, frame, next_frame in zip(track, frames, [*frames[1:], None], strict=True):
-        if element.get("outside") != "1":
+        if not is_set(element.get("outside"), "outside", f"{where}, frame {frame}"):
             yield Shape(element, track_id, label, frame, f"{where}, frame {frame}")
             if next_frame is not None and next_frame > frame + step:
                 gaps.append(frame)

@@ -14,21 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.convert.coco import TRACK_KEYS
-from ytvis.convert.tracks import Annotations, TrackCollector, TrackedVideo, check_sizes, progress
+from ytvis.convert.tracks import (
+    Annotations,
+    TrackCollector,
+    TrackedVideo,
+    check_sizes,
+    is_set,
+    progress,
+    track_id,
+)
 from ytvis.files import InputError, natural_key
 from ytvis.frames import bind_frames, find_pictures, name_of_folder
 from ytvis.masks import encode_mask
-from ytvis.messages import shown
 from ytvis.optional import import_extra
 from ytvis.pictures import picture_size
 
 logger = logging.getLogger(__name__)
-
-# Formats that hold only text or numbers tell truth with these, in whatever case.
-_TRUTH = dict.fromkeys(("true", "1", "1.0", "yes"), True) | dict.fromkeys(
-    ("false", "0", "0.0", "no", "none", ""), False
-)
 
 
 def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kind: str | None = None) -> Annotations:
@@ -121,7 +122,7 @@ def _add(
         kind = shape.type.name
         if kind not in ("mask", "polygon", "bbox", "rotated_bbox", "ellipse"):
             skipped[kind] += 1
-        elif not _is_set(shape, "outside", f"{where}: a {kind}"):
+        elif not is_set(shape.attributes.get("outside"), "outside", f"{where}: a {kind}"):
             if shape.label is None:
                 raise InputError(f"{where}: a {kind} has no label")
             if not 0 <= shape.label < len(labels):
@@ -134,29 +135,14 @@ def _add(
                 segmentation = encode_mask(shape.image)
             else:  # x y x y …, but of a rotated box (x, y), …
                 segmentation = [np.asarray(shape.as_polygon(), float).ravel().tolist()]
-            is_crowd = _is_set(shape, "is_crowd", f"{where}: a {shape.type.name}")
+            is_crowd = is_set(shape.attributes.get("is_crowd"), "is_crowd", f"{where}: a {shape.type.name}")
             collector.add(key, key[0], frame_index, segmentation, where, is_crowd)
 
 
-def _is_set(shape: Any, name: str, where: str) -> bool:
-    """Whether an attribute is there and true, be it in words."""
-    value = shape.attributes.get(name)
-    truth = _TRUTH.get(str(value).strip().lower())
-    if truth is None:
-        raise InputError(f"{where}: {name} must be true or false, not {shown(value)}")
-    return truth
-
-
 def _track_id(shape: Any, where: str) -> int | str:
-    for key in TRACK_KEYS:
-        value = shape.attributes.get(key)
-        if isinstance(value, str):
-            return value
-        is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
-        if is_whole and not isinstance(value, bool):
-            return int(value)
-        if value is not None:
-            raise InputError(f"{where}: {key} must be a whole number or text, not {shown(value)}")
+    found = track_id(shape.attributes, where)
+    if found is not None:
+        return found
     if getattr(shape, "object_id", -1) >= 0:
         return shape.object_id
     raise InputError(f"{where}: has no track_id among its attributes: give all shapes of an object the same one")

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def _file_name(path: Path, image_path: str, root: Path, own_folder: str, has_ima
     """The name of a frame relative to `root`."""
     image_path = image_path.replace("\\", "/")  # LabelMe on Windows
     picture = Path(os.path.abspath(path.parent / image_path))
-    if picture.is_relative_to(os.path.abspath(root)):
+    if picture.is_relative_to(os.path.abspath(root)) and not PureWindowsPath(image_path).is_absolute():
         return picture.relative_to(os.path.abspath(root)).as_posix()
     if not has_images:
         raise InputError(f"{path}: its picture {image_path} is outside {root}; say the folder of pictures: --images")

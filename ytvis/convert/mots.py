@@ -1,8 +1,9 @@
 """MOTS: a text file a video with a line an object and frame, or a folder a video with a 16-bit PNG a frame.
 
 A line is `frame object class height width rle`; a pixel of a PNG holds the object. Objects are numbered
-1000 × class + instance. Classes are the lines of labels.txt, from 1, otherwise those of KITTI MOTS and MOTSChallenge:
-car and pedestrian. Class 10, regions to be ignored, is left out unless there are labels for it.
+1000 × class + instance. Classes are the lines of labels.txt, from 1 or as the lines number them, otherwise those of
+KITTI MOTS and MOTSChallenge: car and pedestrian. Class 10, regions to be ignored, is left out unless there are labels
+for it.
 
 The layouts of others are known: <video>/gt/gt.txt beside <video>/img1/ (MOTSChallenge), and instances/ with labels.txt
 beside images/ (CVAT, Datumaro).
@@ -50,6 +51,8 @@ IGNORED_CLASS = 10
 INSTANCES = 1000  # of a class
 LAYOUT = ("gt", "instances")  # folders that do not name a video
 TRUTH_FILE = Path("gt/gt.txt")
+# A line of labels.txt where all of them begin with the number of their class: "1 car", "1: car", "1,car".
+_NUMBERED = re.compile(r"([0-9]{1,9})(?:\s*[:,;=]\s*|\s+)(\S.*)", re.ASCII)
 # Each number of at most 18 digits: frame, object, class, height, width.
 _LINE = re.compile(r"\s*" + r"([0-9]{1,18})\s+" * 5 + r"(\S+)\s*", re.ASCII)
 
@@ -111,13 +114,26 @@ def _has_pictures(source: Path, video: tuple[str, Path]) -> bool:
 
 def _read_labels(paths: list[Path]) -> dict[int, str]:
     """{class: name}; all files must hold the same."""
-    found = {path: [line.strip() for line in read_text(path).splitlines()] for path in paths}
+    found = {path: _names_of_classes(path) for path in paths}
     for path, names in found.items():
-        if not all(names) or len(set(names)) < len(names) or not names:
-            raise InputError(f"{path}: must hold the name of a class a line, each once")
         if names != found[paths[0]]:
             raise InputError(f"{path}: holds other classes than {paths[0]}; say --categories")
-    return dict(enumerate(found[paths[0]] if found else PUBLISHED_LABELS, start=1))
+    return found[paths[0]] if found else dict(enumerate(PUBLISHED_LABELS, start=1))
+
+
+def _names_of_classes(path: Path) -> dict[int, str]:
+    """{class: name} of a file; empty lines at the end and comments, which begin with #, name none."""
+    lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
+    lines = [line for line in lines if not line.startswith("#")]
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(numbered):
+        numbers, lines = [int(match[1]) for match in numbered], [match[2] for match in numbered]
+        logger.warning("%s: its numbers are taken for those of the classes, %d is %r", path, numbers[0], lines[0])
+    else:
+        numbers = range(1, len(lines) + 1)
+    if not lines or not all(lines) or len(set(lines)) < len(lines) or len(set(numbers)) < len(lines):
+        raise InputError(f"{path}: must hold the name of a class a line, each once")
+    return dict(sorted(zip(numbers, lines, strict=True)))
 
 
 def _category(number: int, labels: dict[int, str], where: str) -> str | None:

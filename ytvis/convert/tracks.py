@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
+TRACK_KEYS = ("track_id", "instance_id")  # where annotations and their attributes name their object
+# Formats that hold only text or numbers write truth so, in whatever case.
+_TRUTH = dict.fromkeys(("true", "1", "1.0", "yes"), True) | dict.fromkeys(
+    ("false", "0", "0.0", "no", "none", ""), False
+)
+
 
 @dataclass(frozen=True)
 class ObjectTrack:
@@ -154,8 +160,11 @@ class TrackCollector:
     def finish(self, file_names: Sequence[str]) -> TrackedVideo:
         """The video, tracks in the order of their first appearance; its frames are `file_names`.
 
-        A track is a crowd if it is one wherever it is seen.
+        A track is a crowd if it is one wherever it is seen. A picture that is several frames is logged.
         """
+        (picture, count), *_ = Counter(file_names).most_common(1)
+        if count > 1:
+            logger.warning("%s: the picture %s is %d of its frames; name each frame once", self.name, picture, count)
         mixed = [key for key in self._parts if 0 < self._crowd_counts[key] < self._counts[key]]
         if mixed:
             logger.warning(
@@ -253,6 +262,37 @@ def new_folder(target: str | os.PathLike) -> Path:
 def progress(items: Iterable[Item], what: str) -> Iterator[Item]:
     """`items`, with a bar on stderr once they take more than two seconds."""
     return tqdm(items, what, delay=2, leave=False)
+
+
+def is_set(value: Any, name: str, where: str) -> bool:
+    """Whether the value of the attribute `name` is true, be it in words; None is not.
+
+    Raises:
+        InputError: it is neither true nor false; the message begins with `where`.
+    """
+    truth = _TRUTH.get(str(value).strip().lower())
+    if truth is None:
+        raise InputError(f"{where}: {name} must be true or false, not {shown(value)}")
+    return truth
+
+
+def track_id(attributes: Mapping[str, Any], where: str) -> int | str | None:
+    """The object that `attributes` name, None if they do not.
+
+    Raises:
+        InputError: it is neither a whole number nor text; the message begins with `where`.
+    """
+    for key in TRACK_KEYS:
+        value = attributes.get(key)
+        if value is None:
+            continue
+        if isinstance(value, str):
+            return value
+        is_whole = isinstance(value, int | np.integer) or (isinstance(value, float) and value.is_integer())
+        if is_whole and not isinstance(value, bool):
+            return int(value)
+        raise InputError(f"{where}: {key} must be a whole number or text, not {shown(value)}")
+    return None
 
 
 def field(entry: Any, key: str, kind: type, where: str) -> Any:

@@ -221,3 +221,46 @@ def test_a_crowd_that_is_neither_0_nor_1_is_refused(tmp_path, capsys):
 def test_a_segmentation_may_be_a_triangle(tmp_path):
     result = converted(tmp_path, "coco", write_json(tmp_path / "coco.json", coco_content()))
     assert result["annotations"][0]["segmentations"][0] == TRIANGLE
+
+
+@pytest.mark.parametrize("key", [7.0, "car 7", 0])
+def test_a_track_may_have_any_name_that_tells_it_apart(tmp_path, key):
+    content = coco_of(({"file_name": "a/0.jpg"}, 1), ({"file_name": "a/1.jpg"}, 2))
+    for entry in content["annotations"]:
+        del entry["instance_id"]
+        entry["attributes"] = {"track_id": key}
+    assert seen(converted(tmp_path, "coco", write_json(tmp_path / "coco.json", content))) == [
+        {"a/0.jpg": 1, "a/1.jpg": 2}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("track_id", True), ("track_id", 1.5), ("track_id", [1]), ("iscrowd", []), ("iscrowd", "1")]
+)
+def test_values_of_the_wrong_kind_are_refused_by_name(tmp_path, capsys, name, value):
+    content = coco_of(({"file_name": "a/0.jpg"}, 1))
+    content["annotations"][0][name] = value
+    path = write_json(tmp_path / "coco.json", content)
+    assert_refused(tmp_path, capsys, ["coco", path], path, name)
+
+
+def test_numbers_of_frames_order_a_folder_without_video_ids(tmp_path):
+    content = coco_of(
+        *(({"file_name": f"a/{name}.jpg", "frame_id": 2 - place}, place) for place, name in enumerate("xyz"))
+    )
+    assert [
+        list(video) for video in seen(converted(tmp_path, "coco", write_json(tmp_path / "coco.json", content)))
+    ] == [["a/z.jpg", "a/y.jpg", "a/x.jpg"]]
+
+
+@pytest.mark.parametrize("name", ["/data/a/0.jpg", "C:\\data\\a\\0.jpg", "\\\\server\\a\\0.jpg", "../a/0.jpg"])
+def test_pictures_that_nothing_will_read_are_reported(tmp_path, caplog, name):
+    content = coco_of(({"file_name": name}, 1))
+    converted(tmp_path, "coco", write_json(tmp_path / "coco.json", content))
+    assert "1 pictures" in caplog.text and "are outside every folder of frames" in caplog.text
+
+
+def test_a_picture_that_is_two_frames_is_reported(tmp_path, caplog):
+    content = coco_of(({"file_name": "a/0.jpg"}, 1), ({"file_name": "a/0.jpg"}, 2))
+    converted(tmp_path, "coco", write_json(tmp_path / "coco.json", content))
+    assert "a: the picture a/0.jpg is 2 of its frames" in caplog.text

@@ -236,3 +236,23 @@ def test_another_encoding_is_read_and_an_unknown_one_refused(tmp_path, capsys):
     (tmp_path / "converted.json").unlink()
     path.write_text(f'<?xml version="1.0" encoding="klingon"?>{text}')
     assert_refused(tmp_path, capsys, ["cvat", path], path, "not an XML file")
+
+
+@pytest.mark.parametrize(("outside", "is_seen"), [("0", True), ("False", True), ("1", False), ("True", False)])
+def test_outside_may_be_told_in_words(tmp_path, outside, is_seen):
+    track = moving_box([0, 1]).replace('outside="0"', f'outside="{outside}"', 1)
+    (entry,) = converted(tmp_path, "cvat", write_xml(tmp_path / "clip.xml", task(2), track))["annotations"]
+    assert [box is not None for box in entry["bboxes"]] == [is_seen, True]
+
+
+def test_outside_that_is_no_truth_is_refused(tmp_path, capsys):
+    track = moving_box([0]).replace('outside="0"', 'outside="2"')
+    path = write_xml(tmp_path / "clip.xml", task(1), track)
+    assert_refused(tmp_path, capsys, ["cvat", path], path, "outside must be true or false")
+
+
+def test_all_files_of_a_folder_are_read_but_what_systems_leave(tmp_path):
+    for name in ("a.xml", "B.XML"):
+        write_xml(tmp_path / "s" / name, task(1), moving_box([0]))
+    (tmp_path / "s" / "._a.xml").write_bytes(b"\0\5\x16\7")
+    assert len(converted(tmp_path, "cvat", tmp_path / "s")["videos"]) == 2

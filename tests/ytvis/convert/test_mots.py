@@ -105,3 +105,37 @@ def test_half_a_picture_of_numbers_is_named(tmp_path, capsys):
     cv2.imwrite(str(path), 1001 * np.random.default_rng(0).integers(0, 2, (60, 80), np.uint16))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert_refused(tmp_path, capsys, ["mots", tmp_path / "s"], path, "cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("\ufeffcat\r\ndog\r\n\r\n\r\n", ["cat", "dog"]),
+        ("# classes\n cat \n\tdog", ["cat", "dog"]),
+        ("2 dog\n1 black cat\n", ["black cat", "dog"]),
+        ("1: cat\n2: dog\n", ["cat", "dog"]),
+        ("1,cat\n2,dog\n", ["cat", "dog"]),
+        ("cat\n2 dogs\n", ["cat", "2 dogs"]),
+    ],
+)
+def test_files_of_labels_as_people_write_them(tmp_path, text, names):
+    write_numbers(tmp_path / "s" / "0.png", 1001, 2001)
+    write_text(tmp_path / "s" / "labels.txt", text)
+    result = converted(tmp_path, "mots", tmp_path / "s")
+    assert [(entry["id"], entry["name"]) for entry in result["categories"]] == list(enumerate(names, start=1))
+
+
+@pytest.mark.parametrize("text", ["", "# none\n", "cat\n\ndog\n", "cat\ncat\n", "1 cat\n1 dog\n"])
+def test_labels_that_do_not_name_the_classes_are_refused(tmp_path, capsys, text):
+    write_numbers(tmp_path / "s" / "0.png", 1001)
+    path = write_text(tmp_path / "s" / "labels.txt", text)
+    assert_refused(tmp_path, capsys, ["mots", tmp_path / "s"], path, "the name of a class a line")
+
+
+def test_pictures_without_masks_are_reported(tmp_path, caplog):
+    write_numbers(tmp_path / "s" / "v" / "1.png", 1001)
+    for name in "012":
+        write_image(tmp_path / "images" / "v" / f"{name}.jpg")
+    result = converted(tmp_path, "mots", tmp_path / "s", images=tmp_path / "images")
+    assert result["videos"][0]["file_names"] == ["v/1.jpg"]
+    assert f"{tmp_path / 'images' / 'v'}: 2 pictures without a mask are left out" in caplog.text
