@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
-# What ytvis does without: a test file that imports any of it compares ytvis with the rest of STMask.
+# Packages that ytvis does not need. A test file that imports one of them compares ytvis with the rest of STMask.
 _NOT_YTVIS = r"^(import|from) (torch|torchvision|backbone|data|eval|inference|layers|stmask|tools|train|utils)\b"
 _HAS_TORCH = importlib.util.find_spec("torch") is not None
 
@@ -22,7 +22,7 @@ def pytest_configure():
     if _HAS_TORCH:
         import torch
 
-        # Workers of pytest-xdist share the cores. The recorded numbers come out with one thread and with two.
+        # Workers of pytest-xdist share the cores. The recorded numbers are reproduced with one thread and with two.
         torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 

@@ -1,4 +1,4 @@
-"""Starts commands as several processes that find each other, with torchrun and without."""
+"""Starts commands as several processes of one group, with torchrun and without."""
 
 import os
 import socket
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment() -> dict[str, str]:
-    """This process's, for one that computes the same bits: sums depend on the number of threads in their last."""
+    """The environment of a process that computes the same bits as this one: sums depend on the number of threads."""
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
 
 
@@ -25,7 +25,7 @@ def start(line: Sequence[str], **variables: str) -> subprocess.Popen:
 
 
 def start_each(line: Sequence[str], count: int = 2) -> list[subprocess.Popen]:
-    """`count` processes of `python <line>` as torchrun would start them, by rank; nobody watches over them."""
+    """`count` processes of `python <line>` as torchrun would start them, by rank, without torchrun's supervision."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -34,14 +34,14 @@ def start_each(line: Sequence[str], count: int = 2) -> list[subprocess.Popen]:
 
 
 def torchrun(line: Sequence[str], count: int = 2) -> subprocess.CompletedProcess:
-    """What became of `torchrun --nproc_per_node=<count> <line>`."""
+    """The completed process of `torchrun --nproc_per_node=<count> <line>`."""
     process = start(["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", *line])
     output, errors = process.communicate(timeout=600)
     return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def finish(processes: Sequence[subprocess.Popen], timeout: float = 300) -> list[str]:
-    """What each wrote to stderr; when one fails or is late, all are ended and AssertionError tells what they wrote."""
+    """The stderr of each; if one fails or is late, all are ended and the AssertionError contains what they wrote."""
     try:
         errors = [process.communicate(timeout=timeout)[1] for process in processes]
     finally:

@@ -1,4 +1,4 @@
-"""Reading what commands wrote, as tests compare it."""
+"""Reads the files that commands wrote, for comparisons in tests."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from ytvis.results import ResultsParser
 
 
 def read_results(path: str | os.PathLike) -> list[dict]:
-    """The entries of a results file; InputError if one of them cannot be used."""
+    """The entries of a results file; InputError if an entry is invalid."""
     entries = json.loads(Path(path).read_text("utf-8"))
     parser = ResultsParser(Diagnostics(refuse=path))
     for index, entry in enumerate(entries):

@@ -1,6 +1,6 @@
-"""What a GPU must do as a CPU does; tests/test_parity.py, whose tests run on it too, says that the numbers are right.
+"""Inference and training on a GPU; tests/tools/test_parity.py, which also runs on one, compares the numbers.
 
-All of this is skipped where there is no GPU.
+These tests are skipped without a GPU.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""eval.py as its user runs it: a data set in, results.json out."""
+"""eval.py on a data set, run by its command line: results.json, resuming, scores."""
 
 import json
 import os
@@ -31,7 +31,7 @@ LENGTHS = {7: 3, 2: 1, 9: 4, 4: 2, 5: 3, 30: 3, 31: 3, 32: 3}  # video id → fr
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A demo model with random weights, but a centerness that lets something through."""
+    """A demo model with random weights, but a centerness with which it finds objects."""
     torch.manual_seed(0)
     state = STMask.from_config(get_config("STMask_demo_config")).state_dict()
     for key, value in state.items():
@@ -106,7 +106,7 @@ def test_the_recorded_data_set_last_frame_included(tmp_path, capsys):
     assert code == 0
     pixels, score = compare_results(read_results(out), json.loads((recorded / "results_all_frames.json").read_text()))
     assert max(pixels) <= 2 and score < 2e-4
-    # What upstream writes lacks the last frame of the data set.
+    # The published results lack the last frame of the data set.
     original = json.loads((recorded / "results_original.json").read_text())
     assert {len(entry["segmentations"]) for entry in original if entry["video_id"] == 8} == {2}
     last = [entry["segmentations"][2] for entry in read_results(out) if entry["video_id"] == 8]
@@ -152,8 +152,8 @@ def test_a_killed_run_goes_on_to_the_identical_file(checkpoint, data, whole_run,
     done = partial.read_bytes().count(b"\n") - 1
     assert 2 <= done < len(LENGTHS)
 
-    assert command.main(arguments(checkpoint, data, out)) == 2  # what is there is not thrown away unasked
-    assert command.main(arguments(checkpoint, data, out, "--resume", "--top_k=3")) == 2  # nor mixed with other settings
+    assert command.main(arguments(checkpoint, data, out)) == 2  # an unfinished run is not overwritten
+    assert command.main(arguments(checkpoint, data, out, "--resume", "--top_k=3")) == 2  # other settings
     assert command.main(arguments(checkpoint, data, out, "--resume")) == 0
     assert out.read_bytes() == whole_run.read_bytes()
     assert not partial.exists()

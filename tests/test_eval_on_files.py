@@ -19,7 +19,7 @@ def files(tmp_path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def many(tmp_path) -> tuple[Path, Path]:
-    """The same ten times over, as the videos 101, 102, … 120."""
+    """The same ten times, as the videos 101, 102, … 120."""
     return repeat(*write_set(tmp_path), 10)
 
 
@@ -28,7 +28,7 @@ def arguments(truth: Path, found: Path, *more: str, mode: str = "--check") -> li
 
 
 def one_error(capsys) -> str:
-    """What was printed as an error, which must be one line and nothing else."""
+    """The printed error, which must be one line and nothing else."""
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("eval.py: error: ") and printed.err.count("\n") == 1
     return printed.err

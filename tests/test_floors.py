@@ -1,4 +1,4 @@
-"""Keeps the floors of the house: who may import whom, read from the source without running it."""
+"""Which modules may import which others, read from the source without running it."""
 
 import ast
 import sys
@@ -31,7 +31,7 @@ def is_within(name: str, parents: tuple[str, ...]) -> bool:
 
 
 def import_violations(tree: ast.Module, module: str) -> list[str]:
-    """Imports that the floor of `module` does not allow: of ours, and of torch below."""
+    """Imports that the floor of `module` forbids: of our modules, and of torch on floor 0."""
     floor = module.split(".")[0]
     watched = (*SCRIPTS, *FOLDERS, *(TORCH if floor == "ytvis" else ()))
     found = (name for name in imports(tree, module) if is_within(name, watched))
@@ -86,7 +86,7 @@ def test_every_module_keeps_to_the_rule(rule):
 
 
 def test_only_one_module_imports_the_mask_library():
-    """So that nothing reaches its C code unchecked."""
+    """Only checked masks may reach its C code."""
     users = {module for module, tree in sources().items() for name in imports(tree, module) if "pycocotools" in name}
     assert {module for module in users if not module.startswith("tools.")} == {"ytvis.masks"}
 

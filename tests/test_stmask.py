@@ -174,7 +174,7 @@ def test_a_checkpoint_that_fits_another_config_better_is_refused_by_name(tmp_pat
     assert better_config(state, get_config("STMask_plus_resnet50_config"), 100) == "STMask_plus_resnet50_ada_config"
     assert better_config(state, get_config("STMask_plus_resnet50_ada_YTVIS2021_config"), 0) is None
     nameless = {**MODELS["STMask_plus_resnet50_ada_config"], "dataset.class_names": ()}
-    for module in ("stmask", "data.config"):  # a config of one's own, whose classes are those of its data
+    for module in ("stmask", "data.config"):  # your own config, with the classes of its data set
         monkeypatch.setattr(f"{module}.MODELS", {"STMask_mine_config": nameless, **MODELS})
     path = tmp_path / "STMask_plus_resnet50.pth"
     save_state_dict(state, path)
@@ -247,7 +247,7 @@ def test_an_unseen_object_fades_hides_after_ten_frames_and_keeps_its_id():
     tracker.step(clip(3)[1])
     known = len(tracker.known)
     ages, visible = [], []
-    for image in clip(3)[2:]:  # nothing fires from here on
+    for image in clip(3)[2:]:  # no detections from here on
         tracks = tracker.step(image)
         ages.append(tracker.known.ages.max().item())
         visible.append(len(tracks))

@@ -1,4 +1,4 @@
-"""train.py as its user runs it: steps, checkpoints, interruptions and exact resume, in one process and in two."""
+"""train.py, run by its command line: steps, checkpoints, interruptions, exact resume, in one process and in two."""
 
 import copy
 import json
@@ -128,7 +128,7 @@ def wait_for(process, folder, pattern):
 def test_an_interrupted_run_saves_at_once_and_resumes_to_the_identical_weights(data, straight, tmp_path, number):
     process = start(data, tmp_path, f"--config={DEMO}", "--save_interval=1", "--num_workers=1")
     wait_for(process, tmp_path, "STMask_demo_*_1.pth")
-    os.killpg(process.pid, number)  # as terminals and clusters do: the workers get it too
+    os.killpg(process.pid, number)  # the workers get it too, as from terminals and clusters
     errors = process.communicate(timeout=120)[1]
     assert process.returncode == 0 and "--resume=interrupt" in errors
     (interrupted,) = tmp_path.glob("*_interrupt.pth")
@@ -349,7 +349,7 @@ def test_idle_gpus_are_told_of_with_the_command_that_uses_them(monkeypatch, tmp_
 
 
 def trainer(*line):
-    """A trainer of a seeded demo model, which is not to be run but step by step."""
+    """A trainer of a seeded demo model, for single steps only."""
     options = command.parse_arguments([f"--config={DEMO}", "--batch_size=1", "--set=input.size_hw=64,64", *line])
     torch.manual_seed(0)
     model = STMask.from_config(command.find_config(options)[0])
@@ -430,7 +430,7 @@ def test_fp16_needs_a_gpu(data, tmp_path, capsys):
 def test_losses_are_scaled_for_fp16_and_the_scale_is_kept_with_the_state(monkeypatch, tmp_path):
     plain = trainer(*PLAIN)
     plain.step(two_clips())
-    monkeypatch.setitem(command.PRECISIONS, "fp16", torch.float32)  # CPUs have the scaler, but hardly the arithmetic
+    monkeypatch.setitem(command.PRECISIONS, "fp16", torch.float32)  # CPUs have the scaler, but little of the arithmetic
     line = (*PLAIN, "--precision=fp16", f"--save_folder={tmp_path}")
     scaled = trainer(*line)
     scaled.step(two_clips())

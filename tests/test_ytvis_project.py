@@ -1,4 +1,4 @@
-"""ytvis/pyproject.toml, which installs the package alone, says the same as the code and setup.py."""
+"""ytvis/pyproject.toml, which installs the package alone, agrees with the code and setup.py."""
 
 import ast
 import sys

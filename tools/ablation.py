@@ -1,8 +1,8 @@
-"""The paper's ablation on the demo data set: each part of the method switched on in turn, same budget, several seeds.
+"""Measures each part of the method on the demo data set: one part more per row, the same budget, several seeds.
 
-    make train-demo                                                      # for the features that all runs start from
+    make train-demo                                                      # trains the features that all runs start from
     python -m tools.ablation --start results/train_demo/full/latest --training_set data/ShapesVIS_1000 --jobs 2
-    python -m tools.ablation --table                                     # prints what is there
+    python -m tools.ablation --table                                     # prints the runs that are done
 
 Every run calls `train.py` and `eval.py` with one thread on small frames. All start from the same backbone, pyramid and
 prototypes, as published models start from COCO's, with a fresh head and temporal net. Runs that are done are skipped,
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
-    """One run, from nothing to its metrics.json; nothing where that is there."""
+    """Trains and scores one run, up to its metrics.json; does nothing if that file exists."""
     folder = run_folder(options.output, row, seed)
     if (folder / "metrics.json").exists():
         return

@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def draw_case(folder: Path) -> None:
-    """Writes gt.json and pred.json of the large case, unless they are there; raises unless they are as recorded."""
+    """Writes gt.json and pred.json of the large case, unless they exist; raises if they are not the recorded ones."""
     if not (folder / "pred.json").exists():
         maker = [sys.executable, str(FIXTURES / "make_cases.py"), "large", str(folder)]
         subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
@@ -73,7 +73,7 @@ def golden_case() -> dict:
 
 
 def child(name: str, folder: Path, *arguments: str) -> dict:
-    """What a fresh process prints that does the work of `name`."""
+    """The JSON that a fresh process prints after the work of `name`."""
     line = [sys.executable, "-m", "tools.evaluator_speed", "--child", name, "--folder", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -90,7 +90,7 @@ def timed(work: Callable) -> tuple[object, float]:
 
 
 def calibrate(folder: Path) -> dict[str, float]:
-    """CPU seconds of the work that takes the official evaluator most of its time, done in its way."""
+    """CPU seconds of the work that takes most of the official evaluator's time, done as it does it."""
     texts = [folder / "gt.json", folder / "pred.json"]
     (truth, predictions), json_time = timed(lambda: [json.loads(path.read_text("utf-8")) for path in texts])
     truths = defaultdict(list)
@@ -195,7 +195,7 @@ def write_large_results(source: Path, path: Path, size: int) -> None:
 
 
 class Run(NamedTuple):
-    """What a process took: its exit code, wall and CPU seconds, peak bytes of memory."""
+    """A finished process: its exit code, wall and CPU seconds, peak bytes of memory."""
 
     code: int
     wall: float
@@ -221,7 +221,7 @@ def run_ytvis(*arguments: str | os.PathLike) -> Run:
 
 
 def start_table(files: list[str], runs: int) -> str:
-    """The Markdown table of what starting `ytvis score` takes, and what scoring these files does."""
+    """The Markdown table of time and memory to start `ytvis score`, and to score these files."""
     lines = ["| | wall time | CPU time | peak memory |", "|---|---|---|---|"]
     commands = {"`score --help`": ["score", "--help"], "`score GT.json RESULTS.json`": ["score", *files]}
     done = [{title: run_ytvis(*command) for title, command in commands.items()} for _ in range(runs)]

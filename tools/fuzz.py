@@ -1,4 +1,4 @@
-"""Gives the commands damaged files and odd arguments, and looks whether they end as they should.
+"""Gives the commands damaged files and odd arguments, and checks how they end.
 
     python -m tools.fuzz --count 2000 --seed 1
     python -m tools.fuzz --kinds annotations,checkpoints --count 200 --keep fuzz_failures
@@ -6,7 +6,7 @@
 Each input is a valid one with damage that depends on the seed and the number alone (`tools.mutations`), and runs
 in a process of its own. It fails where the process prints a traceback, dies of a signal, takes longer than --seconds or
 takes more than --megabytes beyond what it started with, or where the exit code is 2 and the last line is no error.
---keep stores the files of what failed. It needs Linux.
+--keep stores the files of failed inputs. It needs Linux.
 """
 
 import argparse
@@ -70,7 +70,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One input: what is run, as a function for the process of its own and as a person would type it."""
+    """One input: the function to run in a process of its own, and the command line as a user types it."""
 
     text: str
     run: Callable[[], int | None]
@@ -78,7 +78,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended; `fault` is empty where it ended as it should."""
+    """How a case ended; `fault` is empty if it ended correctly."""
 
     fault: str
     code: int
@@ -248,7 +248,7 @@ def source_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
 
 
 def picture_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
-    """A damaged picture among the frames of a data set, or of a person's own folder."""
+    """A damaged picture among the frames of a data set, or of your own folder of frames."""
     ending = rng.choice(PICTURES)
     frames = folder / "frames"
     shutil.copytree(seeds / "frames", frames)
@@ -444,7 +444,7 @@ def fault_of(code: int, text: str, took: float, grown: float, seconds: float, me
 
 
 def fuzz(kinds: Sequence[str], count: int, seed: int, seconds: float, megabytes: float, keep: Path | None) -> Counter:
-    """{fault: how often}, of `count` inputs of `kinds` in turn; what failed is printed as it comes."""
+    """{fault: its count} for `count` inputs of `kinds` in turn; prints each failure as it happens."""
     faults: Counter[str] = Counter()
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     cv2.setNumThreads(1)
@@ -474,7 +474,7 @@ def _no_fifos(folder: str, names: list[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m tools.fuzz`: prints what failed; 1 if anything did."""
+    """`python -m tools.fuzz`: prints the failures; returns 1 if there is one."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Gives ytvis.masks random and adversarial masks, and looks whether its two ways and pycocotools agree on good ones.
+"""Gives ytvis.masks random and adversarial masks; on good ones its two implementations and pycocotools must agree.
 
     python -m tools.fuzz_masks --seconds 60
     python -m tools.fuzz_masks --seconds 60 --address_sanitizer     # needs gcc with libasan, and pip for pycocotools
@@ -34,7 +34,7 @@ LARGEST_DECODED = 10**6  # pixels: larger masks are measured, but not decoded fo
 
 
 class Fuzzer:
-    """Makes inputs from a seed, runs them and counts how they end; raises AssertionError where one ends wrongly."""
+    """Makes inputs from a seed, runs them and counts how they end; raises AssertionError if one ends wrongly."""
 
     def __init__(self, seed: int):
         from ytvis import masks
@@ -161,7 +161,7 @@ class Fuzzer:
         self.counts["good"] += 1
 
     def arrays(self) -> None:
-        """The kernels themselves, with arrays that hardly ever fit together."""
+        """The kernels themselves, with arrays that seldom fit together."""
         if self.kernels is None:
             return
 
@@ -199,7 +199,7 @@ class Fuzzer:
 
     @contextmanager
     def without_kernels(self) -> Iterator[None]:
-        """Within it `ytvis.masks` does as where the kernels are not compiled."""
+        """A context in which `ytvis.masks` works as without compiled kernels."""
         self.masks._mask_kernels = None
         try:
             yield
@@ -220,7 +220,7 @@ class Fuzzer:
         return result
 
     def use(self, rle: dict) -> None:
-        """Everything that can be done with a good mask, compared with pycocotools where that is safe to ask."""
+        """Every operation on a good mask, compared with pycocotools where calling that is safe."""
         from pycocotools import mask as library
 
         masks = self.masks

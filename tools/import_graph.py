@@ -1,6 +1,6 @@
-"""Print which of our modules imports which, floor by floor, and whether there is a circle.
+"""Prints which of our modules imports which, floor by floor, and whether there is a circle.
 
-    python -m tools.import_graph            # exit code 1 if there is one
+    python -m tools.import_graph            # exit code 1 if there is a circle
 
 The graph is read from the source without running it. Imports inside functions count.
 """
@@ -27,7 +27,7 @@ FLOORS = (
 
 
 def sources(root: Path = ROOT) -> dict[str, ast.Module]:
-    """{dotted module name: syntax tree} of everything that is ours, tests apart; a package has its folder's name."""
+    """{dotted module name: syntax tree} of all our modules except tests; a package has its folder's name."""
     paths = [path for name in SCRIPTS if (path := root / f"{name}.py").exists()]
     paths += [path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))]
     names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in paths]

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class LowerBounds:
-    """What a project file allows at least: a Python such as "3.11", and requirements such as "numpy==1.26"."""
+    """The lowest versions that a project file allows: a Python like "3.11", and requirements like "numpy==1.26"."""
 
     python: str
     packages: tuple[str, ...]
@@ -81,7 +81,7 @@ def find_python(version: str) -> str:
 
 
 def copy_checkout(target: Path) -> None:
-    """Copies the files that git tracks or would track into `target`, so that a build leaves the checkout as it is."""
+    """Copies the files that git tracks or would track into `target`, so that a build does not change the checkout."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):

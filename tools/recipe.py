@@ -235,7 +235,7 @@ def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
 
 
 def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Has train.py read the options and the config of every stage, so that a mistake shows before hours of training.
+    """Checks the options and the config of every stage with train.py, so that mistakes show before hours of training.
 
     Raises:
         InputError: train.py refuses them (and says why on stderr), or a stage starts from one that is neither done nor
@@ -320,7 +320,7 @@ def score_table(recipe: Recipe, stages: Sequence[Stage]) -> str:
 
 
 def stage_table(recipe: Recipe) -> str:
-    """The stages with their budget, their expected AP and how far they are."""
+    """The stages with their budget, expected AP and progress."""
     lines = [f"{'stage':12}{'iterations':>12}{'minutes':>9}{'AP':>7}  {'state':16}purpose"]
     for stage in recipe.stages:
         done = recipe.iterations_done(stage)

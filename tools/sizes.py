@@ -17,12 +17,12 @@ LONGEST = 5
 
 
 def git(*words: str) -> str:
-    """What git prints."""
+    """The output of a git command."""
     return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def read_sources(revision: str | None) -> dict[str, str]:
-    """{path: text} of the code that git knows, in the working tree or at a revision."""
+    """{path: text} of the tracked code, in the working tree or at a revision."""
     listed = git("ls-tree", "-r", "--name-only", revision) if revision else git("ls-files")
     paths = [path for path in listed.splitlines() if path.endswith(ENDINGS)]
     if revision:
@@ -47,7 +47,7 @@ def describe(sources: dict[str, str]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m tools.sizes`: prints the sizes of the code, and of the tests and tools apart."""
+    """`python -m tools.sizes`: prints the sizes of the code, and separately of the tests and tools."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.sizes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

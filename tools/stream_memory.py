@@ -32,7 +32,7 @@ SIZE_HW = (96, 160)
 
 @dataclass(frozen=True)
 class Memory:
-    """MiB of the process: by the number of frames done, after the files are written, and at most."""
+    """MiB of the process: by number of frames done, after the files are written, and the peak."""
 
     by_frames: dict[int, float]
     end: float

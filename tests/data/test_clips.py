@@ -221,7 +221,7 @@ def test_a_segmentation_that_cannot_be_used_is_logged_and_left_out(tmp_path, cap
     dataset = draw(tmp_path, [2, 1], [*tracks, track(4, 2, [1], segmentations=[wrong], bboxes=None)])
     with caplog.at_level(logging.WARNING):
         clips = plain(dataset)
-        assert len(clips) == 2  # that of video 2 was looked into, for its box
+        assert len(clips) == 2  # the mask of video 2 was read, to compute its box
         assert "annotation 4, frame 0: a segmentation cannot be used: it is [5, 5]" in caplog.text
         clip = clips[SampleKey(0, 0)]
     assert [targets.instance_ids.tolist() for targets in clip.targets] == [[1], [1]]
@@ -245,7 +245,7 @@ def test_a_data_set_of_crowds_is_refused_as_such(tmp_path):
 
 
 def test_a_clip_that_loses_its_objects_has_empty_targets(tmp_path):
-    """The box says there is something; in the mask nothing is left once it is resized to half the size."""
+    """The box is not empty, but the mask is once it is resized to half the size."""
     pixel = track(1, 1, [1, 1], segmentations=[rectangle(5, 5, 6, 6)] * 2)
     dataset = draw(tmp_path, [2], [pixel])
     clips = ClipDataset(dataset, ClipTransform(FrameTransform((9, 16), (0, 0, 0), (1, 1, 1), 1), 0))
@@ -364,7 +364,7 @@ def test_a_frame_that_cannot_be_read_is_named_in_one_line(tmp_path, num_workers,
 
 
 class _Threads(ClipDataset):
-    """Tells how many threads a worker has, in place of the frames."""
+    """Returns the number of threads of a worker, in place of the frames."""
 
     def __getitem__(self, key):
         clip = super().__getitem__(key)

@@ -40,7 +40,7 @@ def changed(overrides):
 
 
 def refusal(overrides, name=DEMO):
-    """The one line with which they are refused."""
+    """The one line of the error that refuses them."""
     with pytest.raises(InputError) as caught:
         get_config(name, overrides)
     assert str(caught.value).isprintable()
@@ -130,14 +130,14 @@ def test_configs_are_frozen_to_the_leaves():
         for f in fields(node):
             with pytest.raises(FrozenInstanceError):
                 setattr(node, f.name, getattr(node, f.name))
-    hash(config)  # so no list or dict hides in it
+    hash(config)  # so it contains no list or dict
 
 
 def test_configs_of_one_name_are_equal_and_others_are_not():
     assert get_config(DEMO) == get_config(DEMO)
     assert hash(get_config(DEMO)) == hash(get_config(DEMO))
     assert get_config(DEMO, {"detection.top_k": 7}) != get_config(DEMO)
-    assert get_config(DEMO).detection.top_k == 200  # the other call left no trace
+    assert get_config(DEMO).detection.top_k == 200  # the other call changed nothing
 
 
 @pytest.mark.parametrize("table", [MODELS, DATASETS, WEIGHT_NAMES], ids=["MODELS", "DATASETS", "WEIGHT_NAMES"])
@@ -373,7 +373,7 @@ def test_a_data_set_takes_the_place_of_the_configs_own(name):
     assert {key for key, value in config.flat().items() if value != own[key]} <= set(DATASETS["COCO2017"])
 
 
-def test_every_data_set_says_the_same_keys():  # so nothing of a config's own stays
+def test_every_data_set_says_the_same_keys():  # so no value of the config itself remains
     keys = {key for key in get_config(DEMO).flat() if key.startswith("dataset.")}
     assert all(set(dataset_overrides(name)) == keys for name in DATASETS)
 
@@ -406,7 +406,7 @@ def test_of_the_data_set_set_and_the_short_options_the_later_counts():
 
 def test_flat_has_every_key_once_in_order():
     flat = get_config(DEMO).flat()
-    assert 30 <= sum(not key.startswith("train.") for key in flat) <= 60  # the recipe of training comes on top
+    assert 30 <= sum(not key.startswith("train.") for key in flat) <= 60  # after the keys of the training recipe
     assert list(flat)[0] == "name"
     sections = list(dict.fromkeys(key.partition(".")[0] for key in flat))
     assert sections == [f.name for f in fields(Config)]
@@ -430,7 +430,7 @@ def test_models_name_only_keys_there_are():
 def attributes_read():
     """Names of attributes that our source, `data/config.py` apart, reads of something other than `self`.
 
-    A method that is called is none of them: `tensor.mean()` does not read the key `mean`.
+    Method calls do not count: `tensor.mean()` does not read the key `mean`.
     """
     paths = [path for path in ROOT.glob("*.py") if path.name != "setup.py"]
     paths += [path for folder in ("layers", "data", "utils", "inference") for path in (ROOT / folder).rglob("*.py")]
@@ -514,4 +514,4 @@ def test_other_commands_get_the_config_options():
     assert (options.config, options.set, options.print_config) == (None, [], False)
     options = parser.parse_args(["--config=a", "--set=b=1", "--set", "c=2", "--print_config"])
     assert (options.config, options.set, options.print_config) == ("a", ["b=1", "c=2"], True)
-    assert parser.parse_args([]).set == []  # nothing sticks to the parser
+    assert parser.parse_args([]).set == []  # the parser keeps nothing of the first call

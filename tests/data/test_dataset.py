@@ -158,7 +158,7 @@ def test_what_is_no_target_is_left_out(tmp_path, changes):
 
 
 def test_a_list_that_ends_before_its_video_is_filled_up_with_null_and_said(tmp_path, caplog):
-    """As the official evaluator takes it."""
+    """As in the official evaluator."""
     changed = content()
     changed["annotations"][0] |= {
         key: changed["annotations"][0][key][1:] for key in ("segmentations", "bboxes", "areas")

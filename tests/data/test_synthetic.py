@@ -48,7 +48,7 @@ def square(number, length=1, hw=(6, 6), top=0, left=0, side=4):
     ],
 )
 def test_pixels_and_masks_are_the_pinned_ones(index, shape, category_ids, pinned):
-    """Fails where a library or a machine draws differently. A wanted change: raise GENERATOR_VERSION, pin anew."""
+    """Fails if a library or a machine draws differently. Then raise GENERATOR_VERSION and pin again, if wanted."""
     video = draw_video(0, "train", index)
     digest = hashlib.sha256(video.frames.tobytes() + np.packbits(video.masks).tobytes()).hexdigest()
     assert (video.frames.shape, video.category_ids) == (shape, category_ids)
@@ -152,7 +152,7 @@ def test_a_shape_is_negative_inside_and_measures_pixels():
     assert synthetic._crescent(np.array([[-8.0]]), y, 10, 10) < 0 < synthetic._crescent(np.array([[5.0]]), y, 10, 10)
     assert synthetic._triangle(np.array([[7.0]]), np.array([[9.0]]), 10, 10) < 0
     assert synthetic._triangle(np.array([[7.0]]), np.array([[-9.0]]), 10, 10) > 0
-    # The star's first point is at the bottom's opposite, and between two points there is ground.
+    # The star's first point is at the top, and there is ground between two points.
     ring = [(9 * c, 9 * s) for c, s in (synthetic._direction(round(k * 65536 / 360)) for k in range(360))]
     inside = [synthetic._star(np.array([[px]]), np.array([[py]]), 10, 10)[0, 0] < 0 for px, py in ring]
     assert sum(a and not b for a, b in zip(inside, inside[1:] + inside[:1], strict=True)) == 5
@@ -196,7 +196,7 @@ def test_scenes_that_hide_an_object_for_too_long_are_refused(hidden, fits, at_th
     first = 24 - hidden if at_the_end else 8
     masks[0, first : first + hidden] = False
     assert synthetic._acceptable(silhouettes, masks) is fits
-    # Out of view at the end is leaving, not hiding; out of view between two appearances is a gap like any other.
+    # Out of view at the end means leaving, not hiding; out of view between two appearances is an ordinary gap.
     silhouettes[0, first : first + hidden] = False
     assert synthetic._acceptable(silhouettes, masks) is (fits or at_the_end)
 

@@ -169,7 +169,7 @@ def test_all_frames_of_a_clip_are_treated_alike(options):
 
 
 def test_objects_stay_where_their_pixels_are():
-    """In the mask lie the object's own grey values: image, mask and box take the same way through zoom, crop, flip."""
+    """The mask covers the object's own grey values: zoom, crop and flip treat image, mask and box alike."""
     transform = ClipTransform(FrameTransform((180, 320), (0, 0, 0), (1, 1, 1), 32), 0.5, zoom_out=True, crop=True)
     for seed in range(10):
         for image, targets in of_seed(transform, [discs((80, 60, 30), (230, 110, 50))] * 2, seed):

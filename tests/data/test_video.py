@@ -196,7 +196,7 @@ def test_frames_with_and_without_a_time_do_not_mix(tmp_path, times):
 def write_source(
     path, codec="libx264", sound=None, frames=None, rate=10, seconds=1.0, rotation=None, pixel_aspect=Fraction(1)
 ):
-    """A video made with PyAV, not with what is tested; `sound` is a codec."""
+    """A video made with PyAV, not with the code under test; `sound` is a codec."""
     frames = moving_square(round(rate * seconds), 48, 64) if frames is None else frames
     with av.open(str(path), "w") as container:
         pictures = container.add_stream(codec, rate=rate)

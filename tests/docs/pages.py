@@ -1,11 +1,11 @@
-"""What stands in the fenced blocks of the pages."""
+"""The fenced blocks of the pages, and the commands in them."""
 
 import re
 import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-_MORE = "…"  # a word of its own: and so on
+_MORE = "…"  # as a word of its own: and so on
 _PROGRAMS = ("python", "torchrun", "make", "pip", "srun", "git", "conda")
 
 
@@ -17,21 +17,21 @@ def blocks(page: str, *languages: str) -> list[str]:
 
 
 def lines(block: str) -> list[str]:
-    """The lines of a block, those that end with a backslash with the next."""
+    """The lines of a block; a line that ends with a backslash is joined with the next one."""
     return re.sub(r"\\\n *", "", block).splitlines()
 
 
 def pages() -> list[str]:
-    """Every page that a person reads."""
+    """Every page of the documentation."""
     paths = [ROOT / "README.md", ROOT / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     return [path.relative_to(ROOT).as_posix() for path in paths]
 
 
 def commands(page: str) -> list[list[str]]:
-    """The words of each command in the blocks of `page` that are no program in Python.
+    """The words of each command in the shell blocks of `page`.
 
-    Comments are left out, brackets around what may be left out too, and a shell's `$name` is what the block assigns to
-    it.
+    Comments are removed, and so are brackets around optional words. A shell's `$name` is replaced by the value that the
+    block assigns to it.
     """
     found = []
     for block in blocks(page, "", "sh", "bash"):

@@ -1,4 +1,4 @@
-"""Every command of every page: its options are options, and it runs here, in another test, or cannot, for a reason."""
+"""Every command of every page: its options exist, and it runs here, in another test, or not, for a stated reason."""
 
 import argparse
 import importlib
@@ -23,7 +23,7 @@ from ytvis.results import write_results
 COMMANDS = {(page, shlex.join(command)): command for page in pages() for command in commands(page)}
 TINY = ("--device=cpu", "--set=input.size_hw=64,96")
 
-# What runs here, in a folder with a small data set: a pattern of the command → arguments that make it a small one.
+# Commands that run here, in a folder with a small data set: {pattern of the command: arguments that make it short}.
 HERE = {
     r"^python -m data.synthetic --root data/ShapesVIS": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
     r"^python eval.py --trained_model=weights/STMask_demo.pth --mask_det_file": (*TINY, "--num_workers=0"),
@@ -37,7 +37,7 @@ SLOW_HERE = {
     r"^python eval.py --trained_model=weights/STMask_demo.pth --benchmark": (*TINY, "--num_workers=0"),
     r"^python train.py --config=STMask_demo_config --(batch_size|task)": (*TINY, "--max_iter=1", "--num_workers=0"),
 }
-# What another test runs.
+# Commands that another test runs.
 ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|inference.frame_journal": "tests/docs/test_your_video.py",
     r"data/mine": "tests/docs/test_your_data.py",
@@ -48,7 +48,7 @@ ELSEWHERE = {
     r"^python train.py --config=STMask_demo_config --set train.pretrained": "tests/test_train.py",
     r"^(srun )?torchrun .*train.py": "tests/utils/test_distributed.py",
 }
-# What cannot run in a test.
+# Commands that cannot run in a test.
 NOWHERE = {
     r"STMask_r101": "needs published weights",
     r"--trained_model=…|STMask_plus_base_config": "needs YouTube-VIS, and weights or days",
@@ -70,11 +70,11 @@ def convert(arguments):
 
 
 class Parsed(Exception):
-    """Raised where a program has understood its arguments: what they were."""
+    """Raised with the parsed options when a program has parsed its arguments."""
 
 
 def parse(words):
-    """The options that the program of a command makes of `words`; SystemExit if it does not take them."""
+    """The parsed options of the command `words`; SystemExit if its program refuses them."""
     program, *rest = words
     if program == "srun":
         return parse(rest)
@@ -108,7 +108,7 @@ def main_of(module):
 
 
 def way(text):
-    """The pattern that says where the command `text` is run."""
+    """The pattern of `WAYS` that matches the command `text`."""
     return next((pattern for pattern in WAYS if re.search(pattern, text)), None)
 
 
@@ -194,7 +194,7 @@ def folder(drawn, tmp_path, monkeypatch):
         write_perfect_results(truth, Path(name))
     write_halves(read_json(truth))
     assert convert(["ytvis", "GT.json", "FOLDER", "--to", "labelme", "--images", "frames"]) == 0
-    for path in Path("FOLDER").rglob("*.json"):  # the pictures beside their labels, as LabelMe has them
+    for path in Path("FOLDER").rglob("*.json"):  # pictures beside their labels, as in LabelMe
         content = read_json(path)
         picture = path.parent / content["imagePath"]
         path.write_text(json.dumps({**content, "imagePath": picture.name}))
@@ -204,7 +204,7 @@ def folder(drawn, tmp_path, monkeypatch):
 
 
 def write_perfect_results(truth, path):
-    """Results that find everything as it is."""
+    """Results that equal the truth."""
     keys = ("video_id", "category_id", "segmentations")
     write_results(
         [{key: entry[key] for key in keys} | {"score": 0.9} for entry in read_json(truth)["annotations"]], path
@@ -212,7 +212,7 @@ def write_perfect_results(truth, path):
 
 
 def write_halves(annotations):
-    """The files of short and of long videos: the same ones, with other ids."""
+    """Files of short and of long videos: the same videos, with other ids."""
     for name, shift in (("short", 0), ("long", 100)):
         videos = [{**video, "id": video["id"] + shift} for video in annotations["videos"]]
         tracks = [{**track, "video_id": track["video_id"] + shift} for track in annotations["annotations"]]

@@ -1,4 +1,4 @@
-"""The Python blocks of README.md, as they stand."""
+"""The Python blocks of README.md run unchanged."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""docs/your-data.md as its reader follows it: its commands, on a small set drawn and labelled as LabelMe does it."""
+"""The commands of docs/your-data.md in order, on a small set with labels as LabelMe writes them."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""docs/your-video.md as its reader follows it: its commands, on a short video of shapes, with the demo's weights."""
+"""The commands of docs/your-video.md, on a short video of shapes, with the demo's weights."""
 
 import re
 from pathlib import Path

@@ -14,7 +14,7 @@ HEADER = {"rows_of": "in.mp4"}
 
 
 def results_of(rows, num_frames, details=False):
-    """The results of rows that are all in memory."""
+    """The results of rows, computed with all of them in memory."""
     tracks = {}
     for item in rows:
         tracks.setdefault(item.track_id, []).append(item)

@@ -235,7 +235,7 @@ def test_the_journal_of_a_killed_run_outlives_the_same_command(tmp_path, caplog)
     assert frame_journal.main([str(tmp_path / "out.1.json.partial")]) == 0
     assert len(read_results(tmp_path / "out.1.json")) == 2
     killed.path.write_bytes(content)
-    write()  # of the first, the results are there
+    write()  # the first run has results
     assert sorted(os.listdir(tmp_path)) == ["out.1.json", "out.2.json.partial", "out.json", "out.mp4"]
 
 

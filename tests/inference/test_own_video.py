@@ -1,4 +1,4 @@
-"""eval.py on a person's own video, frames, picture or camera: --video, --images, --image."""
+"""eval.py on your own video, frames, picture or camera: --video, --images, --image."""
 
 import csv
 import json
@@ -62,7 +62,7 @@ def run(checkpoint, tmp_path, monkeypatch):
 
 
 def walking(count, size_hw=HW):
-    """Frames of a picture that walks right: few colours, large patches, so that a codec keeps them."""
+    """Frames of a picture that moves right: few colours and large patches, so that a codec keeps them."""
     small = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     picture = cv2.resize(small, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
     return [np.roll(picture, 2 * index, axis=1) for index in range(count)]
@@ -70,7 +70,7 @@ def walking(count, size_hw=HW):
 
 @pytest.fixture
 def frames(tmp_path):
-    """Four pictures in frames/, the last of them named so that only natural order has it last."""
+    """Four pictures in frames/; the last one is last only in natural order."""
     folder = tmp_path / "frames"
     folder.mkdir()
     for name, picture in zip(("1.png", "2.png", "3.png", "10.png"), walking(4), strict=True):
@@ -175,7 +175,7 @@ def test_trails_and_frame_rate_are_drawn_on_demand(run, frames):
     assert run("--images=frames:fps", "--display_fps", *nothing) == 0
     plain, trails, fps = (read_picture(f"{folder}/10.png") for folder in ("plain", "trails", "fps"))
     assert (plain != trails).any() and (plain != fps).any()
-    assert np.array_equal(plain[:20], fps[:20])  # the rate stands in the lower corner
+    assert np.array_equal(plain[:20], fps[:20])  # the rate is in the lower corner
 
 
 def test_the_benchmark_of_one_picture_has_no_frame_rate(run, frames, capsys):

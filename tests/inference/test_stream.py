@@ -1,4 +1,4 @@
-"""A stream in, tracks out: STMask.stream, and the state and the memory of the tracker behind it."""
+"""STMask.stream: tracks of a stream of frames, and the state and memory of its tracker."""
 
 import threading
 
@@ -23,7 +23,7 @@ SMALL = {"input.size_hw": (60, 90)}
 
 
 def make_model(**overrides):
-    """A demo model with random weights, but a centerness that lets something through."""
+    """A demo model with random weights, but a centerness with which it finds objects."""
     torch.manual_seed(0)
     model = STMask.from_config(get_config("STMask_demo_config", {**SMALL, **overrides}))
     with torch.no_grad():
@@ -40,7 +40,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def frames():
-    """Five frames of a picture that walks right: [5,48,64,3]."""
+    """Five frames of a picture that moves right: [5,48,64,3]."""
     picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     return np.stack([np.roll(picture, 2 * index, axis=1) for index in range(5)])
 
@@ -308,7 +308,7 @@ def test_the_state_of_another_model_is_refused(model, frames):
 
 @pytest.mark.parametrize("fusion", [True, False])
 def test_known_objects_do_not_grow_with_a_stream(frames, fusion):
-    """Every frame shows one object, and none is taken for one that is known."""
+    """Every frame shows one object, and it is never matched with a known one."""
     model = make_model(**{"temporal_fusion.enabled": fusion, "tracking.new_object_similarity": 9.0})
     with torch.inference_mode():
         predictions = model(FrameTransform.from_config(model.config)(frames[0])[0][None])

@@ -77,7 +77,7 @@ def test_builder_gives_the_recorded_results_of_whole_videos(folder, nms):
     tracking = np.load(REFERENCE / folder / f"tracking_{nms}.npz")
     expected = json.loads((REFERENCE / folder / f"results_{nms}.json").read_text())
     ends = np.cumsum(tracking["post_n"])
-    # The recording holds each mask in its results only: they are taken from there, track by track in that order.
+    # The recording has the masks in its results only: they are read from there, track by track in that order.
     tracks_seen = []
     results = []
     for video_id in sorted(set(tracking["video"].tolist())):
@@ -128,7 +128,7 @@ def test_details_are_the_score_of_each_frame_and_where_it_is_shifted(tmp_path, d
     builder.add(2, frame_objects([(3, 2, 0.25), (5, 1, 2 / 3)], [one_pixel(), one_pixel(1)], [False, True]))
     write_results(builder.finish(), tmp_path / "results.json")
     first, second = read_results(tmp_path / "results.json")
-    assert first["score"] == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-7)  # of the scores as they are, not rounded
+    assert first["score"] == pytest.approx((0.75 + 2 / 3) / 2, abs=1e-7)  # of the unrounded scores
     if details:
         assert first["scores"] == [0.75, None, 0.6667, None] and first["shifted"] == [False, False, True, False]
         assert second["scores"] == [0.5, None, 0.25, None] and second["shifted"] == [True, False, False, False]

@@ -56,7 +56,7 @@ def test_limits_by_hand():
 def test_an_anchor_that_classifies_worse_than_the_mean_drops_out():
     boxes = [[0, 0, 1, 1], [0, 0, 1, 0.55], [0, 0, 1, 0.6]]
     logits = torch.zeros(3, 3)
-    logits[:, 2] = torch.tensor([5.0, -5.0, 5.0])  # the second is sure that it is not class 2
+    logits[:, 2] = torch.tensor([5.0, -5.0, 5.0])  # the second is confident that it is not class 2
     ours = match_one(anchors(boxes), logits, truth([[0, 0, 1, 1]], [2]))
     assert ours.labels.tolist() == [2, NEUTRAL, 2] or ours.labels.tolist() == [2, BACKGROUND, 2]
 
@@ -70,7 +70,7 @@ def test_an_anchor_between_two_instances_is_neutral_unless_it_is_one_s_best():
 
 
 def test_every_instance_keeps_its_best_anchor_and_the_best_pair_chooses_first():
-    # Both objects like anchor 0 best; the second fits it better, so the first gets anchor 1, whatever its IoU.
+    # Both objects fit anchor 0 best; the second fits it better, so the first gets anchor 1, whatever its IoU.
     objects = [[0, 0, 1, 0.5], [0, 0, 1, 0.4]]
     ours = match_one(anchors([[0, 0, 1, 0.4], [0, 0.4, 1, 0.9]]), torch.zeros(2, 3), truth(objects, [1, 2]))
     assert ours.labels.tolist() == [2, 1]

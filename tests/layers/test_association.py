@@ -96,7 +96,7 @@ def test_masks_are_compared_binarised_over_a_half():
         ([[1.4, 2.0, 0.0], [1.4, 3.0, 2.9]], [0, LOST]),  # claimed twice: no second choice, though it fits better
         ([[1.4, 2.0, 0.0], [1.4, 3.0, 0.0], [1.4, 3.0, 0.0]], [0, LOST, LOST]),
         ([[1.4, 0.0, 0.0], [1.4, 3.0, 0.0], [1.4, 1.0, 1.0]], [2, 0, 3]),  # two new ones: consecutive rows
-        ([[1.4, 2.0], [1.4, 2.0], [1.4, 0.0], [1.4, 0.0]], [0, LOST, 1, 2]),  # a lost one uses up no row
+        ([[1.4, 2.0], [1.4, 2.0], [1.4, 0.0], [1.4, 0.0]], [0, LOST, 1, 2]),  # a lost one takes no row
         ([[1.4], [1.4]], [0, 1]),  # nothing is known yet
     ],
 )
@@ -127,11 +127,11 @@ def test_detections_become_objects_just_seen():
 
 
 def absorbed(rows, updates=None, known=(1.0, 2.0), seen=(10.0, 20.0, 30.0)):
-    """What `absorb` makes of known objects of ages 4, 5, … and objects just seen."""
+    """The result of `absorb` for known objects of ages 4, 5, … and objects just seen."""
     tracks = make_tracks(*known, ages=list(range(4, 4 + len(known))))
     updates = torch.ones(len(seen), dtype=torch.bool) if updates is None else torch.tensor(updates)
     result = absorb(tracks, make_tracks(*seen, first_id=100), torch.tensor(rows, dtype=torch.int64), updates)
-    # Every field tells the same story.
+    # All fields agree.
     assert torch.equal(result.boxes[:, 0], result.scores)
     assert torch.equal(result.masks[:, 0, 0], result.scores)
     assert torch.equal(result.mask_coeffs[:, 0], result.scores)

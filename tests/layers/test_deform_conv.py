@@ -124,7 +124,7 @@ def test_all_is_computed_in_the_dtype_of_the_weights(recorded):
 
 @pytest.fixture
 def threads_for_all(monkeypatch):
-    """All threads even for work that is too small to pay for them."""
+    """Uses all threads, even for work that is too small to gain from them."""
     monkeypatch.setattr(layers.cpu.threads, "THREAD_NUMBERS", 1)
 
 
@@ -286,7 +286,7 @@ class GatheredInWorker(torch.utils.data.Dataset):
 
 @needs_native
 def test_native_works_in_a_forked_worker(threads_for_all, monkeypatch):
-    """Threads do not survive a fork; a kernel that asked for them there would wait for ever."""
+    """Threads do not survive a fork; a kernel that used them in the child would wait for ever."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # which is one in a worker
     dataset = GatheredInWorker()
     expected = dataset[0]  # starts the threads of this process
@@ -448,7 +448,7 @@ def test_an_unknown_backend_is_refused():
 
 
 class StandInForMmcv:
-    """Has mmcv's operator, by torchvision's; `shifted` samples beside the place, as wrong padding does."""
+    """Stands in for mmcv's operator with torchvision's; `shifted` samples beside the place, as wrong padding does."""
 
     def __init__(self):
         self.shifted = False

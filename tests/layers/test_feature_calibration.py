@@ -38,7 +38,7 @@ def test_output_offsets_and_gradients_are_the_recorded_ones(recorded, kind, kern
     near(layer.conv_adaption.weight.grad, case["grad_conv_adaption"])
     if kind == "ada":
         near(layer.conv_offset.weight.grad, case["grad_conv_offset"])
-    assert loc.grad is None  # the class branch does not pull on the regression
+    assert loc.grad is None  # the class branch has no gradient to the regression
 
 
 def test_only_ada_learns_its_offsets():

@@ -7,7 +7,7 @@ from layers.fpn import FPN
 
 
 def plain_fpn(downsample=1.0):
-    """One channel; every kernel passes its middle through, the downsampling ones times `downsample`."""
+    """One channel; every kernel copies its centre, the downsampling ones times `downsample`."""
     fpn = FPN([1, 1, 1], 1)
     with torch.no_grad():
         for name, parameter in fpn.named_parameters():

@@ -1,4 +1,4 @@
-"""The losses, one by one; tests/test_parity.py compares the whole of a training step."""
+"""The losses, one by one; tests/tools/test_parity.py compares a whole training step."""
 
 import json
 import math
@@ -81,7 +81,7 @@ def test_no_positive_costs_nothing():
     assert track_loss(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0)) == 0
     assert track_loss(torch.ones(1, 1), torch.ones(1), torch.ones(1)) == 0
     assert contrastive_track_loss(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0)) == 0
-    for ids in ([1], [1, 2]):  # nobody has a partner
+    for ids in ([1], [1, 2]):  # no object has a partner
         embeddings = torch.eye(2)[: len(ids)].requires_grad_()
         loss = contrastive_track_loss(embeddings, torch.tensor(ids), torch.ones(len(ids)))
         assert loss == 0
@@ -180,7 +180,7 @@ def test_mask_loss_by_hand():
 
 
 def whole_mask_loss(masks, truth, rows, boxes):
-    """`mask_loss` over all pixels, as it is written down."""
+    """`mask_loss` over all pixels, directly from its definition."""
     truth = truth[rows]
     size = truth.shape[-2:]
     resized = F.interpolate(masks[:, None], size, mode="bilinear", align_corners=False)[:, 0].clamp(0, 1)

@@ -121,7 +121,7 @@ def test_masks_resized_in_their_boxes_are_those_resized_whole(size, new_size):
     masks[1] = 0
     whole = F.interpolate(masks[None], new_size, mode="bilinear", align_corners=False)[0]
     assert torch.equal(torch.from_numpy(enlarge(masks.numpy(), new_size)), whole > 0.5)
-    # What surrounds a mask makes no difference, to the bit: a 1 in each corner has it resized whole.
+    # The surroundings of a mask change no bit: with a 1 in each corner, the whole mask is resized.
     corners_set = masks.clone()
     corners_set[:, :: max(size[0] - 1, 1), :: max(size[1] - 1, 1)] = 1
     far = F.interpolate((corners_set != masks)[None].float(), new_size, mode="bilinear", align_corners=False)[0] == 0

@@ -112,7 +112,7 @@ def test_order_is_row_column_kernel():
                 anchor = (row * 6 + column) * len(KERNELS) + kernel
                 assert torch.equal(getattr(output, name)[:, anchor], layer(features)[:, :, row, column])
     centerness = [layer(head.bbox_extra(shared)).flatten(1).tanh() for layer in head.centerness_layer]
-    assert torch.equal(output.centerness, torch.cat(centerness, dim=1))  # read off the tower of the boxes
+    assert torch.equal(output.centerness, torch.cat(centerness, dim=1))  # read from the tower of the boxes
     raw = torch.stack([layer(head.track_extra(shared)) for layer in head.track_layer])  # [k,B,E,h,w]
     ours = output.embeddings.view(2, 4, 6, 3, -1)
     similarity = torch.einsum("bhwke,kbehw->bhwk", ours, raw) / raw.norm(dim=2).permute(1, 2, 3, 0)
@@ -201,7 +201,7 @@ def test_square_kernels_leave_every_anchor_its_output(calibration):
 
 
 def test_square_kernels_change_nothing_for_square_anchors():
-    """The first anchor is 3×3 as its convolution is, so with the same weights it says the same."""
+    """The first anchor is 3×3, like its convolution, so with the same weights it gives the same output."""
     levels = make_levels()[:1]
     square, usual = make_head("ali", square_kernels=True), make_head("ali")
     shapes = {name: value.shape for name, value in usual.state_dict().items()}

@@ -14,7 +14,7 @@ def test_parameters_have_the_published_names_and_shapes(reference):
 
 
 def plain_net(last):
-    """One channel in; every 3×3 kernel passes its middle through, the last layer multiplies by each of `last`."""
+    """One channel in; every 3×3 kernel copies its centre, and the last layer multiplies by each of `last`."""
     net = ProtoNet(1, len(last))
     with torch.no_grad():
         for parameter in net.parameters():

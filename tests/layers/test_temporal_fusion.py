@@ -176,7 +176,7 @@ def test_shift_that_changes_nothing_ages_and_decays_and_assembles_the_mask_anew(
     near(shifted.masks, assemble_masks(prototypes, tracks.mask_coeffs, shifted.boxes))
     for name in ("labels", "centerness", "embeddings", "track_ids"):
         assert torch.equal(getattr(shifted, name), getattr(tracks, name))
-    assert torch.equal(tracks.ages, torch.tensor([0, 1]))  # the tracks given stay as they were
+    assert torch.equal(tracks.ages, torch.tensor([0, 1]))  # the input tracks do not change
 
 
 def test_shift_moves_the_box_as_an_anchor_and_adds_to_the_coefficients():

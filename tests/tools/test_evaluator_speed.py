@@ -1,4 +1,4 @@
-"""What tools/evaluator_speed.py measures with is right: the calibration compares tracks, and large files are whole."""
+"""tools/evaluator_speed.py: its calibration compares tracks correctly, and its large files are valid."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Our numbers are the published network's: see tools/parity.py for what is compared, and for the table.
+"""Our numbers equal the published network's; tools/parity.py describes what is compared and prints the table.
 
 In the recorded clips no two detections tie within tolerance, so orders, ids and labels must be the recorded ones.
 """

@@ -1,4 +1,4 @@
-"""tools/recipe.py: stages run one after the other, go on after an interruption, and are scored; mistakes show early."""
+"""tools/recipe.py: stages run in order, continue after an interruption, and are scored; mistakes are reported early."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""What tools/kernel_speed.py, tools/step_speed.py and tools/half_precision.py measure is what they say."""
+"""tools/kernel_speed.py, tools/step_speed.py and tools/half_precision.py measure what they claim."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def test_a_step_is_one_of_training_and_its_operators_are_told(tmp_path, monkeypa
     )
     measured = step_speed.measure(1, options)
     assert measured["size_hw"] == [64, 96] and trained[0].frames.shape == (1, 2, 3, 64, 96)
-    assert len(trained) == 3 * len(BACKENDS)  # one warms up, one counts, one is looked into
+    assert len(trained) == 3 * len(BACKENDS)  # one warms up, one is timed, one is profiled
     assert list(measured["seconds"]) == list(measured["operators"]) == BACKENDS
     assert all(0 < part < 1 for parts in measured["operators"].values() for part in parts.values())
     if "native" in BACKENDS:

@@ -201,12 +201,12 @@ def same(ours, expected):
 
 
 def refused(path):
-    """The message with which `path` is refused."""
+    """The message of the error for `path`."""
     with pytest.raises(InputError) as caught:
         load_state_dict(path)
     message = one_line(caught)
     assert str(path) in message
-    assert "weights_only" not in message  # torch's own message tells how to load it all the same, unsafely
+    assert "weights_only" not in message  # torch's own message explains how to load it unsafely
     return message
 
 

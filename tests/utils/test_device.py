@@ -35,7 +35,7 @@ def test_a_device_that_is_not_there_is_bad_input(name):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("error", [RuntimeError, AssertionError])  # torch without CUDA asserts
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError])  # torch without CUDA raises AssertionError
 def test_of_a_long_reason_the_first_line_is_told(monkeypatch, error):
     def refuse(*_, **__):
         raise error("not this one\nlong story")

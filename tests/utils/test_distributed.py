@@ -1,4 +1,4 @@
-"""Several processes as one: what each gets of the others, and that losses and results do not depend on their number."""
+"""Several processes: what each receives from the others; losses and results do not depend on their number."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def losses_of(clips, gather, by_position, lonely):
 
 
 def work(folder):
-    """What each of the two processes of the fixture `two` does and notes."""
+    """The work of each of the two processes of the fixture `two`, which write down what they got."""
     with launch("cpu") as world:
         rows = torch.tensor(ROWS[world.rank], requires_grad=True)
         gathered = world.gather(rows)
@@ -91,7 +91,7 @@ def work(folder):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """What two processes noted in `work`, by rank."""
+    """What two processes wrote down in `work`, by rank."""
     folder = tmp_path_factory.mktemp("two")
     finish(start_each([__file__, folder]))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
@@ -267,8 +267,8 @@ def test_what_processes_had_finished_when_one_failed_is_kept(data, alone, tmp_pa
     assert journals == ["results.json.partial", "results.json.partial.1"]
     assert (tmp_path / "results.json.partial").read_bytes().count(b"\n") >= 2  # the header and the first video
     frame.write_bytes(picture)
-    assert eval_command.main(line) == 2  # not thrown away unasked
-    assert eval_command.main([*line, "--resume"]) == 0  # by another number of processes
+    assert eval_command.main(line) == 2  # an unfinished run is not overwritten
+    assert eval_command.main([*line, "--resume"]) == 0  # with another number of processes
     assert "of 3 videos are done" in capsys.readouterr().err
     assert out.read_bytes() == alone.read_bytes()
     assert not list(tmp_path.glob("results.json.*"))

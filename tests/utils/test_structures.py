@@ -43,7 +43,7 @@ def make_predictions(batch):
 
 
 def numbers_of(objects):
-    """The numbers `make_tracks` gave, if every field tells the same."""
+    """The numbers given to `make_tracks`, if all fields agree."""
     for field in fields(objects):
         value = getattr(objects, field.name)
         while value.ndim > 1:
@@ -85,7 +85,7 @@ def test_an_index_selects_objects_in_every_field_and_keeps_the_axis(index, numbe
 
 
 def test_objects_can_be_gone_through_one_by_one():
-    # islice, for a sequence whose items never run out would be gone through for ever.
+    # islice, because a sequence that never ends would be read for ever.
     assert [numbers_of(track) for track in islice(make_tracks(3), 10)] == [[0], [1], [2]]
     assert list(islice(make_tracks(0), 10)) == []
 

@@ -5,7 +5,7 @@ from utils.timer import StageTimer
 
 
 class Clock:
-    """Seconds that pass only when `wait` says so."""
+    """A clock that advances only by `wait`."""
 
     def __init__(self):
         self.now = 100.0

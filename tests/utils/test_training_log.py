@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """A clock that stands still but where told to go on."""
+    """A clock that advances only on request."""
 
     def __init__(self):
         self.now = 100.0
@@ -210,7 +210,7 @@ def test_an_empty_log_and_a_last_line_that_is_not_whole(tmp_path, caplog):
 
 
 def events(folder):
-    """What TensorBoard shows of a folder."""
+    """The contents of a folder as TensorBoard reads them."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     return accumulator.EventAccumulator(str(folder)).Reload()
 
@@ -267,7 +267,7 @@ def test_without_tensorboard_nothing_of_it_is_imported_or_written(tmp_path, monk
     path.write_text('{"iteration": 30}\n')
     with pytest.raises(InputError, match="pip install tensorboard"):
         make_log(path, start_iteration=20, tensorboard=tmp_path / "board")
-    assert iterations(path) == [30]  # nothing was dropped for a training that does not begin
+    assert iterations(path) == [30]  # a training that does not begin removes nothing
     with make_log(path, start_iteration=20) as log:
         assert not log.takes_pictures
         train(log, 21, 30)

@@ -12,7 +12,7 @@ RED = np.full((4, 6, 3), (255, 0, 0), np.uint8)
 
 @pytest.fixture
 def screen(monkeypatch):
-    """What OpenCV is asked for: {"shown": pictures, "closed": number}, and "key" and "visible", which it answers."""
+    """Stands in for OpenCV's window. "shown" and "closed" record the calls, "key" and "visible" are the answers."""
     state = {"shown": [], "closed": 0, "key": -1, "visible": 1.0}
     monkeypatch.setattr(cv2, "namedWindow", lambda title, *_: state.update(title=title))
     monkeypatch.setattr(cv2, "imshow", lambda title, picture: state["shown"].append((title, picture)))

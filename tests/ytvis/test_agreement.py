@@ -1,4 +1,4 @@
-"""What the checker accepts, training and scoring accept, and the other way round: on files changed at random."""
+"""The checker, training and scoring accept the same files, shown on files changed at random."""
 
 import copy
 import json
@@ -53,7 +53,7 @@ RESULTS = [
     {"video_id": 2, "category_id": 5, "score": 1, "segmentations": [RLE]},
 ]
 
-# What takes the place of a value, whatever it is.
+# Replacements for any value.
 VALUES = (
     None,
     True,
@@ -134,7 +134,7 @@ def mutated(content, rng):
 
 
 def accepts(function) -> bool:
-    """Whether `function()` refuses nothing; any other exception than InputError is an error of this test."""
+    """Whether `function()` raises no InputError; any other exception fails the test."""
     try:
         return function() is not False
     except InputError as error:

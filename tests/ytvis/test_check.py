@@ -1,4 +1,4 @@
-"""The annotation checker, on a file of two videos of 6×4 pixels in which every kind of fault is made in turn."""
+"""The annotation checker, on a file of two videos of 6×4 pixels with one kind of fault at a time."""
 
 import copy
 import json
@@ -99,7 +99,7 @@ def test_a_good_file_has_no_faults_and_is_summed_up(tmp_path):
     )
 
 
-# (the broken rule, where it has to be found, the path of the value that is changed, what to)
+# (the broken rule, the place that must be reported, the path of the changed value, its new value)
 CASES = [
     ("NOT_AN_OBJECT", "video number 3", ("videos", 2), 5),
     ("NOT_AN_OBJECT", "annotation number 1", ("annotations", 0), "dog"),
@@ -211,7 +211,7 @@ def test_missing_keys_and_wrong_types_are_named(tmp_path, noun, path, text):
 
 
 def test_a_small_fault_stands_alone(tmp_path):
-    """What can still be used is not reported for the sake of what cannot."""
+    """An entry is not reported because of a fault in another one."""
     assert len(examine(tmp_path, changed(("videos", 1, "width"), -1))) == 1  # its annotation has a known video
     assert len(examine(tmp_path, changed(("annotations", 0, "bboxes", 0), [1.5, 1, 3, 2.2]))) == 0  # within two pixels
 
@@ -323,7 +323,7 @@ def test_back_slashes_and_linked_folders_lead_to_the_frames(tmp_path, folder):
     for video in value["videos"]:
         video["file_names"] = [name.replace("/", "\\") for name in video["file_names"]]
     assert examine_annotations(write(tmp_path, value), root)[0] == []
-    (root / "a\\9.png").write_bytes((root / "b/0.png").read_bytes())  # so some programs unpack what Windows packed
+    (root / "a\\9.png").write_bytes((root / "b/0.png").read_bytes())  # as some programs unpack archives made on Windows
     (root / "a").rename(tmp_path / "gone") if folder == "." else (root / "a").unlink()
     (diagnostic,) = examine_annotations(write(tmp_path, value), root)[0]
     assert (diagnostic.where, diagnostic.count) == ("video 7, a/10.png", 2)

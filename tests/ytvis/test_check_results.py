@@ -1,4 +1,4 @@
-"""The check of results files, on two videos of 6×4 pixels: every fault that a server would refuse is made in turn."""
+"""The check of results files, on two videos of 6×4 pixels, with one fault that a server would refuse at a time."""
 
 import itertools
 import json
@@ -77,7 +77,7 @@ def masks(second):
 
 RULES = {name: value for module in (reader, check) for name, value in vars(module).items() if isinstance(value, Rule)}
 
-# (the rule, where it has to be found, the entry)
+# (the rule, the place that must be reported, the entry)
 CASES = [
     ("NOT_AN_OBJECT", "entry 1", [3]),
     ("UNKNOWN_VIDEO", "entry 1", entry(video_id=3)),

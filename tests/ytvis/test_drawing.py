@@ -127,7 +127,7 @@ def test_labels_of_equal_boxes_do_not_hide_each_other():
 
 
 def test_a_label_without_a_free_place_is_shorter():
-    """Two wide boxes leave no place for a name around a third one, but its number fits between."""
+    """Between two wide boxes there is no room for the name of a third one, but for its number."""
     frame, boxes = grey(180, 320), [[0, 60, 90, 76], [110, 60, 200, 76], [60, 60, 118, 76]]
     objects = make_objects((180, 320), boxes, [10, 11, 12])
     parts = {"masks": False, "boxes": False}

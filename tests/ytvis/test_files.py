@@ -164,7 +164,7 @@ def test_permissions_follow_the_umask(tmp_path, umask, permissions):
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == permissions
-    assert after == umask  # it was only looked at
+    assert after == umask  # it was only read
 
 
 def test_writers_side_by_side_do_not_mix(tmp_path):

@@ -1,4 +1,4 @@
-"""Which picture is which frame: by number, by place, refused; and the folders that are looked into."""
+"""Which picture is which frame (by number, by position, or refused), and which folders are read."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Masks: every form is read, drawn and measured as pycocotools does, and nothing bad gets through to compiled code."""
+"""Masks: every form is read, drawn and measured as by pycocotools, and no invalid mask reaches compiled code."""
 
 from array import array
 
@@ -136,7 +136,7 @@ def test_damaged_counts_are_found_alike(monkeypatch):
     np.testing.assert_array_equal(measure_masks(masks), native)
     assert 0 < (native < 0).sum() < len(masks)
     for mask, area in zip(masks, native, strict=True):
-        if area >= 0:  # then the library, too, reads what was measured
+        if area >= 0:  # then the library reads the same runs
             assert mask_ops.decode(mask).sum() == area
 
 
@@ -397,7 +397,7 @@ def test_runs_are_compressed_as_pycocotools_does(seed, monkeypatch):
 def test_the_kernel_compresses_only_runs_that_fill_the_mask(runs):
     assert module._mask_kernels.compress_runs([1, 5], 6) == b"15"
     assert module._mask_kernels.compress_runs(runs, 6) is None
-    assert module._mask_kernels.compress_runs([2**29], 2**29) is None  # it takes more characters than are read
+    assert module._mask_kernels.compress_runs([2**29], 2**29) is None  # longer than the most characters that are read
 
 
 def test_long_runs_and_differences_of_runs_decode():

@@ -25,7 +25,7 @@ def content(folder, classes, video_ids=(1, 2)):
 
 @pytest.fixture
 def merged(tmp_path, capsys):
-    """A function that joins contents and gives (exit code, what was printed and said, the file)."""
+    """A function that merges contents and returns (exit code, stdout and stderr, the file)."""
 
     def run(*contents, options=()):
         paths = []

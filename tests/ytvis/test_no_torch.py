@@ -1,4 +1,4 @@
-"""No module of ytvis and no command of `python -m ytvis` imports torch, and the start of a command is light."""
+"""No module of ytvis and no command of `python -m ytvis` imports torch, and commands start fast with little memory."""
 
 import json
 import pkgutil

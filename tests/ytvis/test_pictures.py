@@ -49,7 +49,7 @@ def png(width, height, depth, colour_type, data):
 
 
 def read(tmp_path, content, name="picture"):
-    """`read_picture` of a file with this content, whose name tells nothing."""
+    """`read_picture` of a file with this content and a name without suffix."""
     (tmp_path / name).write_bytes(content)
     return read_picture(tmp_path / name)
 

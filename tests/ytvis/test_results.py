@@ -57,7 +57,7 @@ def test_bytes_and_numpy_numbers_become_text_and_numbers(tmp_path):
     odd = entry(video_id=np.int64(1), score=np.float32(0.5), category_id=np.int32(2), segmentations=(None, rle))
     write_results([odd], tmp_path / "results.json")
     assert json.loads((tmp_path / "results.json").read_text()) == [entry()]
-    assert isinstance(odd["segmentations"][1]["counts"], bytes)  # the caller's own is not touched
+    assert isinstance(odd["segmentations"][1]["counts"], bytes)  # the caller's dict does not change
 
 
 @pytest.mark.parametrize(

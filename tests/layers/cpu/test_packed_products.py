@@ -1,4 +1,4 @@
-"""Packed products are products."""
+"""Packed products equal ordinary ones."""
 
 import pytest
 import torch

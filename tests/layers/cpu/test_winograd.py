@@ -1,4 +1,4 @@
-"""Winograd's convolution is a convolution, up to the rounding of float32."""
+"""Winograd's convolution equals the direct one, up to the rounding of float32."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""COCO files: which video an image is of, round trips of awkward names and orders, crowds that are none."""
+"""COCO files: the video of an image, round trips of awkward names and orders, objects marked as crowds."""
 
 import json
 
@@ -126,7 +126,7 @@ AWKWARD = {
 
 
 def annotations_of(videos):
-    """A YouTube-VIS file with two tracks a video; the first is not seen in the first frame if there are several."""
+    """A YouTube-VIS file with two tracks per video; of several frames, the first does not show the first track."""
     content = {"videos": [], "categories": [{"id": 1, "name": "dog"}], "annotations": []}
     for video_id, names in enumerate(videos, start=1):
         size = {"length": len(names), "width": HW[1], "height": HW[0]}
@@ -148,7 +148,7 @@ def test_a_round_trip_through_coco_is_equal(tmp_path, videos):
 @pytest.mark.parametrize("videos", AWKWARD.values(), ids=AWKWARD)
 @pytest.mark.parametrize("format", ["labelme", "davis", "mots"])
 def test_a_round_trip_through_files_is_equal_or_refused(tmp_path, capsys, videos, format):
-    """Never are masks on other pictures."""
+    """Masks are never on other pictures."""
     content = annotations_of(videos)
     images = tmp_path / "frames"
     for name in sum(videos, []):

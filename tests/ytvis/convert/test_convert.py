@@ -210,7 +210,7 @@ def test_a_set_without_tracks_converts(tmp_path, images, format):
     target = tmp_path / "out"
     convert("ytvis", ann_file(tmp_path, value), target, format)
     if format == "mots":
-        assert [path.name for path in target.iterdir()] == ["labels.txt"]  # it has no way to name a video without any
+        assert [path.name for path in target.iterdir()] == ["labels.txt"]  # it cannot name a video without objects
         return
     if format != "coco":  # the classes are those of the objects
         with pytest.raises(InputError, match="no classes; nothing is written"):
@@ -225,7 +225,7 @@ def test_a_set_without_tracks_converts(tmp_path, images, format):
 def test_videos_without_a_folder_of_their_own_are_named_by_their_ids(tmp_path):
     value = content()
     value["videos"][0]["file_names"] = ["b/9.jpg", "c/10.jpg", "11.png"]
-    value["videos"][1]["file_names"] = ["../../c/0.jpg"]  # nothing is written outside the folder that was said
+    value["videos"][1]["file_names"] = ["../../c/0.jpg"]  # nothing is written outside the given folder
     convert("ytvis", ann_file(tmp_path, value), tmp_path / "out", "davis")
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")}
     assert found == {"video_1/9.png", "video_1/10.png", "video_1/11.png", "video_2/0.png"}
@@ -351,7 +351,7 @@ def test_labelme_faults(tmp_path, capsys, changes, message):
 
 
 def assert_refused(tmp_path, capsys, line, path, message):
-    """The command says so in one line that names the file, ends with code 2, and writes nothing."""
+    """The command ends with code 2 and one line that names the file, and writes nothing."""
     line = [*map(str, line)]
     assert main([*line[:2], str(tmp_path / "out.json"), *line[2:]]) == 2
     error = capsys.readouterr().err
@@ -529,7 +529,7 @@ def test_mots_pictures_hold_the_same(tmp_path):
     result = converted(tmp_path, "mots", tmp_path / "s")
     assert areas(result) == [("car", [4, 4])]
     assert result["videos"][0]["file_names"] == ["v/9.jpg", "v/10.jpg"]
-    result = converted(tmp_path, "mots", tmp_path / "s", categories=names)  # with ten classes the tenth is no void
+    result = converted(tmp_path, "mots", tmp_path / "s", categories=names)  # with ten classes the tenth is not void
     assert areas(result) == [("class1", [4, 4]), ("class10", [4, 4])]
 
 

@@ -1,4 +1,4 @@
-"""Reading through Datumaro: the same tracks as our own readers find, where both know the format."""
+"""Reading with Datumaro gives the same tracks as our own readers, for formats that both know."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""LabelMe: shapes with four corners and round ones, shapes that are no areas, unrelated pictures, links."""
+"""LabelMe: shapes with four corners, round shapes, shapes without an area, unrelated pictures, links."""
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ from pycocotools import mask as rle_tools
 from ytvis.report import write_report
 
 HEIGHT, WIDTH, LENGTH = 40, 60, 6
-EVIL = "<script>document.title='broken'</script>|*"  # must appear as it is
+EVIL = "<script>document.title='broken'</script>|*"  # must appear unchanged
 
 
 def box(x: int, y: int, frames=range(LENGTH), side: int = 10) -> list[dict | None]:

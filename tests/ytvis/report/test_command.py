@@ -1,4 +1,4 @@
-"""`python -m ytvis report` as its user runs it."""
+"""The command `python -m ytvis report`."""
 
 import pytest
 

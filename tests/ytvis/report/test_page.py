@@ -17,7 +17,7 @@ MAX_BYTES = 5_000_000
 
 @pytest.fixture
 def opened(browser, page) -> Iterator:
-    """The page, opened; in the end it must have fetched nothing but itself, and no script may have failed."""
+    """The open page. At the end it must have fetched only itself, and no script may have failed."""
     with new_page(browser, viewport={"width": 1280, "height": 900}) as tab:
         fetched: list[str] = []
         tab.on("request", lambda request: fetched.append(request.url))

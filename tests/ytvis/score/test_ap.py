@@ -1,4 +1,4 @@
-"""The evaluator against recorded results of the official one, against COCO's, and against what a person can count."""
+"""The evaluator against recorded results of the official one, against COCO's, and against cases counted by hand."""
 
 import copy
 import hashlib
@@ -413,14 +413,14 @@ def test_every_form_of_a_prediction_is_read(backend, track):
 def test_files_hold_every_form_too(tmp_path):
     track = {**prediction(1, 1, 0.9, [rectangle(10), runs(), polygon(), [], None]), "note": {"size": 3, "counts": "?"}}
     path = tmp_path / "results.json"
-    path.write_text("\ufeff" + json.dumps([track]), "utf-8")  # with the mark that some programs begin a file with
+    path.write_text("\ufeff" + json.dumps([track]), "utf-8")  # with a byte order mark
     loaded = YTVOS(TRUTH).loadRes(path).dataset["annotations"][0]
     assert loaded["areas"] == [100, 100, 100, None, None] and loaded["note"] == track["note"]
 
 
 def test_a_prediction_may_end_before_its_video():
     stats = named(evaluate_results(dataset((1, 1, five())), [prediction(1, 1, 0.9, five()[:3])]))
-    assert stats["AP"] == pytest.approx(1)  # the official one does not look at the frames behind the end
+    assert stats["AP"] == pytest.approx(1)  # the official one ignores frames after the end
 
 
 def test_boxes_are_optional():
@@ -448,7 +448,7 @@ def test_tracks_without_masks_or_frames():
     gt = dataset((1, 1, [None] * 5), (2, 1, []), (2, 2, five()))
     tracks = [prediction(1, 1, 0.9, [None] * 5), prediction(2, 1, 0.8, []), prediction(2, 2, 0.5, five())]
     metrics = evaluate_results(gt, tracks)
-    assert metrics.per_category["cat"]["AP"] == 0  # invisible tracks are to be found, and cannot be
+    assert metrics.per_category["cat"]["AP"] == 0  # invisible tracks count as truth, but cannot be found
     assert metrics.per_category["dog"]["AP"] == pytest.approx(1)
 
 
@@ -555,7 +555,7 @@ FILE = {**TRUTH, "videos": [video | NAMES for video in TRUTH["videos"]]}  # file
         ([{**GOOD, "segmentations": [{"size": [5], "counts": "0"}]}], "size"),
         ([{**GOOD, "segmentations": [{"size": [5, 5], "counts": "0P"}]}], "whole run-length string"),
         ([{**GOOD, "segmentations": [{"size": [5, 5], "counts": [10, -5, 20]}]}], "frame 0"),
-        # Such masks keep the mask library busy for ever.
+        # With such masks the mask library never returns.
         ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": "52"}]}], "frame 1: .* fills its size"),
         ([{**GOOD, "segmentations": [None, {"size": [5, 5], "counts": [5, 5]}]}], "frame 1: .* fills its size"),
         ([{**GOOD, "segmentations": [{"size": [5, "5"], "counts": "i0"}]}], "frame 0: .*the size of a mask"),

@@ -1,4 +1,4 @@
-"""Intervals of scores: weighing videos against copying them, and intervals whose size is known."""
+"""Intervals of scores: weights of videos against copies of videos, and intervals of known size."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def statistics_of(truth: dict, tracks: list) -> PrecisionStatistics:
 
 
 def copied(truth: dict, tracks: list, weights: np.ndarray) -> tuple[dict, list]:
-    """A set in which each video, by rising id, stands as often as its weight says, under ids of their own."""
+    """A set with as many copies of each video, by rising id, as its weight, each copy with an id of its own."""
     videos = sorted(truth["videos"], key=lambda video: video["id"])
     copies = [video for video, weight in zip(videos, weights, strict=True) for _ in range(weight)]
 
@@ -138,7 +138,7 @@ def test_a_category_that_is_not_drawn_takes_no_part():
 
 
 class Mean:
-    """A score that is the mean of a number a video; nan is left out."""
+    """A score that is the mean of one number per video; nan is ignored."""
 
     def __init__(self, values, video_ids=None):
         self.values, self.video_ids = np.array(values, float), video_ids or list(range(len(values)))
@@ -177,7 +177,7 @@ def test_draws_that_are_too_high_are_moved_onto_the_value():
         interval = Interval.of(0.4, draws, is_moved)
         assert interval.value == 0.4
         assert (interval.low, interval.high) == pytest.approx((middle - 0.196, middle + 0.196), abs=0.01)
-    assert Interval.of(0.1, np.clip(draws, 0, 1), True).low == 0  # a score is none below
+    assert Interval.of(0.1, np.clip(draws, 0, 1), True).low == 0  # a score is not below 0
 
 
 def test_the_same_seed_gives_the_same_interval():

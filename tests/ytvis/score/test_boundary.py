@@ -41,7 +41,7 @@ def found(masks: list[dict | None], score: float = 0.9) -> dict:
 
 
 def both(annotations: dict, results: list[dict], name: str = "AP") -> list[float]:
-    """The number by masks, and by boundaries."""
+    """The score by masks, and by boundaries."""
     return [evaluate_results(annotations, results, kind).per_category["thing"][name] for kind in ("segm", "boundary")]
 
 
@@ -56,7 +56,7 @@ def test_the_region_is_what_repeated_erosion_takes_away():
         pixels = generator.random(size) < 0.999
         eroded = pixels
         for _ in range(boundary_width(*size)):
-            padded = np.pad(eroded, 1)  # outside of the frame it is empty
+            padded = np.pad(eroded, 1)  # the outside of the frame is empty
             shifts = [padded[y : y + size[0], x : x + size[1]] for y in range(3) for x in range(3)]
             eroded = np.logical_and.reduce(shifts)
         region = mask_ops.decode(boundary_mask(encode(pixels)))

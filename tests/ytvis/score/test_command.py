@@ -1,4 +1,4 @@
-"""`python -m ytvis score`, `compare`, `report` and `check` of results, as their user runs them."""
+"""The commands `python -m ytvis score`, `compare`, `report` and `check` of results."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def files(tmp_path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def many(tmp_path) -> tuple[Path, Path]:
-    """The same ten times over, as the videos 101, 102, … 120."""
+    """The same ten times, as the videos 101, 102, … 120."""
     return repeat(*write_set(tmp_path), 10)
 
 
@@ -55,7 +55,7 @@ def table_of(text: str) -> dict[str, list[str]]:
 
 
 def one_error(capsys) -> str:
-    """What was printed as an error, which must be one line and nothing else."""
+    """The printed error, which must be one line and nothing else."""
     printed = capsys.readouterr()
     assert printed.out == "" and re.match("ytvis (score|check): error: ", printed.err) and printed.err.count("\n") == 1
     return printed.err

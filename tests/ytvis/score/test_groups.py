@@ -69,7 +69,7 @@ def test_only_the_wanted_objects_count():
     for track_id, expected in missed.items():
         assert evaluate_some(truth, found_free, [track_id]).stats[0] == pytest.approx(expected)
     assert evaluate_some(truth, found_free, [7, 8]).stats[0] == pytest.approx(0.5, abs=0.01)
-    assert truth["annotations"][0]["iscrowd"] == 0  # what was given stays as it was
+    assert truth["annotations"][0]["iscrowd"] == 0  # the input does not change
 
 
 def test_who_finds_an_unwanted_object_loses_nothing_but_a_false_track_does():

@@ -38,7 +38,7 @@ def found(video: int, masks: list) -> dict:
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file and says its path."""
+    """Writes a file and returns its path."""
 
     def written(name: str, content) -> str:
         (tmp_path / name).write_text(json.dumps(content), "utf-8")

@@ -1,4 +1,4 @@
-"""Scores of some videos, and of all categories as one, against the official evaluator's own ways of asking for them."""
+"""Scores of some videos, and of all categories as one, against the official evaluator's options for these."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tracking metrics against TrackEval's own classes, if these are installed, and against what a person can count."""
+"""Tracking metrics against TrackEval's own classes, if installed, and against cases counted by hand."""
 
 import json
 from pathlib import Path
@@ -58,7 +58,7 @@ SEQUENCES = {
         [[A, MOST, HALF, None, None], [B, None, A, A, MOST], [C, C, B, C, C], [None, C, C, None, None]],
     ),
 }
-# What TrackEval 1.3.0 says of them (means over the IoU thresholds).
+# The numbers of TrackEval 1.3.0 (means over the IoU thresholds).
 GOLDEN = {
     "found": {
         "HOTA": 1.0,

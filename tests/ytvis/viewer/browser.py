@@ -1,4 +1,4 @@
-"""Chromium without a window, for tests of the page. CHROMIUM names one that is not on the PATH."""
+"""Headless Chromium for tests of the page. Set CHROMIUM to one that is not on the PATH."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def executable() -> str | None:
 
 
 def why_missing() -> str | None:
-    """Why there is no browser for tests here; None if there is one."""
+    """Why the tests have no browser; None if they have one."""
     try:
         import playwright.sync_api  # noqa: F401
     except ImportError:

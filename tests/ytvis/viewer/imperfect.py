@@ -1,4 +1,4 @@
-"""Results with known kinds of mistakes, made from the truth: to try the viewer without a network.
+"""Makes results with known kinds of mistakes from the truth, to try the viewer without a network.
 
 python -m tests.ytvis.viewer.imperfect data/ShapesVIS/annotations/valid.json results.json
 """

@@ -19,7 +19,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 WIDTH, HEIGHT, LENGTH = 64, 48, 6
-EVIL_NAME = "<img src=x onerror=document.title='broken'>"  # must appear as it is
+EVIL_NAME = "<img src=x onerror=document.title='broken'>"  # must appear unchanged
 
 
 @dataclass(frozen=True)

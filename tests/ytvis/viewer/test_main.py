@@ -77,7 +77,7 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(small_set, tmp_path, caps
 def test_the_command_serves_until_it_is_interrupted(small_set):
     arguments = [sys.executable, "-m", "ytvis", "view", *command(small_set, "--no_browser", "--port=0")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    # Where the tests run in a shell's background, Ctrl+C is ignored, and what they start would ignore it too.
+    # If the tests run in a shell's background, Ctrl+C is ignored, and the processes they start would ignore it too.
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(arguments, cwd=ROOT, text=True, preexec_fn=heed, **pipes) as process:
         try:

@@ -1,4 +1,4 @@
-"""The page in a real, headless Chromium; skipped where there is none."""
+"""The page in a headless Chromium; skipped without one."""
 
 import base64
 import json
@@ -418,7 +418,7 @@ def test_a_picture_that_gets_larger_is_made_anew(open_page, large_url):
 
 @pytest.mark.slow
 def test_thirty_tracks_in_1080p_leave_time_for_thirty_frames_a_second(browser, tmp_path, serve):
-    """In processor time: that of other work on the machine does not count."""
+    """In processor time, which other work on the machine does not change."""
     ann_file, results = write_video(tmp_path, num_tracks=30, num_frames=30)
     url = serve(Content(results, tmp_path, ann_file)).url
     _, played_before = measure(browser, url, num_frames=30, speed=10)

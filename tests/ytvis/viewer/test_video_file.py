@@ -89,7 +89,7 @@ def test_a_file_with_another_number_of_frames_is_refused(clip, results, tmp_path
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 5000, "half"])
 def test_what_is_no_video_is_one_line(clip, results, content):
-    """In a process of its own: FFmpeg reads only once how much it shall print."""
+    """In a process of its own, because FFmpeg reads its log level only once."""
     clip.write_bytes(clip.read_bytes()[:300] if content == "half" else content)
     line = [sys.executable, "-m", "ytvis", "view", str(results), f"--images={clip}", "--no_browser"]
     ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
