@@ -554,31 +554,17 @@ def read_masks(
     frames = range(len(track.segmentations)) if frames is None else frames
     segmentations = [track.segmentations[frame] for frame in frames]
     size = [video.height, video.width]
-    try:
-        masks, areas = read_track(segmentations, *size, where)
-    except InputError:
-        parts = [
-            _read_mask(segmentation, size, found, f"{where}, frame {frame}")
-            for frame, segmentation in zip(frames, segmentations, strict=True)
-        ]
-        masks, areas = [mask for mask, _ in parts], np.array([area for _, area in parts], np.int64)
+
+    def report(place: int, fault: str) -> None:
+        found.add(UNREADABLE_MASK, f"{where}, frame {frames[place]}", fault)
+
+    masks, areas = read_track(segmentations, *size, where, report)
     if all(size):
         for place, mask in enumerate(masks):
             if mask is not None and list(mask["size"]) != size:
-                text = f"it is {list(mask['size'])} (height, width), its video {size}"
-                found.add(UNREADABLE_MASK, f"{where}, frame {frames[place]}", text)
+                report(place, f"it is {list(mask['size'])} (height, width), its video {size}")
                 masks[place], areas[place] = None, -1
     return masks, areas
-
-
-def _read_mask(segmentation: Any, size: Sequence[int], found: Diagnostics, where: str) -> tuple[dict | None, int]:
-    """(RLE, pixels) of one segmentation."""
-    try:
-        (mask,), (area,) = read_track([segmentation], *size, "")
-    except InputError as error:
-        found.add(UNREADABLE_MASK, where, str(error).removeprefix(", frame 0: "))
-        return None, -1
-    return mask, int(area)
 
 
 def box_fault(box: Sequence[float], mask_box: Sequence[float], video: Video) -> Rule | None:

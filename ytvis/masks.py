@@ -15,7 +15,7 @@ numbers without them.
 """
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, zip_longest
 from typing import Any, Self
@@ -62,7 +62,7 @@ def to_rle(segmentation: Any, height: int, width: int) -> dict | None:
     if _is_nothing(segmentation):
         return None
     if isinstance(segmentation, list | tuple):
-        return _as_text(_polygons_to_rle(segmentation, height, width))
+        return plain_rle(_polygons_to_rle(segmentation, height, width))
     rle = check_rle(segmentation)
     if rle["size"] != [height, width]:
         raise InputError(f"a segmentation is {rle['size']} (height, width), its video [{height}, {width}]")
@@ -79,12 +79,12 @@ def check_rle(rle: Any) -> dict:
         raise InputError("a mask must be null, a list of polygons, or an RLE with 'size' and 'counts'")
     size, counts = _plain_size(rle["size"]), rle["counts"]
     if isinstance(counts, list | tuple):
-        return {"size": size, "counts": _compress_checked(counts, size).decode("ascii")}
+        return plain_rle({"size": size, "counts": _compress_checked(counts, size)})
     if not isinstance(counts, str | bytes):
         raise InputError(f"the counts of a mask must be text or a list of runs, not {type(counts).__name__}")
     if measure_masks([rle])[0] < 0:
         raise InputError(f"the counts of a mask must be a whole run-length string that fills its size {size}")
-    return {"size": size, "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+    return plain_rle(rle)
 
 
 def check_size(height: Any, width: Any) -> None:
@@ -103,28 +103,44 @@ def check_size(height: Any, width: Any) -> None:
 
 
 def read_track(
-    segmentations: Any, height: int | None, width: int | None, where: str
+    segmentations: Any,
+    height: int | None,
+    width: int | None,
+    where: str,
+    report: Callable[[int, str], None] | None = None,
 ) -> tuple[list[dict | None], np.ndarray]:
     """The RLEs of a track, one or None a frame, and the pixels of each, int64 [frames].
 
     RLEs may be of any size; `height` and `width` are for polygons. Compressed counts stay as they are, text or bytes;
-    runs and polygons become bytes.
+    runs and polygons become bytes. With `report`, what `to_rle` refuses becomes None and -1 pixels, and `report` gets
+    its frame and what is wrong with it.
 
     Raises:
-        InputError: it is no list, or holds what `to_rle` refuses; the message starts with `where` and the frame.
+        InputError: it is no list, or, without `report`, holds what `to_rle` refuses; the message starts with `where`
+            and the frame.
     """
     if not isinstance(segmentations, list | tuple):
         raise InputError(f"{where}: 'segmentations' must be a list with one entry a frame")
-    masks = []
-    try:
-        for segmentation in segmentations:
+    masks: list[dict | None] = []
+    faults: dict[int, str] = {}
+    for frame, segmentation in enumerate(segmentations):
+        try:
             masks.append(_as_rle(segmentation, height, width))
-        areas = measure_masks(masks)
-        for frame in np.flatnonzero(areas < 0):
-            del masks[frame:]  # their number is the frame that the message names
+        except InputError as error:
+            masks.append(None)
+            faults[frame] = str(error)
+    areas = measure_masks(masks)
+    for frame in np.flatnonzero(areas < 0).tolist():
+        try:
             check_rle(segmentations[frame])
-    except InputError as error:
-        raise InputError(f"{where}, frame {len(masks)}: {error}") from None
+        except InputError as error:
+            masks[frame] = None
+            faults[frame] = str(error)
+    for frame in sorted(faults):
+        if report is None:
+            raise InputError(f"{where}, frame {frame}: {faults[frame]}")
+        areas[frame] = -1
+        report(frame, faults[frame])
     return masks, areas
 
 
@@ -146,8 +162,11 @@ def _is_nothing(segmentation: Any) -> bool:
     return all(isinstance(part, _LISTS) and len(part) == 0 for part in segmentation)
 
 
-def _as_text(rle: dict) -> dict:
-    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
+def plain_rle(rle: Mapping) -> dict:
+    """An RLE as JSON holds it: {"size": [height, width] as Python's integers, "counts": text}."""
+    counts = rle["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    return {"size": [int(side) for side in rle["size"]], "counts": text}
 
 
 def _plain_size(size: Any) -> list[int]:
@@ -301,7 +320,7 @@ def encode_masks(masks: np.ndarray) -> list[dict]:
 
 def encode_mask(mask: np.ndarray) -> dict:
     """The RLE {"size": [H, W], "counts": text} of `mask` [H,W], of which every pixel but 0 is set."""
-    return _as_text(_toggles_to_rle(_toggles(mask.astype(bool, copy=False)), *mask.shape))
+    return plain_rle(_toggles_to_rle(_toggles(mask.astype(bool, copy=False)), *mask.shape))
 
 
 def _toggles(mask: np.ndarray) -> np.ndarray:
@@ -401,7 +420,7 @@ def unite_masks(rles: Sequence[dict]) -> dict:
         text = _as_bytes(rle["counts"])
         runs = _read_runs(text, np.array([len(text)]))[0].T.ravel()
         edges.append(_odd(np.cumsum(runs), height * width))
-    return _as_text(_toggles_to_rle(_combine(edges, 1), height, width))
+    return plain_rle(_toggles_to_rle(_combine(edges, 1), height, width))
 
 
 def _require_whole(masks: list[dict | None]) -> np.ndarray:

@@ -20,7 +20,7 @@ from ytvis.annotations import Track, Video, compact_masks, is_id, is_number
 from ytvis.diagnostics import Diagnostics, Rule
 from ytvis.files import InputError, NotAList, atomic_write, read_json_list
 from ytvis.journal import Journal, json_line, plain_number
-from ytvis.masks import read_track
+from ytvis.masks import plain_rle, read_track
 from ytvis.messages import shown
 
 SCORE_DIGITS = 4  # of the score of a track in one frame
@@ -188,11 +188,15 @@ class ResultsParser:
             elif isinstance(segmentation, dict) and not isinstance(segmentation.get("counts"), str):
                 # Runs are compressed to bytes as a file is read.
                 self._found.add(RUNS, f"{where}, frame {frame}")
-        try:
-            masks, areas = read_track(segmentations, *size, where)
-        except InputError:
-            for frame, segmentation in enumerate(segmentations):
-                self._report_mask(segmentation, size, f"{where}, frame {frame}")
+
+        def report(frame: int, fault: str) -> None:
+            counts = segmentations[frame].get("counts") if isinstance(segmentations[frame], Mapping) else None
+            is_bytes = isinstance(counts, str) and counts.startswith(("b'", 'b"'))
+            rule, detail = (BYTES_AS_TEXT, counts[:20]) if is_bytes else (BAD_RLE, fault)
+            self._found.add(rule, f"{where}, frame {frame}", detail)
+
+        masks, areas = read_track(segmentations, *size, where, report)
+        if areas.min(initial=0) < 0:
             return None, None
         if video is not None and all(size):
             for frame, mask in enumerate(masks):
@@ -201,16 +205,6 @@ class ResultsParser:
                     text = f"{list(mask['size'])} (height, width), the video is {size}"
                     self._found.add(rule, f"{where}, frame {frame}", text)
         return masks, areas
-
-    def _report_mask(self, segmentation: Any, size: Sequence[int | None], where: str) -> None:
-        """Reports a segmentation if it cannot be used."""
-        counts = segmentation.get("counts") if isinstance(segmentation, Mapping) else None
-        try:
-            read_track([segmentation], *size, "")
-        except InputError as error:
-            is_bytes = isinstance(counts, str) and counts.startswith(("b'", 'b"'))
-            detail = counts[:20] if is_bytes else str(error).removeprefix(", frame 0: ")
-            self._found.add(BYTES_AS_TEXT if is_bytes else BAD_RLE, where, detail)
 
 
 def _is_finite(score: Any) -> bool:
@@ -268,7 +262,7 @@ def _checked_entry(result: Track | Mapping, parser: ResultsParser, where: str) -
     """An entry of results.json, as JSON can hold it but for numpy numbers; keys of other tools are kept."""
     entry = as_entry(result) if isinstance(result, Track) else result
     track = parser.parse(entry, where)
-    return {**entry, "segmentations": [mask and _plain_rle(mask) for mask in track.segmentations]}
+    return {**entry, "segmentations": [mask and plain_rle(mask) for mask in track.segmentations]}
 
 
 def as_entry(track: Track) -> dict[str, Any]:
@@ -277,14 +271,6 @@ def as_entry(track: Track) -> dict[str, Any]:
     details = {"scores": track.scores, "shifted": track.shifted}
     lists = {"segmentations": track.segmentations} | details
     return keys | {key: list(values) for key, values in lists.items() if values is not None}
-
-
-def _plain_rle(mask: Mapping) -> dict[str, Any]:
-    counts = mask["counts"]
-    return {
-        "size": [int(side) for side in mask["size"]],
-        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-    }
 
 
 # ---------------------------------------------------------------------------------------------------- unfinished runs

@@ -6,15 +6,14 @@ its `frame_id` or `frame_index` or else its name, numbers by value. The track id
 and, within a video, no other's.
 """
 
-import json
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from ytvis.annotations import is_crowd_flag, is_id
+from ytvis.annotations import is_crowd_flag, is_id, write_content
 from ytvis.convert.tracks import Annotations, TrackCollector, field, progress, track_id
-from ytvis.files import InputError, atomic_write, natural_key, read_json
+from ytvis.files import InputError, natural_key, read_json
 from ytvis.frames import name_of_folder, warn_if_unrelated
 from ytvis.masks import mask_area, mask_boxes, to_rle
 from ytvis.messages import shown
@@ -176,7 +175,5 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
                         "area": mask_area(rle),
                     }
                 )
-    categories = [{"id": category_id, "name": name} for category_id, name in annotations.categories.items()]
-    with atomic_write(target) as file:
-        json.dump({"images": images, "categories": categories, "annotations": entries}, file, separators=(",", ":"))
-        file.write("\n")
+    categories = annotations.category_entries()
+    write_content({"images": images, "categories": categories, "annotations": entries}, target)

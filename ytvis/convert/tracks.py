@@ -92,6 +92,10 @@ class Annotations:
         names = sorted({track.category for video in videos for track in video.tracks}, key=natural_key)
         return cls(dict(enumerate(names, start=1)), videos)
 
+    def category_entries(self) -> list[dict[str, Any]]:
+        """The categories as annotation files list them."""
+        return [{"id": category_id, "name": name} for category_id, name in self.categories.items()]
+
     def with_crowds_as_objects(self) -> Self:
         """The same with every crowd as an object."""
         videos = (

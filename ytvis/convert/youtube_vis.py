@@ -1,15 +1,13 @@
 """The YouTube-VIS format, from and to which all others are converted."""
 
-import json
 import logging
 import os
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from ytvis.annotations import Track, Video, read_annotations, read_masks
+from ytvis.annotations import Track, Video, read_annotations, read_masks, write_content
 from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo, progress
 from ytvis.diagnostics import Diagnostics
-from ytvis.files import atomic_write
 from ytvis.frames import name_of_folder
 from ytvis.masks import mask_area, mask_boxes, to_rle
 
@@ -83,10 +81,8 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
             category_id = category_ids[track.category]
             entry = {"id": len(tracks) + 1, "video_id": video_id, "category_id": category_id}
             tracks.append({**entry, "iscrowd": int(track.is_crowd), **size, **seen})
-    categories = [{"id": category_id, "name": name} for category_id, name in annotations.categories.items()]
-    with atomic_write(target) as file:
-        json.dump({"videos": videos, "categories": categories, "annotations": tracks}, file, separators=(",", ":"))
-        file.write("\n")
+    categories = annotations.category_entries()
+    write_content({"videos": videos, "categories": categories, "annotations": tracks}, target)
 
 
 def _per_frame(track: ObjectTrack, video: TrackedVideo) -> dict[str, list]:

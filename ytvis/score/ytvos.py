@@ -136,10 +136,9 @@ class YTVOS:
     def annToRLE(self, ann: dict, frameId: int) -> dict | None:
         """A track's mask on a frame as compressed RLE; None where it is not visible."""
         video = self.vids.get(ann["video_id"], {})
-        segmentations = [ann["segmentations"][frameId]]
-        return read_track(segmentations, video.get("height"), video.get("width"), f"{self.source}: track {ann['id']}")[
-            0
-        ][0]
+        where = f"{self.source}: track {ann['id']}"
+        (rle,), _ = read_track([ann["segmentations"][frameId]], video.get("height"), video.get("width"), where)
+        return rle
 
     def annToMask(self, ann: dict, frameId: int) -> np.ndarray:
         """A track's mask on a frame, [height, width] uint8 0 or 1."""

@@ -9,6 +9,7 @@ from typing import Any
 from ytvis.annotations import AnnotationFile, Track, Video, is_id, read_annotations, read_masks
 from ytvis.diagnostics import Diagnostics
 from ytvis.files import InputError
+from ytvis.masks import plain_rle
 from ytvis.pictures import list_pictures, picture_size
 from ytvis.results import SWAPPED_SIZE, WRONG_LENGTH, WRONG_SIZE, ResultsParser
 
@@ -32,11 +33,10 @@ def read_truth(path: str | os.PathLike) -> tuple[AnnotationFile, Tracks | None]:
     if not annotations.tracks:
         return annotations, None
     found = Diagnostics(refuse=path)
-    tracks: Tracks = {video_id: [] for video_id in annotations.videos}
-    for track in annotations.tracks:
-        masks, areas = read_masks(track, annotations.videos[track.video_id], found)
-        tracks[track.video_id].append(_shown(track, masks, areas))
-    return annotations, tracks
+    return annotations, {
+        video_id: [_shown(track, *read_masks(track, annotations.videos[video_id], found)) for track in tracks]
+        for video_id, tracks in annotations.of_video().items()
+    }
 
 
 def read_predictions(entries: Iterable[Any], videos: Mapping[int, Video], path: str | os.PathLike) -> Tracks:
@@ -55,11 +55,8 @@ def read_predictions(entries: Iterable[Any], videos: Mapping[int, Video], path: 
 
 def _shown(track: Track, masks: Iterable[dict | None], areas: Iterable[int | None]) -> Track:
     """`track` with these `masks` as JSON holds them, None where they have no pixel."""
-    shown = [
-        {"size": list(mask["size"]), "counts": _as_text(mask["counts"])} if area else None
-        for mask, area in zip(masks, areas, strict=True)
-    ]
-    return replace(track, segmentations=tuple(shown))
+    shown = tuple(plain_rle(mask) if area else None for mask, area in zip(masks, areas, strict=True))
+    return replace(track, segmentations=shown)
 
 
 def one_video(entries: list, folder: Path, names: Sequence[str], path: str | os.PathLike) -> Video:
@@ -100,7 +97,3 @@ def with_frames(videos: Mapping[int, Video], names: Sequence[str], file: str, pa
     if len(video) != len(names):
         raise InputError(f"{path}: video {video.video_id} has {len(video)} frames, and {file} {len(names)}")
     return replace(video, file_names=tuple(names))
-
-
-def _as_text(counts: str | bytes) -> str:
-    return counts.decode("ascii", errors="replace") if isinstance(counts, bytes) else counts
