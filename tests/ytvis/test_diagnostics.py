@@ -38,7 +38,7 @@ def test_the_sum_counts_faults_not_lines():
     assert format_diagnostics(found).endswith("\n2 refused, 2 faults, 2 warnings")
 
 
-def test_a_finding_is_one_line_whatever_it_is_about():
+def test_a_diagnostic_is_one_line_whatever_it_is_about():
     found = Diagnostics()
     found.add(BAD, "entry 0", "a\nb" + "c" * 1000)
     (diagnostic,) = found

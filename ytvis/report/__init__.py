@@ -1,6 +1,6 @@
 """One page about how good a results file is and where it fails: see docs/report.md.
 
-The flow of the data: `material` reads the files → `scores` measures, with `groups` and `mistakes` → `videos` and
+The flow of the data: `inputs` reads the files → `scores` measures, with `groups` and `mistakes` → `videos` and
 `pictures` show the worst → `rendering` and `chart` make the page of it, from the templates in page/.
 """
 
@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from ytvis.files import atomic_write
-from ytvis.report.material import Material
+from ytvis.report.inputs import ReportInput
 from ytvis.report.pictures import draw_pictures
 from ytvis.report.rendering import markdown_text, page_text
 from ytvis.report.scores import measure
@@ -37,19 +37,19 @@ def write_report(
     Raises:
         InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
     """
-    material = Material.read(annotations, results, image_root)
-    numbers = measure(material, seed, score_threshold)
+    inputs = ReportInput.read(annotations, results, image_root)
+    numbers = measure(inputs, seed, score_threshold)
     videos = [
-        describe_video(material, entry["id"], entry["quality"], numbers["cut"])
+        describe_video(inputs, entry["id"], entry["quality"], numbers["cut"])
         for entry in numbers["video_qualities"][:MOST_VIDEOS]
         if entry["quality"] < 1
     ]
-    pictures = [(video, draw_pictures(material, video)) for video in videos]
+    pictures = [(video, draw_pictures(inputs, video)) for video in videos]
     page = Path(folder, "report.html")
     for path, text in (
         (Path(folder, "metrics.json"), json.dumps(numbers, indent=1) + "\n"),
         (Path(folder, "metrics.md"), markdown_text(numbers)),
-        (page, page_text(numbers, material.truth.category_names(), pictures)),
+        (page, page_text(numbers, inputs.truth.category_names(), pictures)),
     ):
         with atomic_write(path) as file:
             file.write(text)

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from ytvis.report.material import Material
+from ytvis.report.inputs import ReportInput
 from ytvis.score.ap import POOLED, YTVOSeval
 
 MOST_CATEGORIES = 40  # a larger matrix is reduced to the categories with the most mistakes
@@ -35,8 +35,8 @@ class PooledMatches:
     counts: np.ndarray
 
     @classmethod
-    def of(cls, material: Material) -> Self:
-        evaluation = YTVOSeval(material.truth, material.results)
+    def of(cls, inputs: ReportInput) -> Self:
+        evaluation = YTVOSeval(inputs.truth, inputs.results)
         evaluation.params.useCats = 0
         evaluation.evaluate()
         matches = evaluation.categories[POOLED]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.report.material import Material
+from ytvis.report.inputs import ReportInput
 from ytvis.report.mistakes import PooledMatches, best_cut, confusion, video_qualities
 from ytvis.score.ap import STAT_NAMES, Metrics, Params, YTVOSeval
 from ytvis.score.bootstrap import Interval, ResultStatistics, bootstrap
@@ -18,27 +18,27 @@ AP_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10")
 TRACKING_NAMES = ("HOTA", "DetA", "AssA", "IDF1", "IDSW")
 
 
-def measure(material: Material, seed: int, score_threshold: float) -> dict[str, Any]:
+def measure(inputs: ReportInput, seed: int, score_threshold: float) -> dict[str, Any]:
     """All numbers of a report; docs/report.md describes the keys."""
-    evaluation = YTVOSeval(material.truth, material.results)
+    evaluation = YTVOSeval(inputs.truth, inputs.results)
     evaluation.evaluate()
     metrics = Metrics.of(evaluation)
-    tracking = evaluate_tracking(material.truth, material.results, score_threshold)
+    tracking = evaluate_tracking(inputs.truth, inputs.results, score_threshold)
     intervals = bootstrap(ResultStatistics(evaluation, tracking), seed=seed)
-    matches = PooledMatches.of(material)
+    matches = PooledMatches.of(inputs)
     cut = best_cut(matches)
-    names = material.truth.category_names()
-    truths = material.truth.dataset["annotations"]
+    names = inputs.truth.category_names()
+    truths = inputs.truth.dataset["annotations"]
     counts = Counter(truth["category_id"] for truth in truths if not truth.get("iscrowd"))
     stats = dict(zip(names, metrics.per_category.values(), strict=True))  # both by ascending id
     qualities = video_qualities(matches, cut)
     return {
-        "annotations": material.truth.source,
-        "results": material.results.source,
+        "annotations": inputs.truth.source,
+        "results": inputs.results.source,
         "seed": seed,
-        "videos": len(material.truth.vids),
+        "videos": len(inputs.truth.vids),
         "objects": counts.total(),
-        "tracks": len(material.predictions),
+        "tracks": len(inputs.predictions),
         "cut": cut,
         "tracking_threshold": tracking.score_threshold,
         "scores": headline(metrics, tracking, intervals),
@@ -48,14 +48,13 @@ def measure(material: Material, seed: int, score_threshold: float) -> dict[str, 
             if own["AP"] >= 0
         ],
         "curves": curves(metrics),
-        "groups": score_groups(material.truth, material.results),
+        "groups": score_groups(inputs.truth, inputs.results),
         "confusion": [
             {"true": true, "predicted": predicted, "tracks": tracks}
             for (true, predicted), tracks in sorted(confusion(matches, cut).items(), key=_cell_order)
         ],
         "video_qualities": [
-            {"id": video, "name": material.video_name(video), "quality": quality}
-            for video, quality in qualities.items()
+            {"id": video, "name": inputs.video_name(video), "quality": quality} for video, quality in qualities.items()
         ],
     }
 

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from ytvis.annotations import Track
 from ytvis.masks import measure_masks
-from ytvis.report.material import Material
+from ytvis.report.inputs import ReportInput
 from ytvis.viewer.matching import FrameMatches, link_tracks, match_frames
 
 FRAMES_A_VIDEO = 3
@@ -67,10 +67,10 @@ class VideoDetail:
         return sum(1 for truth in self.truths if not truth.iscrowd)
 
 
-def describe_video(material: Material, video_id: int, quality: float, cut: float) -> VideoDetail:
+def describe_video(inputs: ReportInput, video_id: int, quality: float, cut: float) -> VideoDetail:
     """Compares the tracks of a video with a score of at least `cut` with the truth, frame by frame."""
-    found = [p for p in material.results.vidToAnns.get(video_id, ()) if p["score"] >= cut]
-    true = material.truth.vidToAnns.get(video_id, [])
+    found = [p for p in inputs.results.vidToAnns.get(video_id, ()) if p["score"] >= cut]
+    true = inputs.truth.vidToAnns.get(video_id, [])
     length = max((len(entry["segmentations"]) for entry in (*true, *found)), default=0)
     tracks = [_as_track(entry, length) for entry in sorted(found, key=lambda entry: -entry["score"])]
     truths = [_as_track(entry, length) for entry in true]
@@ -87,7 +87,7 @@ def describe_video(material: Material, video_id: int, quality: float, cut: float
     ]
     return VideoDetail(
         video_id=video_id,
-        name=material.video_name(video_id),
+        name=inputs.video_name(video_id),
         quality=quality,
         length=length,
         tracks=tracks,

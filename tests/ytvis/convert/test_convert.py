@@ -106,8 +106,8 @@ def ann_file(tmp_path, value):
 def converted(tmp_path, format, source, **options):
     target = tmp_path / "converted.json"
     convert(format, source, target, **options)
-    findings, _ = examine_annotations(target)
-    assert [finding for finding in findings if finding.severity == "fault"] == []
+    diagnostics, _ = examine_annotations(target)
+    assert [fault for fault in diagnostics if fault.severity == "fault"] == []
     return json.loads(target.read_text())
 
 
@@ -155,8 +155,8 @@ def test_coco_holds_everything(tmp_path):
     convert("ytvis", ann_file(tmp_path, value), tmp_path / "coco.json", "coco")
     result = converted(tmp_path, "coco", tmp_path / "coco.json")
     assert result == value
-    findings, summary = examine_annotations(tmp_path / "coco.json")  # and it is a COCO file as others are
-    assert [finding for finding in findings if finding.severity == "fault"] == []
+    diagnostics, summary = examine_annotations(tmp_path / "coco.json")  # and it is a COCO file as others are
+    assert [fault for fault in diagnostics if fault.severity == "fault"] == []
     assert (summary.videos, summary.tracks) == (4, 5)
 
 

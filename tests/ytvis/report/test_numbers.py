@@ -11,7 +11,7 @@ import pytest
 from tests.ytvis.report.conftest import EVIL, LENGTH, box
 from ytvis.files import InputError
 from ytvis.report import write_report
-from ytvis.report.material import Material
+from ytvis.report.inputs import ReportInput
 from ytvis.report.mistakes import PooledMatches, best_cut, confusion, shown_categories, video_qualities
 from ytvis.report.pictures import draw_pictures
 from ytvis.report.videos import Span, describe_video
@@ -23,8 +23,8 @@ from ytvis.score.ytvos import YTVOS
 
 
 @pytest.fixture
-def material(files) -> Material:
-    return Material.read(*files, None)
+def inputs(files) -> ReportInput:
+    return ReportInput.read(*files, None)
 
 
 def numbers_of(files, folder) -> dict:
@@ -124,8 +124,8 @@ def test_an_edge_belongs_to_the_upper_group_and_empty_groups_are_left_out():
 # ---------------------------------------------------------------------------------------------------------- mistakes
 
 
-def test_confusion_counts_what_a_person_counts(material):
-    matches = PooledMatches.of(material)
+def test_confusion_counts_what_a_person_counts(inputs):
+    matches = PooledMatches.of(inputs)
     # A, B and the track of video 2 are right (3 of 5 objects), C, D and F are not, E has found a crowd.
     assert confusion(matches, 0.5) == {(1, 1): 3, (2, 1): 1, (None, 1): 1, (None, 2): 1, (2, None): 1}
     # With all tracks, G is false too; with the best ones alone, more is missed.
@@ -134,15 +134,15 @@ def test_confusion_counts_what_a_person_counts(material):
     assert confusion(matches, 2) == {(1, None): 3, (2, None): 2}
 
 
-def test_the_cut_is_where_f1_is_the_greatest(material):
+def test_the_cut_is_where_f1_is_the_greatest(inputs):
     # F1 of the tracks from each score on: 2·1/(1+5) at 0.9, 2·2/(2+5) at 0.8, less until 0.5 (both): 2·3/(6+5).
-    matches = PooledMatches.of(material)
+    matches = PooledMatches.of(inputs)
     assert best_cut(matches) == 0.8
     assert confusion(matches, 0.8) == {(1, 1): 2, (1, None): 1, (2, None): 2}
 
 
-def test_video_quality_is_the_mean_f1(material):
-    qualities = video_qualities(PooledMatches.of(material), 0.5)
+def test_video_quality_is_the_mean_f1(inputs):
+    qualities = video_qualities(PooledMatches.of(inputs), 0.5)
     # Video 1: A is right at ten thresholds, B (4 of 6 frames) at four, of 4 objects and 5 tracks without the crowd's.
     assert qualities == {1: pytest.approx((2 * 2 * 4 + 2 * 1 * 6) / 9 / 10), 2: pytest.approx(1)}
     assert list(qualities) == [1, 2]  # the worst first
@@ -151,8 +151,8 @@ def test_video_quality_is_the_mean_f1(material):
 # ------------------------------------------------------------------------------------------------------ worst videos
 
 
-def test_time_lines_show_who_covers_whom(material):
-    video = describe_video(material, 1, quality=0.3, cut=0.5)
+def test_time_lines_show_who_covers_whom(inputs):
+    video = describe_video(inputs, 1, quality=0.3, cut=0.5)
     # By falling score the tracks are 1 E, 2 A, 3 B, 4 C, 5 D, 6 F; the missed object comes after them.
     assert [(row.number, row.category_id) for row in video.rows] == [(2, 1), (3, 1), (5, 2), (7, 2)]
     assert [row.spans for row in video.rows] == [
@@ -165,26 +165,26 @@ def test_time_lines_show_who_covers_whom(material):
     assert len(video.frames) == 3 and video.frames[-1] == 4  # one a third; the switch is the mistake of the last
 
 
-def test_tracks_under_the_cut_take_no_part(material):
-    video = describe_video(material, 1, quality=0.3, cut=0.75)
+def test_tracks_under_the_cut_take_no_part(inputs):
+    video = describe_video(inputs, 1, quality=0.3, cut=0.75)
     assert len(video.tracks) == 3
     assert [row.spans for row in video.rows][1] == [Span(0, 4, 3), Span(4, LENGTH, None)]
 
 
-def test_a_frame_without_an_object_is_a_gap(files, material):
-    annotations = material.truth.dataset
+def test_a_frame_without_an_object_is_a_gap(files, inputs):
+    annotations = inputs.truth.dataset
     hidden = [{**annotations["annotations"][0], "segmentations": box(0, 0, (1, 2)), "areas": [None, 100, 100]}]
     files[0].write_text(json.dumps({**annotations, "annotations": hidden}), "utf-8")
-    video = describe_video(Material.read(*files, None), 1, quality=0.3, cut=0.85)
+    video = describe_video(ReportInput.read(*files, None), 1, quality=0.3, cut=0.85)
     assert [row.spans for row in video.rows] == [[Span(1, 3, 2)]]
 
 
 def test_pictures_show_the_frame_or_grey(files, tmp_path):
-    material = Material.read(*files, tmp_path / "frames")
-    video = replace(describe_video(material, 2, quality=0.3, cut=0.2), frames=[0, 1])
+    inputs = ReportInput.read(*files, tmp_path / "frames")
+    video = replace(describe_video(inputs, 2, quality=0.3, cut=0.2), frames=[0, 1])
     red, grey = (
         cv2.imdecode(np.frombuffer(base64.b64decode(address.partition(",")[2]), np.uint8), cv2.IMREAD_COLOR)
-        for address in draw_pictures(material, video)
+        for address in draw_pictures(inputs, video)
     )
     assert red.shape == grey.shape == (213, 2 * 320 + 8, 3)  # of 40×60
     assert np.abs(red[150, 250].astype(int) - (0, 0, 255)).max() < 10  # BGR, away from the object
@@ -199,9 +199,9 @@ def test_links_and_back_slashes_within_the_folder_are_followed(files, tmp_path, 
     files[0].write_text(json.dumps(content), "utf-8")
     (tmp_path / "frames" / "inner").symlink_to("second")
     (tmp_path / "linked").symlink_to("frames")
-    material = Material.read(*files, tmp_path / "linked")
-    video = replace(describe_video(material, 2, quality=0.3, cut=0.2), frames=[1])
-    encoded = base64.b64decode(draw_pictures(material, video)[0].partition(",")[2])
+    inputs = ReportInput.read(*files, tmp_path / "linked")
+    video = replace(describe_video(inputs, 2, quality=0.3, cut=0.2), frames=[1])
+    encoded = base64.b64decode(draw_pictures(inputs, video)[0].partition(",")[2])
     picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert np.abs(picture[150, 250].astype(int) - (0, 0, 255)).max() < 10
 
@@ -214,9 +214,9 @@ def test_a_name_that_leads_out_of_the_folder_is_not_followed(files, tmp_path, na
     cv2.imwrite(str(tmp_path / "secret.png"), np.zeros((40, 60, 3), np.uint8))
     for link, target in (("link.png", "../secret.png"), ("folder", ".."), ("loop", "loop")):
         (tmp_path / "frames" / link).symlink_to(target)
-    material = Material.read(*files, tmp_path / "frames")
-    video = replace(describe_video(material, 2, quality=0.3, cut=0.2), frames=[1])
-    encoded = base64.b64decode(draw_pictures(material, video)[0].partition(",")[2])
+    inputs = ReportInput.read(*files, tmp_path / "frames")
+    video = replace(describe_video(inputs, 2, quality=0.3, cut=0.2), frames=[1])
+    encoded = base64.b64decode(draw_pictures(inputs, video)[0].partition(",")[2])
     assert cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[150, 250].min() > 100
 
 

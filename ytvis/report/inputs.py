@@ -10,7 +10,7 @@ from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 
 
 @dataclass(frozen=True)
-class Material:
+class ReportInput:
     """`truth` with annotations, `results` of its videos, both in the official interface, and the folder of frames.
 
     `image_root` is absolute and without links, None where there are no frames. Tracks of categories and videos that the
@@ -27,7 +27,7 @@ class Material:
         annotations: Truth,
         results: Results,
         image_root: str | os.PathLike | None,
-    ) -> "Material":
+    ) -> "ReportInput":
         """Reads the files that are not loaded yet.
 
         Raises:
