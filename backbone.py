@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import FusedConv2d, fold_batch_norm
 from layers.deform_conv import ModulatedDeformConv2d
 
@@ -134,10 +135,12 @@ def make_backbone(config) -> ResNet:
 class FusedDeformConv2d(nn.Module):
     """As `FusedConv2d`, of a deformable convolution, with a ReLU; takes `conv` over, whose weights stay float32."""
 
-    def __init__(self, conv: ModulatedDeformConv2d, norm: nn.BatchNorm2d, dtype: torch.dtype):
+    def __init__(self, conv: ModulatedDeformConv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, pack: bool):
         super().__init__()
         weight, bias = fold_batch_norm(conv.weight, conv.bias, norm)
         conv.weight, conv.bias = (nn.Parameter(tensor, requires_grad=False) for tensor in (weight, bias))
+        if pack and dtype == torch.float32:
+            conv.packed = pack_weight(weight)
         self.conv = conv
         self.dtype = dtype
 
@@ -155,7 +158,7 @@ class FusedBlock(nn.Module):
         for number in range(1, block.num_convolutions + 1):
             conv, norm = getattr(block, f"conv{number}"), getattr(block, f"bn{number}")
             if isinstance(conv, ModulatedDeformConv2d):
-                fused.append(FusedDeformConv2d(conv, norm, dtype))
+                fused.append(FusedDeformConv2d(conv, norm, dtype, pack))
             else:
                 fused.append(FusedConv2d(conv, norm, True, dtype, pack))
         *first, self.last = fused

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backbone import fuse_backbone
 from data.config import Config
+from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import fuse_convolutions
 from layers.feature_calibration import FeatureCalibration
 from layers.temporal_fusion import TemporalNet, fuse
@@ -82,8 +83,11 @@ def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
     copy = deepcopy(model).eval().requires_grad_(False)
     copy.prediction_layers[0].at_anchors = computes_at_anchors(model.device, pack)
     fuse_backbone(copy.backbone, dtype, pack)
-    sampled = {module.conv_adaption for module in copy.modules() if isinstance(module, FeatureCalibration)}
-    fuse_convolutions(copy, dtype, pack, keep=sampled)
+    calibrations = [module for module in copy.modules() if isinstance(module, FeatureCalibration)]
+    if pack and dtype == torch.float32:
+        for calibration in calibrations:
+            calibration.packed = pack_weight(calibration.conv_adaption.weight)
+    fuse_convolutions(copy, dtype, pack, keep={calibration.conv_adaption for calibration in calibrations})
     return copy
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from layers.cpu import deform_columns
+from layers.cpu.packed_products import PackedMatrices
 from ytvis.files import InputError
 
 BACKENDS = ("native", "torchvision", "mmcv")
@@ -121,6 +122,7 @@ def deformable_conv2d(
     stride: tuple[int, int] = (1, 1),
     padding: tuple[int, int] = (0, 0),
     dilation: tuple[int, int] = (1, 1),
+    packed: PackedMatrices | None = None,
 ) -> Tensor:
     """[B,Cout,H',W']: the convolution of `features` [B,Cin,H,W] with each tap's sampling point moved by `offsets`.
 
@@ -129,6 +131,9 @@ def deformable_conv2d(
     W' are those of a plain convolution. The result has the dtype of `weight`, or under autocast the autocast dtype.
     Sampling points and samples are computed in float32 at least; the product with the weights is in bfloat16 only if
     that is the dtype of the result, the backend is native and the CPU has instructions for it.
+
+    `packed` is `layers.cpu.deform_columns.pack_weight(weight)`: with it the native backend need not lay the weight out
+    at each call. It is for inference, and changes no result.
 
     Raises:
         ValueError, RuntimeError: shapes or dtypes do not fit each other.
@@ -144,7 +149,10 @@ def deformable_conv2d(
     features, offsets = features.to(sample_dtype), offsets.to(sample_dtype)
     bias = None if bias is None else bias.to(weight.dtype)
     modulation = None if modulation is None else modulation.to(sample_dtype)
-    if native:
+    if native and packed and weight.dtype == torch.float32:
+        arguments = (features, offsets, modulation, weight, bias, stride, padding, dilation)
+        out = deform_columns.convolve(*arguments, packed)
+    elif native:
         out = torch.ops.stmask.deform_conv2d(features, offsets, modulation, weight, bias, stride, padding, dilation)
     else:
         convolve = _mmcv_forward if _runs_mmcv() else deform_conv2d
@@ -158,6 +166,8 @@ class ModulatedDeformConv2d(nn.Module):
     `conv_offset_mask` gives 3·k·k channels: 2·k·k offsets as (dy, dx) per tap, then k·k modulations before a sigmoid.
     """
 
+    packed: PackedMatrices | None = None  # of the weight, in a copy for inference
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1):
         super().__init__()
         self.stride = (stride, stride)
@@ -170,6 +180,6 @@ class ModulatedDeformConv2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         offsets, modulation = self.conv_offset_mask(features).split((2 * self.taps, self.taps), dim=1)
-        return deformable_conv2d(
-            features, offsets, self.weight, self.bias, modulation.sigmoid(), self.stride, self.padding
-        )
+        geometry = {"stride": self.stride, "padding": self.padding}
+        modulation = modulation.sigmoid()
+        return deformable_conv2d(features, offsets, self.weight, self.bias, modulation, **geometry, packed=self.packed)

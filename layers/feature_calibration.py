@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layers.box_utils import CENTER_VARIANCE, SIZE_VARIANCE
+from layers.cpu.packed_products import PackedMatrices
 from layers.deform_conv import deformable_conv2d
 
 
@@ -32,6 +33,8 @@ class FeatureCalibration(nn.Module):
     gradient flows into the regression.
     """
 
+    packed: PackedMatrices | None = None  # of the weight of `conv_adaption`, in a copy for inference
+
     def __init__(self, channels: int, num_outputs: int, kernel: tuple[int, int], kind: str):
         super().__init__()
         self.kernel = kernel
@@ -48,5 +51,6 @@ class FeatureCalibration(nn.Module):
 
     def forward(self, features: Tensor, box_deltas: Tensor) -> Tensor:
         offsets = self.offsets(box_deltas)
-        calibrated = deformable_conv2d(features, offsets, self.conv_adaption.weight, padding=self.padding)
+        weight = self.conv_adaption.weight
+        calibrated = deformable_conv2d(features, offsets, weight, padding=self.padding, packed=self.packed)
         return self.conv(F.relu(calibrated))

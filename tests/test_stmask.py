@@ -13,6 +13,8 @@ from inference.network import Network
 from inference.tracker import VideoTracker, make_detector
 from inference.videos import track_videos
 from layers import deform_conv
+from layers.cpu import deform_columns
+from layers.cpu.packed_products import PackedMatrices, can_pack
 from stmask import STMask, better_config
 from tools.parity import REFERENCE, clip, frame_meta, load_model
 from utils.checkpoint import save_state_dict
@@ -407,6 +409,28 @@ def test_the_fused_network_says_what_the_model_says_and_leaves_it_alone(name):
     after = model.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[key], value) for key, value in before.items())
+
+
+@pytest.mark.skipif(not deform_columns.is_built(), reason="needs the compiled kernels")
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="oneDNN is not here")
+@torch.inference_mode()
+def test_a_fused_network_lays_out_the_weights_of_deformable_convolutions_once(monkeypatch):
+    made = []
+    monkeypatch.setattr(deform_columns, "PackedMatrices", lambda *line: made.append(line) or PackedMatrices(*line))
+    model = load_model("STMask_plus_resnet50_ada")
+    network = Network(model)
+    kept = [module for module in network._model.modules() if getattr(module, "packed", None)]
+    assert len(made) == len(kept) > 3  # more than the three of the head
+    first, second = network(clip(1)[:1]), network(clip(1)[:1])
+    assert len(made) == len(kept)
+    for module in kept:
+        module.packed = None
+    as_before = network(clip(1)[:1])
+    assert len(made) > 2 * len(kept)  # the head's at each level
+    for field in ("box_deltas", "class_logits", "centerness", "prototypes"):
+        assert torch.equal(getattr(first, field), getattr(as_before, field)), field
+        assert torch.equal(getattr(first, field), getattr(second, field)), field
+    assert not any(getattr(module, "packed", None) for module in model.modules())
 
 
 @torch.inference_mode()

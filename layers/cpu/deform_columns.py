@@ -22,6 +22,7 @@ except ImportError:  # not compiled
     _deform_im2col = None
 
 COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache between being gathered and being multiplied
+LAYOUT_ROWS = 256  # packed weights are laid out for about this number of pixels; more and fewer are hardly slower
 MIN_BLOCK_CHANNELS = 16  # with fewer in a block, finding a sample's place costs more than reading it
 
 
@@ -81,6 +82,14 @@ def _as_matrices(weight: Tensor, groups: int) -> Tensor:
     return weight.permute(0, 2, 3, 1).reshape(groups, weight.shape[0] // groups, weight[0].numel())
 
 
+def pack_weight(weight: Tensor) -> PackedMatrices | None:
+    """`weight` [Cout,Cin,kh,kw] of a convolution with one group, laid out for `convolve` in inference; None if this
+    machine gains nothing by it. Later changes of `weight` do not reach it."""
+    if not is_built() or weight.dtype != torch.float32 or not can_pack(weight.device, weight.dtype):
+        return None
+    return PackedMatrices(_as_matrices(weight.detach(), 1), LAYOUT_ROWS)
+
+
 def _memory_format(features: Tensor) -> torch.memory_format:
     """Channels last for results if `features` are channels last and not contiguous, else contiguous."""
     channels_last = features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
@@ -111,6 +120,29 @@ def _check_shapes(features, offsets, modulation, weight, stride, padding, dilati
             raise ValueError(f"{name} are {tensor.dtype}, features {features.dtype}")
 
 
+def convolve(
+    features, offsets, modulation, weight, bias, stride, padding, dilation, packed: PackedMatrices | None = None
+) -> Tensor:
+    """As `layers.deform_conv.deformable_conv2d`; the result has the dtype of `weight` and `bias`, which is that of the
+    other tensors, or bfloat16 if these are float32. Autograd does not see it."""
+    source = Columns(features, offsets, modulation, weight, stride, padding, dilation)
+    out = weight.new_empty(source.pixels, weight.shape[0])
+    weights = None if packed else _as_matrices(weight, source.groups)
+    for chunk, columns in source.chunks():
+        source.gather(chunk, columns)
+        if packed:
+            out[chunk] = packed.multiply(columns[0, :, None])[:, 0]
+            continue
+        for group, group_out in enumerate(out[chunk].chunk(source.groups, dim=1)):
+            # With `out` it keeps its dtypes in autocast.
+            torch.mm(columns[group], weights[group].t(), out=group_out)
+    if bias is not None:
+        out += bias
+    batch, _, height, width = offsets.shape
+    images = out.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
+    return images.contiguous(memory_format=_memory_format(features))
+
+
 @torch.library.custom_op(
     "stmask::deform_conv2d",
     mutates_args=(),
@@ -119,28 +151,11 @@ def _check_shapes(features, offsets, modulation, weight, stride, padding, dilati
     "int[2] padding, int[2] dilation) -> Tensor",
 )
 def _native_forward(features, offsets, modulation, weight, bias, stride, padding, dilation):
-    """As `layers.deform_conv.deformable_conv2d`; the result has the dtype of `weight` and `bias`, which is that of the
-    other tensors, or bfloat16 if these are float32."""
-    source = Columns(features, offsets, modulation, weight, stride, padding, dilation)
-    weights = _as_matrices(weight, source.groups)
-    out = weight.new_empty(source.pixels, weight.shape[0])
-    packed = []
-    if torch.is_inference_mode_enabled() and weight.dtype == torch.float32 and can_pack(weight.device, weight.dtype):
-        # Not in training: another rounding takes other steps than the recorded ones.
-        packed = [PackedMatrices(group[None], source.chunk_pixels) for group in weights]
-    for chunk, columns in source.chunks():
-        source.gather(chunk, columns)
-        for group, group_out in enumerate(out[chunk].chunk(source.groups, dim=1)):
-            if packed:
-                group_out.copy_(packed[group].multiply(columns[group, :, None])[:, 0])
-            else:
-                # With `out` it keeps its dtypes in autocast.
-                torch.mm(columns[group], weights[group].t(), out=group_out)
-    if bias is not None:
-        out += bias
-    batch, _, height, width = offsets.shape
-    images = out.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
-    return images.contiguous(memory_format=_memory_format(features))
+    """`convolve`, for autograd and torch.compile."""
+    packed = None
+    if torch.is_inference_mode_enabled() and weight.shape[1] == features.shape[1]:
+        packed = pack_weight(weight)  # not in training: another rounding takes other steps than the recorded ones
+    return convolve(features, offsets, modulation, weight, bias, stride, padding, dilation, packed)
 
 
 @_native_forward.register_fake

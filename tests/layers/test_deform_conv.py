@@ -530,3 +530,15 @@ def test_products_are_packed_in_inference_alone(monkeypatch):
         with torch.inference_mode():
             near(layer(x), trained.detach())
     assert len(made) == 1
+
+
+@needs_native
+@pytest.mark.skipif(not can_pack(torch.device("cpu"), torch.float32), reason="oneDNN is not here")
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(1, 1), (7, 6), (40, 31)])
+def test_a_weight_that_is_laid_out_once_gives_the_same_bits_for_maps_of_any_size(size):
+    layer, x = ModulatedDeformConv2d(16, 6, 3, 1), torch.randn(2, 16, *size)
+    with deform_backend("native"):
+        expected = layer(x)
+        layer.packed = deform_columns.pack_weight(layer.weight)
+        assert torch.equal(layer(x), expected)
