@@ -1,4 +1,4 @@
-# Everything runs in the active virtual or conda environment. If none is active, .venv is made and used.
+# All targets use the active virtual or conda environment. If none is active, they create and use .venv.
 
 PYTHON ?= python3
 EXTRAS ?= dev,crosscheck
@@ -13,7 +13,7 @@ PY = "$(ENVIRONMENT)/bin/python"
 help: ## show this list
 	sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
-venv: ## install what is needed, if setup.py, pyproject.toml or a kernel has changed since
+venv: ## install STMask and its requirements, if setup.py, pyproject.toml or a kernel has changed since
 	stamp="$(ENVIRONMENT)/.stmask-installed"; \
 	if [ -n "$$(find "$$stamp" -newer setup.py -newer pyproject.toml -newer layers/cpu/_deform_im2col.pyx \
 		-newer layers/cpu/_winograd.pyx -newer ytvis/_mask_kernels.pyx 2>/dev/null)" ]; then exit 0; fi; \
@@ -32,12 +32,12 @@ demo: venv ## draw the demo data set, track its objects, score them, write resul
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --mask_det_file=results/demo/results.json \
 		--report=results/demo/report --display --save_details --resume
 
-train-demo: venv ## train the demo's network from nothing, stage by stage, which takes hours; goes on where it was stopped
+train-demo: venv ## train the demo's network from nothing, stage by stage, which takes hours; continues where it stopped
 	$(PY) -m tools.recipe recipes/demo.toml
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003
 FOLLOWED = data/ShapesVIS/valid/JPEGImages/valid_00017
-pictures: venv ## draw pictures of the docs again, with the demo's weights
+pictures: venv ## draw the pictures of docs/ again, with the demo's weights
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
 		--show=prototypes,anchors,calibration,shift
