@@ -72,6 +72,11 @@ class FrameJournal(Journal):
         self._last_places |= places
         self.num_frames = num_frames
 
+    @property
+    def track_ids(self) -> list[int]:
+        """Those of all tracks, in the order in which they first appear."""
+        return list(self._last_places)
+
     def rows(self) -> Iterator[ObjectRow]:
         """All rows, in the order they came."""
         with open(self.path, "rb") as file:

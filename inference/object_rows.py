@@ -6,9 +6,10 @@ command that installs them.
 
 import csv
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,9 @@ import cv2
 import numpy as np
 
 from utils.structures import FrameObjects
-from ytvis.annotations import Track
 from ytvis.convert import mots
-from ytvis.convert.tracks import Annotations, ObjectTrack, TrackedVideo
-from ytvis.files import atomic_write, make_folder
+from ytvis.convert.tracks import paint_frames
+from ytvis.files import atomic_write, make_folder, writing
 from ytvis.masks import encode_masks, mask_area
 from ytvis.optional import import_extra
 
@@ -169,26 +169,30 @@ def _table_row(row: ObjectRow) -> list:
 
 
 def write_mots(
-    results: Iterable[Track],
+    rows: Iterable[ObjectRow],
+    labels: Mapping[int, int],
     class_names: Sequence[str],
     size_hw: tuple[int, int],
-    folder: str | os.PathLike,
-    name: str,
+    path: str | os.PathLike,
 ) -> None:
-    """Writes the tracks of one video as MOTS text, `folder`/`name`.txt, and the names of the classes, labels.txt.
+    """Writes the rows of one video as MOTS text, `path`, and beside it the names of the classes, labels.txt.
 
-    Frames are numbered from 0. A pixel shows one object: where tracks overlap the later one is kept. Where nothing was
-    found only labels.txt is written, for the format cannot say so.
+    `rows` are by rising frame, of which one is held at a time; `labels` tells the class of each track. Frames are
+    numbered from 0. A pixel shows one object: where tracks overlap, the later one of `labels` is kept. Where nothing
+    was found only labels.txt is written, for the format cannot say so.
 
     Raises:
         InputError: there are more than 999 tracks of a class, or the folder cannot be made.
     """
-    tracks = [ObjectTrack(class_names[result.category_id - 1], result.segmentations) for result in results]
-    num_frames = len(tracks[0].segmentations) if tracks else 0
-    video = TrackedVideo(name, *size_hw, tuple(map(str, range(num_frames))), tuple(tracks))
-    folder = make_folder(folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".mots.") as new:
-        mots.write(Annotations(dict(enumerate(class_names, start=1)), (video,)), new)
-        (folder / f"{name}.txt").unlink(missing_ok=True)
-        for path in Path(new).iterdir():
-            os.replace(path, folder / path.name)
+    path = Path(path)
+    numbers = mots.number_objects(path.stem, [class_names[label - 1] for label in labels.values()], class_names)
+    places = {track_id: place for place, track_id in enumerate(labels, start=1)}
+    frames = (
+        (frame, sorted(((places[row.track_id], row.rle) for row in seen), key=itemgetter(0)))
+        for frame, seen in groupby(rows, attrgetter("frame"))
+    )
+    make_folder(path.parent)
+    with writing(path):
+        path.unlink(missing_ok=True)
+    mots.write_text(path, paint_frames(frames, *size_hw, path.stem), numbers)
+    mots.write_labels(path.parent, class_names)

@@ -73,7 +73,7 @@ class OutputFiles:
     was shifted too), with `csv` `<target>.csv`, and with `mots` the folder `<target>_mots/`. When the block has ended,
     `tracks` counts the tracks of each class, and `written` lists what is there.
 
-    The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory, but for `mots` all are.
+    The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory.
     A journal of that name, of a run that was killed, is kept under another.
     When the block ends with an exception, the journal and whole pictures of "images" stay; to have the files of what
     was done, catch it inside.
@@ -100,6 +100,7 @@ class OutputFiles:
         self.tracks: Counter[str] = Counter()
         self.written: list[Path] = []
         self._csv, self._mots, self._details = csv, mots, details
+        self._labels: list[int] = []  # of the tracks
         self._size_hw: tuple[int, int] | None = None
         self._journal: FrameJournal | None = None
         self._stack = ExitStack()
@@ -195,14 +196,16 @@ class OutputFiles:
             write_csv(journal.rows(), self.beside(".csv"))
             written.append(self.beside(".csv"))
         if self._mots:
-            results = journal.results(num_frames)
             folder = self.beside("_mots")
-            write_mots(results, self.class_names, self._size_hw, folder, self.beside("").name)
+            labels = dict(zip(journal.track_ids, self._labels, strict=True))
+            path = folder / f"{self.beside('').name}.txt"
+            write_mots(journal.rows(), labels, self.class_names, self._size_hw, path)
             written.append(folder)
         journal.remove()
         self.written = written
 
     def _counted(self, results: Iterable[Track]) -> Iterator[Track]:
         for result in results:
+            self._labels.append(result.category_id)
             self.tracks[self.class_names[result.category_id - 1]] += 1
             yield result

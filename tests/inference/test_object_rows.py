@@ -1,4 +1,5 @@
 import csv
+import gc
 import importlib
 import json
 
@@ -9,6 +10,7 @@ import torch
 
 from inference.object_rows import (
     TABLE_COLUMNS,
+    ObjectRow,
     object_rows,
     to_coco,
     to_dataframe,
@@ -177,9 +179,9 @@ def test_results_are_those_of_the_builder(tmp_path, details):
 
 
 def test_mots_text_can_be_read_back(tmp_path):
-    results = results_of(rows_of(FRAMES), 3)
+    rows, labels = rows_of(FRAMES), {4: 2, 0: 3, 7: 3}
     folder = tmp_path / "out_mots"
-    write_mots(results, CLASS_NAMES, SIZE, folder, "out")
+    write_mots(rows, labels, CLASS_NAMES, SIZE, folder / "out.txt")
     lines = [line.split() for line in (folder / "out.txt").read_text().splitlines()]
     assert [(line[0], line[1], line[2]) for line in lines] == [
         ("0", "2001", "2"), ("0", "3001", "3"), ("1", "2001", "2"), ("1", "3001", "3"), ("2", "3001", "3"),
@@ -190,13 +192,26 @@ def test_mots_text_can_be_read_back(tmp_path):
     assert [track.category for track in video.tracks] == ["giant_panda", "bar", "bar"]
     assert np.array_equal(decode_mask(video.tracks[0].segmentations[1]), FRAMES[1].masks[1].numpy())
     assert sorted(path.name for path in folder.iterdir()) == ["labels.txt", "out.txt"]
-    write_mots(results[:1], CLASS_NAMES, SIZE, folder, "out")  # replaced
+    write_mots([row for row in rows if row.track_id == 4], {4: 2}, CLASS_NAMES, SIZE, folder / "out.txt")  # replaced
     assert len((folder / "out.txt").read_text().splitlines()) == 2
-    write_mots([], CLASS_NAMES, SIZE, folder, "out")
+    write_mots([], {}, CLASS_NAMES, SIZE, folder / "out.txt")
     assert [path.name for path in folder.iterdir()] == ["labels.txt"]
 
 
 def test_mots_text_cannot_be_put_into_a_file(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file: cannot be made a folder"):
-        write_mots([], CLASS_NAMES, SIZE, tmp_path / "file", "out")
+        write_mots([], {}, CLASS_NAMES, SIZE, tmp_path / "file" / "out.txt")
+
+
+def test_mots_text_is_written_frame_by_frame(tmp_path):
+    held = []
+
+    def rows():
+        for index in range(40):
+            yield from object_rows(TWO, index, index / 10, CLASS_NAMES)
+            held.append(sum(type(item) is ObjectRow for item in gc.get_objects()))
+
+    write_mots(rows(), {4: 2, 0: 1}, CLASS_NAMES, SIZE, tmp_path / "out.txt")
+    assert len((tmp_path / "out.txt").read_text().splitlines()) == 80
+    assert max(held) - held[0] <= 2 * len(TWO)  # a frame, and the first row of the next

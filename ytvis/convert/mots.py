@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -211,30 +212,56 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
             class, or frames in another order than that of their names.
     """
     target = new_folder(target)
-    classes = {name: number for number, name in enumerate(annotations.categories.values(), start=1)}
-    objects_of = [_number_objects(video, classes) for video in annotations.videos]
+    classes = list(annotations.categories.values())
+    objects_of = [
+        number_objects(video.name, [t.category for t in video.tracks], classes) for video in annotations.videos
+    ]
     for video, objects in zip(progress(annotations.videos, "videos"), objects_of, strict=True):
-        frames = frame_numbers(check_order(video.name, video.file_names, "MOTS"))
-        lines = []
-        for frame_index, canvas in video.painted_frames():
-            for place in np.unique(canvas[canvas > 0]).tolist():
-                number, rle = objects[place - 1], encode_mask(canvas == place)
-                size = f"{video.height} {video.width}"
-                lines.append(f"{frames[frame_index]} {number} {number // INSTANCES} {size} {rle['counts']}\n")
-        if lines:
-            with atomic_write(target / f"{video.name}.txt") as file:
-                file.writelines(lines)
-    with atomic_write(target / LABELS_FILE) as file:
-        file.writelines(f"{name}\n" for name in classes)
+        numbers = frame_numbers(check_order(video.name, video.file_names, "MOTS"))
+        frames = ((numbers[frame_index], canvas) for frame_index, canvas in video.painted_frames())
+        write_text(target / f"{video.name}.txt", frames, objects)
+    write_labels(target, classes)
 
 
-def _number_objects(video: TrackedVideo, classes: dict[str, int]) -> list[int]:
-    """The number of each track."""
+def number_objects(video: str, categories: Iterable[str], classes: Sequence[str]) -> list[int]:
+    """The number of each track of a video, whose category is in `categories`, one of `classes`.
+
+    Raises:
+        InputError: there are more than 999 tracks of a class.
+    """
+    first = {name: INSTANCES * number for number, name in enumerate(classes, start=1)}
     instances: Counter[str] = Counter()
     numbers = []
-    for track in video.tracks:
-        instances[track.category] += 1
-        if instances[track.category] == INSTANCES:
-            raise InputError(f"video {video.name} has over {INSTANCES - 1} tracks of {track.category}, MOTS no more")
-        numbers.append(INSTANCES * classes[track.category] + instances[track.category])
+    for category in categories:
+        instances[category] += 1
+        if instances[category] == INSTANCES:
+            raise InputError(f"video {video} has over {INSTANCES - 1} tracks of {category}, MOTS no more")
+        numbers.append(first[category] + instances[category])
     return numbers
+
+
+def write_text(path: Path, frames: Iterable[tuple[int, np.ndarray]], numbers: Sequence[int]) -> None:
+    """Writes the file of one video, frame by frame; none if nothing is seen, for the format cannot say so.
+
+    A frame is its number and a canvas [h, w] of places in `numbers`, from 1, or 0; see `paint_frames`.
+    """
+    lines = _lines(frames, numbers)
+    first = next(lines, None)
+    if first is not None:
+        with atomic_write(path) as file:
+            file.write(first)
+            file.writelines(lines)
+
+
+def _lines(frames: Iterable[tuple[int, np.ndarray]], numbers: Sequence[int]) -> Iterator[str]:
+    for frame, canvas in frames:
+        size = f"{canvas.shape[0]} {canvas.shape[1]}"
+        for place in np.unique(canvas[canvas > 0]).tolist():
+            number, rle = numbers[place - 1], encode_mask(canvas == place)
+            yield f"{frame} {number} {number // INSTANCES} {size} {rle['counts']}\n"
+
+
+def write_labels(folder: Path, classes: Sequence[str]) -> None:
+    """Writes the names of the classes, by rising number from 1."""
+    with atomic_write(folder / LABELS_FILE) as file:
+        file.writelines(f"{name}\n" for name in classes)

@@ -52,30 +52,16 @@ class TrackedVideo:
     file_names: tuple[str, ...]
     tracks: tuple[ObjectTrack, ...]
 
-    def paint(self, frame_index: int) -> tuple[np.ndarray, bool]:
-        """([height, width] int32: the number of the track seen in each pixel, from 1, or 0; whether any overlap).
+    def painted_frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """`paint_frames` of every frame, by its index; a track's number is its place, from 1. Crowds are left out."""
+        indices = progress(range(len(self.file_names)), self.name)
+        return paint_frames(((index, self._seen_in(index)) for index in indices), self.height, self.width, self.name)
 
-        Where tracks overlap, the later one is on top. Crowds are left out.
-        """
-        canvas = np.zeros((self.height, self.width), np.int32)
-        overlap = False
+    def _seen_in(self, frame_index: int) -> Iterator[tuple[int, dict]]:
         for number, track in enumerate(self.tracks, start=1):
             rle = to_rle(track.segmentations[frame_index], self.height, self.width)
             if rle is not None and not track.is_crowd:
-                mask = decode_mask(rle)
-                overlap |= bool(canvas[mask].any())
-                canvas[mask] = number
-        return canvas, overlap
-
-    def painted_frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(frame index, canvas of `paint`) of every frame; logs at the end in how many of them objects overlap."""
-        overlaps = 0
-        for frame_index in progress(range(len(self.file_names)), self.name):
-            canvas, overlap = self.paint(frame_index)
-            overlaps += overlap
-            yield frame_index, canvas
-        if overlaps:
-            logger.warning("%s: objects overlap in %d frames; the later one is kept", self.name, overlaps)
+                yield number, rle
 
 
 @dataclass(frozen=True)
@@ -192,6 +178,28 @@ class TrackCollector:
         if all(isinstance(part, list) for part in parts):
             return [polygon for part in parts for polygon in part]
         return unite_masks([to_rle(part, self.height, self.width) for part in parts])
+
+
+def paint_frames(
+    frames: Iterable[tuple[int, Iterable[tuple[int, dict]]]], height: int, width: int, name: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(frame, [height, width] int32: the number of the object in each pixel, or 0) of each of `frames`, one at a time.
+
+    A frame comes with (number ≥ 1, RLE) of each of its objects; where they overlap, the later one is on top. Logs at
+    the end in how many frames of the video `name` that was so.
+    """
+    overlaps = 0
+    for frame, objects in frames:
+        canvas = np.zeros((height, width), np.int32)
+        overlap = False
+        for number, rle in objects:
+            mask = decode_mask(rle)
+            overlap |= bool(canvas[mask].any())
+            canvas[mask] = number
+        overlaps += overlap
+        yield frame, canvas
+    if overlaps:
+        logger.warning("%s: objects overlap in %d frames; the later one is kept", name, overlaps)
 
 
 def part_to_rle(part: np.ndarray, top: int, left: int, size_hw: tuple[int, int]) -> dict | None:
