@@ -1,4 +1,4 @@
-"""Links and pictures of the pages name files and headings that exist, and every picture is on a page."""
+"""Links, pictures and paths on the pages name files and headings that exist, and every picture is on a page."""
 
 import re
 
@@ -6,6 +6,7 @@ import pytest
 
 from tests.docs.pages import ROOT, pages
 
+PATH = re.compile(r"`((?:data|docs|inference|layers|recipes|tests|tools|utils|ytvis)/[\w/]+\.(?:md|pyx?|toml))`")
 LINK = re.compile(r"\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 
 
@@ -29,6 +30,14 @@ def test_links_lead_somewhere(page):
         path = (ROOT / page).parent / name if name else ROOT / page
         assert path.is_file(), target
         assert not anchor or anchor in anchors(path), target
+
+
+@pytest.mark.parametrize(
+    "page", [*pages(), *(f"tests/fixtures/{name}/README.md" for name in ("evaluator", "reference"))]
+)
+def test_paths_are_files(page):
+    paths = PATH.findall((ROOT / page).read_text("utf-8"))
+    assert [path for path in paths if not (ROOT / path).is_file()] == []
 
 
 def test_every_picture_is_on_a_page():
