@@ -55,11 +55,11 @@ class Content:
         else:
             self.image_root = image_folder(images).resolve()
         found = {
-            kind: list(read_entries(path)) for kind, path in (("prediction", results), ("compare", compare)) if path
+            kind: list(read_entries(path)) for kind, path in (("prediction", results), ("compare", compare)) if path is not None
         }
         truth = None
         self.categories: dict[int, str] = {}
-        if ann_file:
+        if ann_file is not None:
             annotations, truth = read_truth(ann_file)  # none where the truth is withheld
             self.videos = tuple(annotations.videos.values())
             if names is not None:

@@ -74,6 +74,16 @@ def test_what_is_not_there_is_one_line_and_exit_code_2(small_set, tmp_path, caps
     assert error.startswith("ytvis view: error: ") and str(tmp_path / "none") in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("empty", ["results", "images", "ann_file"])
+def test_an_empty_path_is_one_line_and_exit_code_2(small_set, tmp_path, monkeypatch, capsys, empty):
+    monkeypatch.chdir(tmp_path)
+    paths = {"results": small_set.results, "images": small_set.images, "ann_file": small_set.ann_file, empty: ""}
+    line = [str(paths["results"]), f"--images={paths['images']}", f"--ann_file={paths['ann_file']}", "--export=page"]
+    assert main(line) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ytvis view: error: ") and error.count("\n") == 1 and not (tmp_path / "page").exists()
+
+
 def test_the_command_serves_until_it_is_interrupted(small_set):
     arguments = [sys.executable, "-m", "ytvis", "view", *command(small_set, "--no_browser", "--port=0")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
