@@ -54,9 +54,8 @@ class Content:
             names = [f"{folder.name}/{name}" for name in extract_frames(images, folder)]
         else:
             self.image_root = image_folder(images).resolve()
-        found = {
-            kind: list(read_entries(path)) for kind, path in (("prediction", results), ("compare", compare)) if path is not None
-        }
+        given = {"prediction": results, "compare": compare}
+        found = {kind: list(read_entries(path)) for kind, path in given.items() if path is not None}
         truth = None
         self.categories: dict[int, str] = {}
         if ann_file is not None:
