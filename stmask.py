@@ -26,7 +26,7 @@ from inference.network import Network
 from inference.stream import Stream, labels_of, stream_track_age
 from inference.tracker import VideoTracker
 from layers.anchors import make_anchors
-from layers.fpn import FPN
+from layers.fpn import FPN, level_sizes
 from layers.prediction_head import PredictionHead
 from layers.protonet import ProtoNet
 from layers.temporal_fusion import TemporalNet
@@ -195,17 +195,17 @@ class STMask(nn.Module):
         return Predictions(
             **vars(outputs),
             prototypes=self.proto_net(levels[0]),
-            anchors=self._anchors_of(tuple(level.shape[-2:] for level in levels), images.device),
+            anchors=self._anchors_of(images.shape[-2:], images.device),
             fusion_features=FusionFeatures(levels[FUSION_LEVEL], shared[FUSION_LEVEL]),
             finest=levels[0],
         )
 
-    def _anchors_of(self, level_sizes: tuple[torch.Size, ...], device: torch.device) -> Tensor:
+    def _anchors_of(self, input_hw: torch.Size, device: torch.device) -> Tensor:
         """`make_anchors`, kept for the next images of this size."""
-        key = (level_sizes, device)
+        key = (input_hw, device)
         if self._anchors is None or self._anchors[0] != key:
             with torch.inference_mode(False):  # they may be needed for training next
-                self._anchors = (key, make_anchors(level_sizes, self.config.head.kernels, device))
+                self._anchors = (key, make_anchors(level_sizes(input_hw), self.config.head.kernels, device))
         return self._anchors[1]
 
 

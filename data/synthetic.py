@@ -597,7 +597,7 @@ def generate(
         if value < least:
             raise InputError(f"{name} of ShapesVIS must be {least} or more, not {value}")
     stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "videos": counts}
-    target = Path(root).resolve()
+    target = Path(os.path.realpath(root))
     try:
         if _read_stamp(target) == stamp:
             return Path(root)

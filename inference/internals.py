@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from layers.box_utils import decode
+from layers.fpn import FINEST_LEVEL, level_sizes
 from layers.prediction_head import PredictionHead
 from utils.structures import FrameMeta, Predictions, Tracks
 
-FINEST_LEVEL = 3  # P3, of stride 8
-NUM_LEVELS = 5
 _SAME_BOX = 1e-6  # normalised; a detection's box is its anchor's, computed a second time
 
 
@@ -123,15 +122,6 @@ def _of_anchor(anchor: int, predictions: Predictions, head: PredictionHead, inpu
         taps, samples = sampling_points(head, predictions.box_deltas[0, anchor].float(), place)
         fields |= {"taps": pixels(taps), "samples": pixels(samples)}
     return fields
-
-
-def level_sizes(input_hw: Sequence[int]) -> list[tuple[int, int]]:
-    """(height, width) in cells of P3…P7 for a network input of (H, W), multiples of 32: each half of the one before."""
-    sizes = [(input_hw[0] >> FINEST_LEVEL, input_hw[1] >> FINEST_LEVEL)]
-    while len(sizes) < NUM_LEVELS:
-        height, width = sizes[-1]
-        sizes.append((-(-height // 2), -(-width // 2)))
-    return sizes
 
 
 def find_anchor(box: Tensor, predictions: Predictions) -> int | None:

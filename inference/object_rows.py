@@ -7,7 +7,7 @@ command that installs them.
 import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -18,33 +18,30 @@ import numpy as np
 
 from utils.structures import FrameObjects
 from ytvis.convert import mots
+from ytvis.convert.coco import annotation_entry
+from ytvis.convert.labelme import frame_content, polygon_shape
 from ytvis.convert.tracks import paint_frames
 from ytvis.files import atomic_write, make_folder, writing
 from ytvis.masks import encode_masks, mask_area
 from ytvis.optional import import_extra
+from ytvis.results import SeenObject
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectRow:
-    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `rle` the mask as COCO's RLE,
-    `shifted` whether it was not detected but carried on by temporal fusion."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectRow(SeenObject):
+    """One object in one frame, with its track: box corners in pixels, `area` in pixels of the mask."""
 
-    frame: int
     time_s: float
     track_id: int
-    label: int
     class_name: str
-    score: float
     x1: int
     y1: int
     x2: int
     y2: int
     area: int
-    rle: dict
-    shifted: bool = False
 
 
-TABLE_COLUMNS = tuple(f.name for f in fields(ObjectRow) if f.name not in ("rle", "shifted"))
+TABLE_COLUMNS = ("frame", "time_s", "track_id", "label", "class_name", "score", "x1", "y1", "x2", "y2", "area")
 
 
 def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str]) -> list[ObjectRow]:
@@ -52,7 +49,13 @@ def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_na
     rles = encode_masks(objects.masks.cpu().numpy())
     return [
         ObjectRow(
-            *(frame_index, time_s, track_id, label, class_names[label - 1], score, *box),
+            frame=frame_index,
+            time_s=time_s,
+            track_id=track_id,
+            label=label,
+            class_name=class_names[label - 1],
+            score=score,
+            **dict(zip(("x1", "y1", "x2", "y2"), box, strict=True)),
             area=mask_area(rle),
             rle=rle,
             shifted=shifted,
@@ -93,17 +96,13 @@ def to_coco(rows: Sequence[ObjectRow], first_id: int = 1) -> list[dict]:
     """COCO annotations, one a row: the frame's index is the image id, the label 1…C the category id; `id` counts from
     `first_id`, `score` and `track_id` come along."""
     return [
-        {
-            "id": annotation_id,
-            "image_id": row.frame,
-            "category_id": row.label,
-            "bbox": [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
-            "area": row.area,
-            "segmentation": row.rle,
-            "iscrowd": 0,
-            "score": row.score,
-            "track_id": row.track_id,
-        }
+        annotation_entry(
+            {"id": annotation_id, "image_id": row.frame, "track_id": row.track_id, "category_id": row.label},
+            row.rle,
+            [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
+            row.area,
+        )
+        | {"score": row.score}
         for annotation_id, row in enumerate(rows, start=first_id)
     ]
 
@@ -119,28 +118,11 @@ def to_labelme(objects: FrameObjects, class_names: Sequence[str], image_path: st
     ):
         contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         shapes += [
-            {
-                "label": class_names[label - 1],
-                "points": contour[:, 0].tolist(),
-                "group_id": track_id,
-                "description": "",
-                "shape_type": "polygon",
-                "flags": {},
-                "mask": None,
-            }
+            polygon_shape(contour[:, 0].tolist(), class_names[label - 1], track_id)
             for contour in contours
             if len(contour) >= 3
         ]
-    height, width = objects.masks.shape[1:]
-    return {
-        "version": "5.4.1",
-        "flags": {},
-        "shapes": shapes,
-        "imagePath": image_path,
-        "imageData": None,
-        "imageHeight": height,
-        "imageWidth": width,
-    }
+    return frame_content(shapes, image_path, objects.masks.shape[1:])
 
 
 # ---------------------------------------------------------------------------------------------------- a whole video

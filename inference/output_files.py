@@ -114,15 +114,15 @@ class OutputFiles:
             raise InputError(f"{self.target}: is {'no' if self.kind == 'images' else 'a'} folder")
         if self.kind == "image" and not (isinstance(self.source, ImageFiles) and len(self.source.paths) == 1):
             raise InputError(f"{self.source.name}: is not one picture; for more say --images or --video")
-        sources = {Path(self.source.name).resolve()}
+        sources = {_real_path(self.source.name)}
         if isinstance(self.source, ImageFiles):
             sources |= {
-                path.resolve().parent if self.kind == "images" else path.resolve() for path in self.source.paths
+                _real_path(path).parent if self.kind == "images" else _real_path(path) for path in self.source.paths
             }
             names = [path.name for path in self.source.paths]
             if self.kind == "images" and len(set(names)) < len(names):
                 raise InputError(f"{self.source.name}: pictures of several folders have the same name")
-        if self.target.resolve() in sources:
+        if _real_path(self.target) in sources:
             raise InputError(f"{self.target}: the output would replace the input; name another")
 
     def beside(self, ending: str) -> Path:
@@ -209,3 +209,8 @@ class OutputFiles:
             self._labels.append(result.category_id)
             self.tracks[self.class_names[result.category_id - 1]] += 1
             yield result
+
+
+def _real_path(path: str | os.PathLike) -> Path:
+    """`path` without links; links in a circle, at which `Path.resolve` fails, stay."""
+    return Path(os.path.realpath(path))

@@ -169,8 +169,9 @@ class VideoResultBuilder:
             encode_masks(objects.masks.cpu().numpy()),
             strict=True,
         )
-        for track_id, *item in rows:
-            self._seen.setdefault(track_id, []).append(SeenObject(frame_index, *item))
+        for track_id, label, score, shifted, rle in rows:
+            seen = SeenObject(frame=frame_index, label=label, score=score, rle=rle, shifted=shifted)
+            self._seen.setdefault(track_id, []).append(seen)
 
     def finish(self) -> list[Track]:
         """One entry a track, see `track_result`, in the order of first appearance; [] if nothing was seen."""

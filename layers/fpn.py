@@ -5,9 +5,21 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+FINEST_LEVEL = 3  # P3, of stride 8
+NUM_LEVELS = 5
+
+
+def level_sizes(input_hw: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """(height, width) in cells of P3…P7 for images of (H, W), multiples of 32: each half of the one before."""
+    sizes = [(input_hw[0] >> FINEST_LEVEL, input_hw[1] >> FINEST_LEVEL)]
+    while len(sizes) < NUM_LEVELS:
+        height, width = sizes[-1]
+        sizes.append((-(-height // 2), -(-width // 2)))
+    return tuple(sizes)
+
 
 class FPN(nn.Module):
-    """Pyramid levels P3…P7 with `channels` channels each, strides 8…128.
+    """Pyramid levels P3…P7 with `channels` channels each, strides 8…128; see `level_sizes`.
 
     `in_channels` are the channels of C3, C4, C5. Layers are stored from C5 down to C3, as in the published checkpoints.
     """

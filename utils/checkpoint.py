@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, atomic_write
+from ytvis.messages import excerpt
 
 StateDict = dict[str, Tensor]
 SEARCH_WORDS = ("latest", "interrupt")
@@ -160,7 +161,7 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            waiting += [(_shown(key), item) for key, item in items]
+            waiting += [(excerpt(key, LONGEST_NAME), item) for key, item in items]
 
 
 def save_state_dict(state: Mapping[str, Tensor], path: str | Path) -> None:
@@ -285,13 +286,7 @@ def _searched_folder(path: str | Path) -> Path:
 
 
 def _examples(names: Sequence[str], count: int = 2) -> str:
-    return ", ".join(map(_shown, names[:count])) + (", …" if len(names) > count else "")
-
-
-def _shown(name: Any) -> str:
-    """A name from a file for a message of one line."""
-    text = name if isinstance(name, str) and name.isprintable() else repr(name)
-    return text if len(text) <= LONGEST_NAME else text[:LONGEST_NAME] + "…"
+    return ", ".join(excerpt(name, LONGEST_NAME) for name in names[:count]) + (", …" if len(names) > count else "")
 
 
 if __name__ == "__main__":

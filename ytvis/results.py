@@ -51,15 +51,16 @@ WRONG_SIZE = Rule("warning", "a mask is not of the video's size", "it counts now
 # ---------------------------------------------------------------------------------------------------- one video
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SeenObject:
-    """What results keep of one object in one frame: a row of a frame as `inference.object_rows` has it is one, too."""
+    """What results keep of one object in one frame: `rle` is its mask as COCO's RLE, `shifted` whether it was not
+    detected but carried on by temporal fusion."""
 
     frame: int
     label: int
     score: float
-    shifted: bool
     rle: dict
+    shifted: bool = False
 
 
 def track_result(

@@ -22,7 +22,10 @@ def results_of(rows, num_frames, details=False):
 
 
 def row(frame, track_id, label=1, score=0.5, shifted=False):
-    return ObjectRow(frame, frame / 10, track_id, label, "bar", score, 0, 0, 3, 2, 6, RLE, shifted)
+    return ObjectRow(
+        frame=frame, time_s=frame / 10, track_id=track_id, label=label, class_name="bar", score=score, x1=0, y1=0, x2=3,
+        y2=2, area=6, rle=RLE, shifted=shifted,
+    )  # fmt: skip
 
 
 # Track 7 in frames 0, 1 and 3, its label 2, 1, 1, shifted in 1; track 2 in 1 and 3, before it in the latter; nothing in

@@ -7,12 +7,12 @@ from inference.internals import (
     anchor_place,
     explain_objects,
     find_anchor,
-    level_sizes,
     sampling_points,
     without_padding,
 )
 from layers.anchors import make_anchors
 from layers.box_utils import decode
+from layers.fpn import level_sizes
 from layers.prediction_head import PredictionHead
 from utils.structures import FrameMeta, FusionFeatures, Predictions, Tracks
 
@@ -58,10 +58,6 @@ def tracks(boxes, track_ids):
         track_ids=torch.tensor(track_ids),
         ages=torch.zeros(count, dtype=torch.int64),
     )
-
-
-def test_levels_halve_and_round_up():
-    assert level_sizes((192, 320)) == [(24, 40), (12, 20), (6, 10), (3, 5), (2, 3)]
 
 
 def test_the_place_of_every_anchor_is_its_own():

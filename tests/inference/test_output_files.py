@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.video import FrameIterable, VideoFile, VideoWriter, open_source
+from data.video import FrameIterable, ImageFiles, VideoFile, VideoWriter, open_source
 from inference import frame_journal
 from inference.object_rows import object_rows
 from inference.output_files import OutputFiles, default_target, write_picture
@@ -274,3 +274,14 @@ def test_pictures_of_no_format_are_refused(tmp_path):
         with pytest.raises(InputError, match="cannot be written as"):
             write_picture(pictures(1)[0], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_in_a_circle_are_no_pictures_and_no_targets(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).symlink_to(tmp_path / ("b.png" if name == "a.png" else "a.png"))
+    files = OutputFiles(FrameIterable([]), "video", tmp_path / "out.mp4", CLASS_NAMES)
+    assert files.target == tmp_path / "out.mp4"
+    source = ImageFiles("pictures", [tmp_path / "a.png"])
+    OutputFiles(source, "images", tmp_path / "out", CLASS_NAMES)
+    with pytest.raises(InputError, match="would replace the input"):
+        OutputFiles(source, "image", tmp_path / "a.png", CLASS_NAMES)

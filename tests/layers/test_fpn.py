@@ -3,7 +3,7 @@ import json
 import pytest
 import torch
 
-from layers.fpn import FPN
+from layers.fpn import FPN, level_sizes
 
 
 def plain_fpn(downsample=1.0):
@@ -78,3 +78,13 @@ def test_batched_is_each_image_alone():
         for i in range(2):
             for level, alone in zip(batched, fpn([stage[i : i + 1] for stage in stages]), strict=True):
                 torch.testing.assert_close(level[i : i + 1], alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("input_hw", [(192, 320), (64, 64), (32, 224)])
+def test_sizes_are_those_of_the_levels(input_hw):
+    stages = [constant(0, input_hw[0] // stride, input_hw[1] // stride) for stride in (8, 16, 32)]
+    assert level_sizes(input_hw) == tuple(level.shape[-2:] for level in plain_fpn()(stages))
+
+
+def test_sizes_halve_and_round_up():
+    assert level_sizes((192, 320)) == ((24, 40), (12, 20), (6, 10), (3, 5), (2, 3))

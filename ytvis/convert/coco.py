@@ -7,7 +7,7 @@ and, within a video, no other's.
 """
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -149,6 +149,18 @@ def _by_id(content: Any, key: str, fields: dict[str, type], source: str | os.Pat
     return result
 
 
+def annotation_entry(
+    ids: Mapping[str, int],
+    segmentation: list | dict,
+    box_xywh: Sequence[float],
+    area: float,
+    is_crowd: bool = False,
+) -> dict[str, Any]:
+    """An annotation of a COCO file; `ids` are its `id`, `image_id`, `track_id` and `category_id`."""
+    place = {"segmentation": segmentation, "bbox": box_xywh, "area": area}
+    return {**ids, "iscrowd": int(is_crowd), **place}
+
+
 def write(annotations: Annotations, target: str | os.PathLike) -> None:
     """Writes a COCO file with `video_id` and `frame_index` for images and `track_id` for annotations, all from 1."""
     category_ids = {name: category_id for category_id, name in annotations.categories.items()}
@@ -165,15 +177,8 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
                 if rle is None or not mask_area(rle):
                     continue
                 ids = {"id": len(entries) + 1, "image_id": first_image + frame_index, "track_id": num_tracks}
-                entries.append(
-                    {
-                        **ids,
-                        "category_id": category_ids[track.category],
-                        "iscrowd": int(track.is_crowd),
-                        "segmentation": segmentation,
-                        "bbox": mask_boxes([rle])[0].tolist(),
-                        "area": mask_area(rle),
-                    }
-                )
+                ids["category_id"] = category_ids[track.category]
+                box = mask_boxes([rle])[0].tolist()
+                entries.append(annotation_entry(ids, segmentation, box, mask_area(rle), track.is_crowd))
     categories = annotations.category_entries()
     write_content({"images": images, "categories": categories, "annotations": entries}, target)

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -193,21 +194,37 @@ def write(annotations: Annotations, target: str | os.PathLike, images: str | os.
             image_path = Path(file_name).name
             if images is not None:
                 image_path = Path(os.path.relpath(Path(images) / file_name, path.parent)).as_posix()
-            content = {
-                "version": "5.4.1",  # a version of LabelMe that knows masks
-                "flags": {},
-                "shapes": [
-                    shape
-                    for group_id, track in enumerate(video.tracks, start=1)
-                    for shape in _shapes(track, group_id, frame_index)
-                ],
-                "imagePath": image_path,
-                "imageData": None,
-                "imageHeight": video.height,
-                "imageWidth": video.width,
-            }
+            shapes = [
+                shape
+                for group_id, track in enumerate(video.tracks, start=1)
+                for shape in _shapes(track, group_id, frame_index)
+            ]
+            content = frame_content(shapes, image_path, (video.height, video.width))
             with atomic_write(path) as file:
                 json.dump(content, file, indent=1, ensure_ascii=False)
+
+
+def frame_content(shapes: list[dict[str, Any]], image_path: str, size_hw: Sequence[int]) -> dict[str, Any]:
+    """What the LabelMe file of a picture of `size_hw` holds; `image_path` is relative to the file."""
+    return {
+        "version": "5.4.1",  # a version of LabelMe that knows masks
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": size_hw[0],
+        "imageWidth": size_hw[1],
+    }
+
+
+def polygon_shape(points: list[list[float]], label: str, group_id: int, is_crowd: bool = False) -> dict[str, Any]:
+    """A shape of a LabelMe file: the polygon with the corners `points`, x y in pixels."""
+    return {**_shape(label, group_id, is_crowd), "points": points, "shape_type": "polygon", "mask": None}
+
+
+def _shape(label: str, group_id: int, is_crowd: bool) -> dict[str, Any]:
+    flags = {"iscrowd": True} if is_crowd else {}
+    return {"label": label, "group_id": group_id, "description": "", "flags": flags}
 
 
 def _shapes(track: ObjectTrack, group_id: int, frame_index: int) -> list[dict[str, Any]]:
@@ -215,11 +232,10 @@ def _shapes(track: ObjectTrack, group_id: int, frame_index: int) -> list[dict[st
     segmentation = track.segmentations[frame_index]
     if not segmentation:
         return []
-    flags = {"iscrowd": True} if track.is_crowd else {}
-    common = {"label": track.category, "group_id": group_id, "description": "", "flags": flags}
+    common = (track.category, group_id, track.is_crowd)
     if isinstance(segmentation, list):
         pairs = [[list(pair) for pair in zip(polygon[::2], polygon[1::2], strict=True)] for polygon in segmentation]
-        return [{**common, "points": points, "shape_type": "polygon", "mask": None} for points in pairs]
+        return [polygon_shape(points, *common) for points in pairs]
     mask = decode_mask(segmentation)
     if not mask.any():
         return []
@@ -227,4 +243,4 @@ def _shapes(track: ObjectTrack, group_id: int, frame_index: int) -> list[dict[st
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     points = [[columns[0], rows[0]], [columns[-1], rows[-1]]]
     text = base64.b64encode(encode_png(Image.fromarray(part.astype(np.uint8)))).decode("ascii")
-    return [{**common, "points": points, "shape_type": "mask", "mask": text}]
+    return [{**_shape(*common), "points": points, "shape_type": "mask", "mask": text}]
