@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
 from tests.docs.pages import blocks
+from tests.ytvis.rectangles import rectangle
 from ytvis import annotations, check
 from ytvis.__main__ import main as ytvis_main
 from ytvis.annotations import read_class_names
@@ -28,10 +28,7 @@ def main(arguments):
 
 
 def rle(top, left, height, width, hw=(4, 6)):
-    mask = np.zeros(hw, np.uint8, order="F")
-    mask[top : top + height, left : left + width] = 1
-    encoded = coco_mask.encode(mask)
-    return {"size": list(hw), "counts": encoded["counts"].decode()}
+    return rectangle(left, top, width, height, hw)
 
 
 def content():

@@ -4,10 +4,9 @@ import itertools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
+from tests.ytvis.rectangles import rectangle
 from ytvis import check_results as check
 from ytvis import files
 from ytvis import results as reader
@@ -20,10 +19,7 @@ REFERENCE = Path(__file__).parent.parent / "fixtures" / "reference"
 
 
 def rle(top, left, height, width, hw=(4, 6)):
-    mask = np.zeros(hw, np.uint8, order="F")
-    mask[top : top + height, left : left + width] = 1
-    encoded = coco_mask.encode(mask)
-    return {"size": list(hw), "counts": encoded["counts"].decode()}
+    return rectangle(left, top, width, height, hw)
 
 
 ANNOTATIONS = {

@@ -4,8 +4,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from pycocotools import mask as rle_tools
 
+from tests.ytvis.rectangles import rectangle
 from ytvis.report import write_report
 
 HEIGHT, WIDTH, LENGTH = 40, 60, 6
@@ -14,10 +14,7 @@ EVIL = "<script>document.title='broken'</script>|*"  # must appear unchanged
 
 def box(x: int, y: int, frames=range(LENGTH), side: int = 10) -> list[dict | None]:
     """A track that shows a square in `frames`."""
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[y : y + side, x : x + side] = 1
-    rle = rle_tools.encode(np.asfortranarray(mask))
-    shown = {"size": [HEIGHT, WIDTH], "counts": rle["counts"].decode("ascii")}
+    shown = rectangle(x, y, side, side, (HEIGHT, WIDTH))
     return [shown if frame in frames else None for frame in range(LENGTH)]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pycocotools import mask as mask_ops
 
+from tests.ytvis.rectangles import rectangle
 from ytvis.files import InputError
 from ytvis.score.ap import STAT_NAMES, YTVOSeval, evaluate_results
 from ytvis.score.bootstrap import (
@@ -31,9 +31,7 @@ def read(case: str) -> tuple[dict, list]:
 
 
 def box(x: int, width: int = 10) -> dict:
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[:, x : x + width] = 1
-    return mask_ops.encode(np.asfortranarray(mask))
+    return rectangle(x, 0, width, HEIGHT, (HEIGHT, WIDTH))
 
 
 def dataset(*tracks, videos: int, categories: int = 1) -> dict:

@@ -1,7 +1,7 @@
-import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
 
+from tests.ytvis.rectangles import rectangle
 from ytvis.files import InputError
 from ytvis.score.groups import (
     box_occlusion,
@@ -16,10 +16,7 @@ from ytvis.score.ytvos import YTVOS, load_pair
 
 def rle(x, y, width, height):
     """A filled box in a picture of 20×40 pixels; None for an empty one."""
-    mask = np.zeros((20, 40), np.uint8)
-    mask[y : y + height, x : x + width] = 1
-    encoded = rle_tools.encode(np.asfortranarray(mask))
-    return {"size": encoded["size"], "counts": encoded["counts"].decode()} if mask.any() else None
+    return rectangle(x, y, width, height, (20, 40)) if width and height else None
 
 
 def annotation(track_id, masks, category_id=1):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_ops
 
+from tests.ytvis.rectangles import rectangle
 from ytvis.files import InputError
 from ytvis.score.tracking import ALPHAS, METRICS, RATES, TrackingCounts, best_pairs, evaluate_tracking
 from ytvis.score.ytvos import YTVOS
@@ -16,10 +17,7 @@ HEIGHT, WIDTH = 12, 60
 
 
 def box(x: int, width: int = 10) -> dict:
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[1:11, x : x + width] = 1
-    rle = mask_ops.encode(np.asfortranarray(mask))
-    return {"size": [HEIGHT, WIDTH], "counts": rle["counts"].decode()}
+    return rectangle(x, 1, width, 10, (HEIGHT, WIDTH))
 
 
 def dataset(*tracks, categories=("cat", "dog"), videos=2) -> dict:

@@ -1,16 +1,13 @@
-import numpy as np
 import pytest
-from pycocotools import mask as coco_mask
 
+from tests.ytvis.rectangles import rectangle
 from ytvis.annotations import Track
 from ytvis.viewer.matching import FrameMatches, link_tracks, match_frames
 
 
 def rle(x1, x2):
     """A mask of row 0 of an image 20 pixels wide, columns x1…x2-1."""
-    mask = np.zeros((1, 20), np.uint8)
-    mask[:, x1:x2] = 1
-    return coco_mask.encode(np.asfortranarray(mask))
+    return rectangle(x1, 0, x2 - x1, 1, (1, 20))
 
 
 def track(*ranges, score=0.5, category_id=1, is_crowd=False):
