@@ -1,4 +1,5 @@
 import importlib.util
+import logging
 import os
 import re
 from pathlib import Path
@@ -28,6 +29,15 @@ def pytest_configure():
 
 def pytest_report_header():
     return None if _HAS_TORCH else f"no torch here: {len(collect_ignore)} test files that need it are left out"
+
+
+@pytest.fixture(autouse=True)
+def restored_root_logger():
+    """Commands that run within a test install a handler of the stderr of that moment, which pytest closes later."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.ytvis.viewer.browser import launch, new_page, why_missing
+from tests.ytvis.viewer.browser import launch, new_page, photograph, why_missing
 
 SHOWN = ("scores", "confusion", "videos")
 HIDE_THE_REST = """shown => {
@@ -35,7 +35,7 @@ def main() -> int:
     with launch() as browser, new_page(browser, viewport={"width": options.width, "height": 900}) as tab:
         tab.goto(options.page.absolute().as_uri())
         tab.evaluate(HIDE_THE_REST, options.sections)
-        tab.screenshot(path=options.picture, full_page=True)
+        photograph(tab, path=options.picture, full_page=True)
     return 0
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.ytvis.viewer.browser import launch, new_page, why_missing
+from tests.ytvis.viewer.browser import launch, new_page, photograph, why_missing
 from ytvis.files import InputError
 from ytvis.viewer.content import Content
 from ytvis.viewer.export import export_page
@@ -59,7 +59,7 @@ def main() -> int:
                 tab.wait_for_selector(f"#stage[data-frame='{options.frame - 1}']")
                 tab.evaluate(HIDE_LOW_SCORES, options.min_score)
                 tab.wait_for_timeout(500)  # until pictures of another size are made
-                tab.screenshot(path=options.folder / name)
+                photograph(tab, path=options.folder / name)
     return 0
 
 

@@ -287,8 +287,8 @@ def _draw_label(
     height, width = picture.shape[:2]
     scale = cap_height / _FONT_CAP_HEIGHT
     stroke = max(1, round(cap_height / 9))
-    # The letters g, j, p, q, y reach 0.4 capital heights below the line.
-    pad = math.ceil(0.4 * cap_height)
+    # The letters g, j, p, q, y reach 0.4 capital heights and half a stroke below the line.
+    pad = math.ceil(0.4 * cap_height + stroke / 2)
     tag_height = round(cap_height) + 2 * pad
     x1, y1, x2, y2 = box
     places = []

@@ -12,14 +12,6 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture(autouse=True)
-def restored_root_logger():
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
-
-
 def replace_stderr(monkeypatch, stream):
     """`stream`, standing in for stderr from now on; a fixture would be too early, pytest puts its own there later."""
     monkeypatch.setattr(sys, "stderr", stream)

@@ -191,7 +191,20 @@ def test_letters_are_as_high_as_asked_for():
         changed(frame, draw_objects(frame, objects, CLASS_NAMES, **parts, letter_height=height)).any(axis=1).sum()
         for height in (None, 8, 16)
     ]
-    assert rows == [16, 16, 30]  # twice 0.4 of the height, rounded up, is free above and below
+    # Above and below is 0.4 of the height free, and half a stroke of 1, 1 and 2 pixels, rounded up.
+    assert rows == [16, 16, 32]
+
+
+@pytest.mark.parametrize("name", ["gjpqy", "#@|()"])
+def test_letters_stay_on_their_tag(name):
+    frame, objects = grey(300, 900), make_objects((300, 900), [[300, 150, 400, 250]], [4])
+    parts = {"masks": False, "boxes": False}
+    for height in (*range(5, 40), 7.2, 21.6):  # as frames of 360 and 1080 rows ask for
+        picture = draw_objects(frame, objects, ("circle", name), **parts, letter_height=height)
+        tag = (picture == track_colour(4)).all(axis=2)
+        for axis in (0, 1):
+            drawn = np.flatnonzero(changed(frame, picture).any(axis=axis))
+            assert drawn[[0, -1]].tolist() == np.flatnonzero(tag.any(axis=axis))[[0, -1]].tolist(), height
 
 
 def test_trails_show_where_a_track_came_from():

@@ -10,6 +10,7 @@ import cv2
 from ytvis.files import InputError
 
 JPEG_QUALITY = 92
+_SILENT = 0  # OpenCV's LOG_LEVEL_SILENT, which older versions do not name
 
 
 def extract_frames(path: str | os.PathLike, folder: Path) -> list[str]:
@@ -40,8 +41,9 @@ def extract_frames(path: str | os.PathLike, folder: Path) -> list[str]:
 def _quiet() -> Iterator[None]:
     """OpenCV and FFmpeg print nothing about damaged files: our own message says it."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    levels = getattr(cv2.utils, "logging", cv2)  # before OpenCV 4.13 they are at the top
+    level = levels.setLogLevel(_SILENT)
     try:
         yield
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        levels.setLogLevel(level)

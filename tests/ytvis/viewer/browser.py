@@ -58,4 +58,12 @@ def new_page(browser, **options) -> Iterator:
         except Exception as error:
             error.add_note(f"the page said: {problems}")
             raise
-    assert problems == []
+    assert problems == [], problems
+
+
+def photograph(page, **options) -> bytes:
+    """A PNG of what is seen of a page, or of a part of one; `options` are those of playwright's `screenshot`.
+
+    The caret is left as it is: to hide it, older playwrights add a style that the page's content security policy stops.
+    """
+    return page.screenshot(caret="initial", **options)

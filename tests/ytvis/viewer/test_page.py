@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from tests.ytvis.viewer.browser import new_page
+from tests.ytvis.viewer.browser import new_page, photograph
 from tests.ytvis.viewer.small_set import EVIL_NAME, HEIGHT, LENGTH, WIDTH, blob, encode, frame_picture
 from tools.viewer_speed import measure, write_video
 from ytvis.masks import decode_mask
@@ -75,7 +75,7 @@ def pixels(page, pane, canvas="picture"):
 
 def screenshot(page):
     """RGB [height, width, 3] of what is seen of a page, or of a part of one."""
-    encoded = np.frombuffer(page.screenshot(), np.uint8)
+    encoded = np.frombuffer(photograph(page), np.uint8)
     return cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1]
 
 
