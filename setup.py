@@ -92,7 +92,8 @@ setup(
     ],
     extras_require={
         "tensorboard": ["tensorboard>=2.15"],
-        "export": ["pandas>=2", "supervision>=0.21"],
+        # Older ones of supervision bring opencv-python-headless, which overwrites the files of opencv-python.
+        "export": ["pandas>=2", "supervision>=0.24"],
         "datumaro": ["datumaro>=1.10"],
         "browser": ["playwright>=1.40"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "tensorboard>=2.15"],

@@ -24,6 +24,22 @@ from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent
 
+# Prints the version of each of the given packages, and exits with 1 if files of one have other sizes than the package
+# says: another one has overwritten them, as two packages of OpenCV do to each other.
+_SHOW_VERSIONS = """
+import sys
+from importlib.metadata import distribution
+
+faults = 0
+for name in sys.argv[1:]:
+    found = distribution(name)
+    files = [file for file in found.files if file.size is not None and file.suffix != ".pyc"]
+    whole = all(file.locate().exists() and file.locate().stat().st_size == file.size for file in files)
+    faults += not whole
+    print(f"{name:<20} {found.version}" + ("" if whole else "  OVERWRITTEN by another package"), flush=True)
+sys.exit(faults > 0)
+"""
+
 
 @dataclass(frozen=True)
 class LowerBounds:
@@ -91,15 +107,16 @@ def copy_checkout(target: Path) -> None:
 
 
 def make_environment(folder: Path, bounds: LowerBounds) -> str:
-    """Makes the environment `folder` with exactly these versions; returns its Python.
+    """Makes the environment `folder` with exactly these versions, and prints them; returns its Python.
 
     Raises:
-        InputError: there is no such Python, or the packages cannot be installed together.
+        InputError: there is no such Python, the packages cannot be installed together, or one overwrites another.
     """
     python = str(folder / "bin" / "python")
     commands = [
         [find_python(bounds.python), "-m", "venv", "--clear", str(folder)],
         [python, "-m", "pip", "install", "--quiet", *bounds.build, *bounds.packages],
+        [python, "-c", _SHOW_VERSIONS, *(pin.partition("==")[0] for pin in (*bounds.build, *bounds.packages))],
     ]
     for command in commands:
         if subprocess.run(command).returncode:
@@ -119,7 +136,6 @@ def run_tests(folder: Path, extras: Sequence[str], arguments: Sequence[str]) -> 
         shutil.rmtree(checkout)
     copy_checkout(checkout)
     python = make_environment(folder / "environment", lower_bounds(checkout, extras))
-    subprocess.run([python, "-m", "pip", "list"], check=True)
     build = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", "."]
     if subprocess.run(build, cwd=checkout).returncode:
         raise InputError(f"{checkout}: STMask could not be installed; pip's output is above")
