@@ -24,7 +24,7 @@ from ytvis.score.groups import evaluate_occluded
 from ytvis.score.ytvos import load_pair
 
 CONFIG = "STMask_demo_config"
-FRESH = ("prediction_layers.", "TemporalNet.")  # what is compared, and so is not taken from the start
+FRESH = ("prediction_layers.", "TemporalNet.")  # the compared parts, which do not start from the checkpoint
 NO_FUSION = ["temporal_fusion.enabled=false"]
 ROWS = {
     "square kernels": ["head.square_kernels=true", "head.calibration=none", *NO_FUSION],
@@ -36,7 +36,7 @@ ROWS = {
     "the demo, ohem_weights_by_position on": ["quirks.ohem_weights_by_position=true"],
 }
 START = "start.pth"
-# The tracker's weights and the scores of tracks are the published ones: the demo's are for the network it ships.
+# The published weights of the tracker and scores of tracks; the demo's are tuned for its shipped network.
 COMMON = [
     *("input.size_hw=128,224", "tracking.match_coeff=0,1,2,0", "tracking.new_object_iou=0.3"),
     "postprocess.length_power=0",

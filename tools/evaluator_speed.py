@@ -203,7 +203,7 @@ class Run(NamedTuple):
     peak: int
 
 
-# A small process of its own, as one that is forked from a large one starts with that one's peak memory.
+# A small process between, because a process that is forked from a large one starts with its peak memory.
 LAUNCHER = """
 import json, os, subprocess, sys, time
 begin = time.perf_counter()

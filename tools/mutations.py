@@ -6,7 +6,7 @@ from typing import Any
 
 NOTHING = object()  # stands for an item to be removed
 
-# Written into JSON text as it stands: values that no json.dumps writes, or that would take long to write.
+# JSON text that json.dumps never writes, or only slowly.
 RAW = {
     "NaN": "NaN",
     "infinity": "Infinity",

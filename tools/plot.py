@@ -28,7 +28,7 @@ PANEL_INCHES = (16 / COLUMNS, 3.2)
 DOTS_PER_INCH = 100  # 1600 pixels wide
 LINE_STYLES = ("-", "--", "-.", ":")  # the next one after ten colours
 WIDEST, NARROWEST = 3.6, 1.2  # points; each run is narrower than the one before, so that equal curves all show
-MAX_MARKED = 30  # curves with at most so many points have them marked: a single one would not show otherwise
+MAX_MARKED = 30  # curves with at most this many points mark them; a single point would not show otherwise
 # The same logs give the same file whatever the user's own settings (ids in SVG are random without the salt), and a
 # dollar sign in a path stays one.
 STYLE = ["default", {"svg.hashsalt": "tools.plot", "text.parse_math": False}]

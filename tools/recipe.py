@@ -193,7 +193,7 @@ class Recipe:
     def evaluation(self, stage: Stage) -> list[str]:
         """The command that writes `results_file` of a stage."""
         options = {name: value for name, value in self.train.items() if name in ("config", "device", "num_workers")}
-        # What the network's input is belongs to the stage, everything else is as the config has it.
+        # The size of the input is that of the stage; all other keys are the config's.
         keys = {key: value for key, value in stage.set.items() if key.startswith("input.")}
         return [
             *(sys.executable, str(ROOT / "eval.py"), *_options(options)),

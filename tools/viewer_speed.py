@@ -25,7 +25,7 @@ from ytvis.viewer.content import Content
 from ytvis.viewer.server import ViewerServer
 
 WIDTH, HEIGHT = 1920, 1080
-STARTING_MS = 3000  # a browser that was just started is busy with itself
+STARTING_MS = 3000  # a browser is busy for a while after its start
 METRICS = ("TaskDuration", "ScriptDuration", "LayoutDuration", "RecalcStyleDuration")
 # Plays once to the end; returns the number of frames shown, and seconds.
 PLAY = """async ([frames, speed]) => {
