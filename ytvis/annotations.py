@@ -205,6 +205,11 @@ def compact_masks() -> Callable[[dict], dict]:
     return compact
 
 
+def kind_of(content: Mapping[str, Any]) -> str:
+    """What the content of an annotation file as it is lists: "images" in a COCO file, otherwise "videos"."""
+    return "images" if "images" in content and "videos" not in content else "videos"
+
+
 def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
     """`content` in the YouTube-VIS format; as it is if it is no COCO file's, else its lists are used up.
 
@@ -213,7 +218,7 @@ def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
     """
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {type(content).__name__}")
-    if "videos" in content or "images" not in content:
+    if kind_of(content) == "videos":
         return content
     images, annotations = content["images"], content.get("annotations")
     for entries, names in ((images, _COCO_IMAGE), (annotations, _COCO_ANNOTATION)):

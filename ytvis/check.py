@@ -31,6 +31,7 @@ from ytvis.annotations import (
 from ytvis.diagnostics import Diagnostic, Diagnostics, Rule, exit_code, format_diagnostics
 from ytvis.files import InputError, image_folder
 from ytvis.masks import mask_boxes
+from ytvis.messages import short_name
 from ytvis.pictures import WrongSize, read_picture
 
 AREA_TOLERANCE = 0.1  # the area of a polygon is not quite that of its pixels
@@ -64,7 +65,7 @@ class Summary:
     def __str__(self) -> str:
         used = {name: count for name, count in self.per_class.items() if count}
         listed = dict(Counter(used).most_common(MOST_CLASSES)) if len(used) > MOST_CLASSES else used
-        classes = ", ".join(f"{name} {count}" for name, count in used.items() if name in listed) or "none"
+        classes = ", ".join(f"{short_name(name)} {count}" for name, count in used.items() if name in listed) or "none"
         rest = [f"{len(used) - len(listed)} more classes"] if len(used) > len(listed) else []
         rest += [f"{len(self.per_class) - len(used)} without a track"] if len(used) < len(self.per_class) else []
         crowds = f" ({self.crowds} of them crowds)" if self.crowds else ""

@@ -14,8 +14,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from ytvis.annotations import MAX_ID, AnnotationFile, as_content, normalised_name, read_checked, write_content
+from ytvis.annotations import MAX_ID, AnnotationFile, as_content, kind_of, normalised_name, read_checked, write_content
 from ytvis.files import InputError
+from ytvis.messages import LONGEST_LINE, excerpt, short_name
 
 
 def merge_files(paths: Sequence[str | os.PathLike], prefixes: Sequence[str] | None = None) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def merge_files(paths: Sequence[str | os.PathLike], prefixes: Sequence[str] | No
     has_truth = [annotations.tracks is not None for _, annotations in files]
     if any(has_truth) and not all(has_truth):
         raise InputError(f"{paths[has_truth.index(False)]}: has no annotations, and {paths[has_truth.index(True)]} has")
-    merged = _Merged(contents[0], "images" if "images" in contents[0] else "videos")
+    merged = _Merged(contents[0])
     for index, (content, path) in enumerate(zip(contents, paths, strict=True)):
         merged.add(content, files[index][1], path, prefixes[index] if prefixes else "")
     return merged.content
@@ -45,12 +46,12 @@ def merge_files(paths: Sequence[str | os.PathLike], prefixes: Sequence[str] | No
 class _Merged:
     """The content of several files, which are added one after another."""
 
-    def __init__(self, first: dict[str, Any], kind: str):
-        """`first` is the content of the first file to be added; `kind` "videos" or "images"."""
-        self.content = {**first, kind: [], "categories": []}
+    def __init__(self, first: dict[str, Any]):
+        """`first` is the content of the first file to be added."""
+        self._kind = kind_of(first)
+        self.content = {**first, self._kind: [], "categories": []}
         if first.get("annotations") is not None:
             self.content["annotations"] = []
-        self._kind = kind
         self._categories: dict[str, int] = {}  # ids by normalised name
         self._frames: dict[str, str | os.PathLike] = {}  # the file that names each
 
@@ -145,7 +146,8 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("the files to join and the file to write must be different")
     content = merge_files(paths, options.prefixes)
     write_content(content, target)
-    kind = "images" if "images" in content else "videos"
+    kind = kind_of(content)
     counts = f"{len(content[kind])} {kind}, {len(content.get('annotations') or ())} annotations"
-    print(f"{target}: {counts}, classes: {', '.join(category['name'] for category in content['categories'][:100])}")
+    names = ", ".join(short_name(category["name"]) for category in content["categories"])
+    print(f"{target}: {counts}, classes: {excerpt(names, LONGEST_LINE)}")
     return 0

@@ -5,6 +5,7 @@ from typing import Any
 
 LONGEST_WORD = 300  # characters of a word, such as a path, that a message shows
 LONGEST_LINE = 2000
+LONGEST_NAME = 60  # characters of a class name in tables and lists
 
 
 def one_line(text: str) -> str:
@@ -12,6 +13,11 @@ def one_line(text: str) -> str:
     of very long words and lines are left out."""
     text = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _shortened(word[0], LONGEST_WORD), text)
     return _shortened("".join(letter if letter.isprintable() else _escape(letter) for letter in text), LONGEST_LINE)
+
+
+def short_name(name: str) -> str:
+    """A class name as tables and lists show it."""
+    return excerpt(name, LONGEST_NAME)
 
 
 def shown(value: Any, longest: int = 120) -> str:

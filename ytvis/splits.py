@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ytvis.annotations import read_checked, write_content
+from ytvis.annotations import kind_of, read_checked, write_content
 from ytvis.files import InputError, atomic_write, read_text
 
 SPLITS = ("train", "valid", "test", "train_sub", "valid_sub")
@@ -102,7 +102,8 @@ def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dic
         InputError: `content` has no video of such an id, or an entry that is no video or annotation.
     """
     wanted = set(video_ids)
-    kind, key = ("videos", "video_id") if "videos" in content else ("images", "image_id")
+    kind = kind_of(content)
+    key = "video_id" if kind == "videos" else "image_id"
     videos, tracks = content.get(kind) or [], content.get("annotations")
     try:
         subset = {**content, kind: [video for video in videos if video["id"] in wanted]}

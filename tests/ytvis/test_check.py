@@ -12,7 +12,7 @@ from tests.ytvis.rectangles import rectangle
 from ytvis import annotations, check
 from ytvis.__main__ import main as ytvis_main
 from ytvis.annotations import read_class_names
-from ytvis.check import examine_annotations
+from ytvis.check import Summary, examine_annotations
 from ytvis.diagnostics import Rule
 from ytvis.files import InputError, natural_key
 
@@ -338,3 +338,8 @@ def test_a_frame_out_of_the_folder_is_not_looked_at(tmp_path, name):
 def test_names_are_sorted_as_people_do():
     names = ["b1", "a10", "a9", "a", "10", "9x2", "9x10"]
     assert sorted(names, key=natural_key) == ["9x2", "9x10", "10", "a", "a9", "a10", "b1"]
+
+
+def test_long_names_of_classes_are_shortened():
+    summary = Summary(per_class={"x" * 100_000: 1, "dog": 2})
+    assert len(str(summary)) < 300 and "dog 2" in str(summary)

@@ -128,3 +128,9 @@ def test_the_command_line_is_checked(merged, tmp_path, capsys):
 def test_ids_that_leave_no_room_are_refused(merged):
     code, printed, path = merged(content("a", ["dog"], (2**63 - 2,)), content("b", ["dog"]))
     assert code == 2 and "leaves no numbers after it" in printed and not path.exists()
+
+
+def test_files_that_list_images_beside_videos_are_files_of_videos(merged):
+    values = [{**content(folder, ["dog"]), "images": [{"id": 1, "file_name": "x.png"}]} for folder in "ab"]
+    code, printed, path = merged(*values)
+    assert code == 0 and "4 videos, 4 annotations" in printed and len(read_annotations(path).videos) == 4

@@ -23,7 +23,7 @@ from ytvis.annotations import is_plain, is_within
 from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, youtube_vis
 from ytvis.convert.tracks import Annotations
 from ytvis.files import InputError
-from ytvis.messages import shown
+from ytvis.messages import LONGEST_LINE, excerpt, short_name, shown
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ def summary(annotations: Annotations) -> str:
     """One line: how many videos, frames, tracks, and of which classes."""
     frames = sum(len(video.file_names) for video in annotations.videos)
     tracks = sum(len(video.tracks) for video in annotations.videos)
-    names = ", ".join(annotations.categories.values()) or "none"
+    names = excerpt(", ".join(map(short_name, annotations.categories.values())), LONGEST_LINE) or "none"
     return f"{len(annotations.videos)} videos, {frames} frames, {tracks} tracks; classes: {names}"
 
 

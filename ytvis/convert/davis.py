@@ -130,19 +130,19 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
         InputError: `target` is not new or empty, or a video does not fit DAVIS: it has more than 254 tracks, or
             frames in another order than that of their names.
     """
-    target = new_folder(target)
-    stems = [check_order(video.name, video.file_names, "DAVIS") for video in annotations.videos]
-    for video in annotations.videos:
-        if len(video.tracks) >= VOID:
-            raise InputError(f"video {video.name} has {len(video.tracks)} tracks, DAVIS holds {VOID - 1} at most")
-    for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
-        for frame_index, numbers in video.painted_frames():
-            picture = Image.fromarray(numbers.astype(np.uint8))
-            picture.putpalette(palette())
-            with atomic_write(target / video.name / f"{names[frame_index]}.png", "wb") as file:
-                file.write(encode_png(picture))
-    with atomic_write(target / CATEGORIES_FILE) as file:
-        json.dump({video.name: _categories_of(video) for video in annotations.videos}, file, indent=1)
+    with new_folder(target) as target:
+        stems = [check_order(video.name, video.file_names, "DAVIS") for video in annotations.videos]
+        for video in annotations.videos:
+            if len(video.tracks) >= VOID:
+                raise InputError(f"video {video.name} has {len(video.tracks)} tracks, DAVIS holds {VOID - 1} at most")
+        for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
+            for frame_index, numbers in video.painted_frames():
+                picture = Image.fromarray(numbers.astype(np.uint8))
+                picture.putpalette(palette())
+                with atomic_write(target / video.name / f"{names[frame_index]}.png", "wb") as file:
+                    file.write(encode_png(picture))
+        with atomic_write(target / CATEGORIES_FILE) as file:
+            json.dump({video.name: _categories_of(video) for video in annotations.videos}, file, indent=1)
 
 
 def _categories_of(video: TrackedVideo) -> dict[str, str]:

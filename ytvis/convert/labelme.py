@@ -185,23 +185,23 @@ def write(annotations: Annotations, target: str | os.PathLike, images: str | os.
     Raises:
         InputError: `target` is not new or empty, or the frames of a video are in another order than their names.
     """
-    target = new_folder(target)
-    stems = [check_order(video.name, video.file_names, "LabelMe") for video in annotations.videos]
-    for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
-        frames = zip(progress(names, video.name), video.file_names, strict=True)
-        for frame_index, (stem, file_name) in enumerate(frames):
-            path = target / video.name / f"{stem}.json"
-            image_path = Path(file_name).name
-            if images is not None:
-                image_path = Path(os.path.relpath(Path(images) / file_name, path.parent)).as_posix()
-            shapes = [
-                shape
-                for group_id, track in enumerate(video.tracks, start=1)
-                for shape in _shapes(track, group_id, frame_index)
-            ]
-            content = frame_content(shapes, image_path, (video.height, video.width))
-            with atomic_write(path) as file:
-                json.dump(content, file, indent=1, ensure_ascii=False)
+    with new_folder(target) as target:
+        stems = [check_order(video.name, video.file_names, "LabelMe") for video in annotations.videos]
+        for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
+            frames = zip(progress(names, video.name), video.file_names, strict=True)
+            for frame_index, (stem, file_name) in enumerate(frames):
+                path = target / video.name / f"{stem}.json"
+                image_path = Path(file_name).name
+                if images is not None:
+                    image_path = Path(os.path.relpath(Path(images) / file_name, path.parent)).as_posix()
+                shapes = [
+                    shape
+                    for group_id, track in enumerate(video.tracks, start=1)
+                    for shape in _shapes(track, group_id, frame_index)
+                ]
+                content = frame_content(shapes, image_path, (video.height, video.width))
+                with atomic_write(path) as file:
+                    json.dump(content, file, indent=1, ensure_ascii=False)
 
 
 def frame_content(shapes: list[dict[str, Any]], image_path: str, size_hw: Sequence[int]) -> dict[str, Any]:

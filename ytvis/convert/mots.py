@@ -127,7 +127,7 @@ def _names_of_classes(path: Path) -> dict[int, str]:
     lines = [line.strip() for line in read_text(path).rstrip().split("\n")]
     lines = [line for line in lines if not line.startswith("#")]
     numbered = [_NUMBERED.fullmatch(line) for line in lines]
-    if lines and all(numbered):
+    if lines and all(numbered) and len({match[2] for match in numbered}) == len(lines):
         numbers, lines = [int(match[1]) for match in numbered], [match[2] for match in numbered]
         logger.warning("%s: its numbers are taken for those of the classes, %d is %r", path, numbers[0], lines[0])
     else:
@@ -211,16 +211,16 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
         InputError: `target` is not new or empty, or a video does not fit MOTS: it has more than 999 tracks of a
             class, or frames in another order than that of their names.
     """
-    target = new_folder(target)
-    classes = list(annotations.categories.values())
-    objects_of = [
-        number_objects(video.name, [t.category for t in video.tracks], classes) for video in annotations.videos
-    ]
-    for video, objects in zip(progress(annotations.videos, "videos"), objects_of, strict=True):
-        numbers = frame_numbers(check_order(video.name, video.file_names, "MOTS"))
-        frames = ((numbers[frame_index], canvas) for frame_index, canvas in video.painted_frames())
-        write_text(target / f"{video.name}.txt", frames, objects)
-    write_labels(target, classes)
+    with new_folder(target) as target:
+        classes = list(annotations.categories.values())
+        objects_of = [
+            number_objects(video.name, [t.category for t in video.tracks], classes) for video in annotations.videos
+        ]
+        for video, objects in zip(progress(annotations.videos, "videos"), objects_of, strict=True):
+            numbers = frame_numbers(check_order(video.name, video.file_names, "MOTS"))
+            frames = ((numbers[frame_index], canvas) for frame_index, canvas in video.painted_frames())
+            write_text(target / f"{video.name}.txt", frames, objects)
+        write_labels(target, classes)
 
 
 def number_objects(video: str, categories: Iterable[str], classes: Sequence[str]) -> list[int]:
@@ -262,6 +262,7 @@ def _lines(frames: Iterable[tuple[int, np.ndarray]], numbers: Sequence[int]) -> 
 
 
 def write_labels(folder: Path, classes: Sequence[str]) -> None:
-    """Writes the names of the classes, by rising number from 1."""
+    """Writes the names of the classes, by rising number from 1, with the numbers where a reader needs them."""
+    is_clear = not any(name.strip().startswith("#") for name in classes) and not all(map(_NUMBERED.match, classes))
     with atomic_write(folder / LABELS_FILE) as file:
-        file.writelines(f"{name}\n" for name in classes)
+        file.writelines(f"{name}\n" if is_clear else f"{number} {name}\n" for number, name in enumerate(classes, 1))

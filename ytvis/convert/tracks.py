@@ -7,8 +7,10 @@ Whatever is wrong with a file raises InputError with one line that names it.
 import io
 import logging
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ytvis.files import InputError, natural_key
+from ytvis.files import InputError, list_folder, make_folder, natural_key
 from ytvis.masks import check_size, decode_mask, encode_mask, to_rle, unite_masks
 from ytvis.messages import shown
 from ytvis.pictures import picture_size, read_labels
@@ -259,16 +261,31 @@ def check_sizes(images: Path, file_names: Sequence[str], size_hw: tuple[int, int
             )
 
 
-def new_folder(target: str | os.PathLike) -> Path:
+@contextmanager
+def new_folder(target: str | os.PathLike) -> Iterator[Path]:
     """The folder `target`, which must be new or empty, so that no files of two conversions mix.
 
+    If the block ends with an exception, it is new or empty again.
+
     Raises:
-        InputError: something is there.
+        InputError: something is there, or it cannot be made.
     """
     target = Path(target)
-    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+    is_new = not os.path.lexists(target)
+    if not is_new and (not os.path.isdir(target) or list_folder(target)):
         raise InputError(f"{target}: is there already; say a new or empty folder")
-    return target
+    make_folder(target)
+    try:
+        yield target
+    except BaseException:
+        with suppress(InputError):
+            for name in list_folder(target):
+                path = target / name
+                shutil.rmtree(path, ignore_errors=True) if os.path.isdir(path) else path.unlink(missing_ok=True)
+        if is_new:
+            with suppress(OSError):
+                target.rmdir()
+        raise
 
 
 def progress(items: Iterable[Item], what: str) -> Iterator[Item]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ytvis.files import InputError
 from ytvis.masks import Tubes, frame_overlaps, read_track
+from ytvis.messages import short_name
 from ytvis.score.boundary import boundary_mask
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
@@ -566,6 +567,7 @@ def format_table(metrics: Metrics) -> str:
 
 def format_rows(title: str, rows: Sequence[tuple[str, Iterable[float]]]) -> str:
     """Rows of the twelve numbers, each (name, numbers), in percent under a head; `title` is that of the names."""
+    rows = [(short_name(name), values) for name, values in rows]
     width = max(len(name) for name in (title, *(name for name, _ in rows)))
     head = f"{title:<{width}}" + "".join(f"{name:>6}" for name in STAT_NAMES)
     cells = ("".join("     -" if value < 0 else f"{100 * value:6.1f}" for value in values) for _, values in rows)

@@ -1,7 +1,9 @@
 """Conversion from and to other tools' formats: round trips, small files made by hand, and faults."""
 
 import base64
+import errno
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -798,3 +800,22 @@ def test_two_frames_of_one_name_cannot_be_two_files(tmp_path, capsys):
 
 def test_every_format_can_be_asked_for():
     assert set(FORMATS) == {"ytvis", "labelme", "coco", "davis", "mots", "cvat", "datumaro"}
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize(("to", "last"), [("labelme", "10.json"), ("davis", "categories.json"), ("mots", "labels.txt")])
+def test_a_folder_that_cannot_be_finished_is_new_or_empty_again(tmp_path, monkeypatch, is_new, to, last):
+    replace = os.replace
+
+    def full(source, target):
+        if Path(target).name == last:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    target = tmp_path / "target"
+    if not is_new:
+        target.mkdir()
+    with pytest.raises(InputError, match="No space left"):
+        convert("ytvis", ann_file(tmp_path, content()), target, to=to)
+    assert not target.exists() if is_new else not list(target.iterdir())

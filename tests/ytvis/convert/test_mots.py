@@ -4,7 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ytvis.convert.test_convert import areas, assert_refused, converted, line, mask_of, write_image
+from tests.ytvis.convert.test_convert import (
+    areas,
+    assert_refused,
+    content,
+    converted,
+    line,
+    mask_of,
+    write_image,
+    write_json,
+)
+from ytvis.convert.command import convert
 
 
 def write_text(path, *rows):
@@ -139,3 +149,12 @@ def test_pictures_without_masks_are_reported(tmp_path, caplog):
     result = converted(tmp_path, "mots", tmp_path / "s", images=tmp_path / "images")
     assert result["videos"][0]["file_names"] == ["v/1.jpg"]
     assert f"{tmp_path / 'images' / 'v'}: 2 pictures without a mask are left out" in caplog.text
+
+
+@pytest.mark.parametrize("names", [["2 wheeler", "4 wheeler"], ["#1", "cat"], ["1 cat", "2 dog"], ["cat", "2 dogs"]])
+def test_names_that_look_like_numbered_ones_come_back(tmp_path, names):
+    value = {**content(), "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=3)]}
+    value["annotations"] = [{**entry, "category_id": 3} for entry in value["annotations"]]
+    convert("ytvis", write_json(tmp_path / "ann.json", value), tmp_path / "mots", to="mots")
+    result = converted(tmp_path, "mots", tmp_path / "mots")
+    assert [entry["name"] for entry in result["categories"]] == names
