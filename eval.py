@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(arguments: Sequence[str]) -> int:
     """As `main`, for a data set, but bad input raises InputError; finished videos are kept for --resume."""
     parser = make_parser()
-    reason = "is for your own video: say --video, --images or --image too"
+    reason = "is for your own video: pass --video, --images or --image too"
     parser.refuse_options_of(own_video.make_parser(), arguments, reason)
     options = parser.parse_args(arguments)
     with launch(options.device) as world:

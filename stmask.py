@@ -126,7 +126,9 @@ class STMask(nn.Module):
         if mismatch:
             better = better_config(state, config, len(mismatch))
             if better:
-                raise InputError(f"{path}: fits {better} better than {config.name} ({mismatch}); say --config={better}")
+                raise InputError(
+                    f"{path}: fits {better} better than {config.name} ({mismatch}); pass --config={better}"
+                )
             if mismatch.missing or mismatch.reshaped:
                 raise InputError(f"{path}: does not fit {config.name}: {mismatch}; say the right --config")
             logger.warning("%s: ignored for %s: %s", path, config.name, mismatch)

@@ -285,7 +285,7 @@ def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
         checkpoint = find_checkpoint(word, WEIGHT_NAMES, known)
         name = known or config_name_of(checkpoint, WEIGHT_NAMES)
     if name is None:
-        raise InputError("say --config=NAME; `python -m data.config` lists the names")
+        raise InputError("pass --config=NAME; `python -m data.config` lists the names")
     return config_for(name, overrides_from(options, CONFIG_OPTIONS, options.train_dataset)), checkpoint
 
 
@@ -324,7 +324,7 @@ def train_only(model: STMask, beginnings: Sequence[str]) -> None:
             some = ", ".join(sorted({name.split(".")[0] for name in trained}))
             raise InputError(f"train.only: no trained parameter's name begins with {beginning!r}, but with {some}, …")
     if not model.config.train.freeze_batch_norm:
-        raise InputError("train.only leaves the rest as it is: say --set train.freeze_batch_norm=true")
+        raise InputError("train.only leaves the rest as it is: pass --set train.freeze_batch_norm=true")
     for name, parameter in model.named_parameters():
         if not name.startswith(tuple(beginnings)):
             parameter.requires_grad_(False)
@@ -371,7 +371,7 @@ class CropLosses(nn.Module):
     def __init__(self, model: STMask, world: World, precision: str = "fp32"):
         super().__init__()
         if model.config.train.freeze_batch_norm:
-            raise InputError("--task=crops starts from nothing: say --set train.freeze_batch_norm=false")
+            raise InputError("--task=crops starts from nothing: pass --set train.freeze_batch_norm=false")
         self.backbone = model.backbone
         outputs = model.config.num_classes + 1
         self.auxiliary = nn.ModuleList(nn.Linear(c, outputs) for c in model.backbone.out_channels[1:]).to(world.device)

@@ -113,7 +113,7 @@ class OutputFiles:
         if (self.kind == "images") != self.target.is_dir() and self.target.exists():
             raise InputError(f"{self.target}: is {'no' if self.kind == 'images' else 'a'} folder")
         if self.kind == "image" and not (isinstance(self.source, ImageFiles) and len(self.source.paths) == 1):
-            raise InputError(f"{self.source.name}: is not one picture; for more say --images or --video")
+            raise InputError(f"{self.source.name}: is not one picture; for more pass --images or --video")
         sources = {_real_path(self.source.name)}
         if isinstance(self.source, ImageFiles):
             sources |= {

@@ -88,7 +88,7 @@ class ModelChoice:
             missing = "--config=NAME" if random_weights else "--trained_model=FILE"
             raise InputError(f"say {missing}; --help lists the options")
         if not options.trained_model and not options.print_config:
-            raise InputError("say --trained_model=FILE, or --trained_model=random to try the installation")
+            raise InputError("pass --trained_model=FILE, or --trained_model=random to try the installation")
         return cls(config_for(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint, options.seed)
 
 

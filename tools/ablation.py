@@ -57,7 +57,7 @@ def main() -> int:
     options = parser.parse_args()
     if not options.table:
         if not options.start:
-            parser.error("say --start=FILE, a checkpoint of the demo's network")
+            parser.error("pass --start=FILE, a checkpoint of the demo's network")
         options.output.mkdir(parents=True, exist_ok=True)
         state = load_state_dict(find_checkpoint(options.start, WEIGHT_NAMES))
         features = {name: value for name, value in state.items() if not name.startswith(FRESH)}

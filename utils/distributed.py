@@ -162,7 +162,9 @@ def _own_device(name: str | None) -> torch.device:
     if local_size == 1 or name == "cpu" or (name is None and not torch.cuda.is_available()):
         return pick_device(name)
     if name not in (None, "cuda"):
-        raise InputError(f"--device={name} is one device for {local_size} processes; say --device=cuda or leave it out")
+        raise InputError(
+            f"--device={name} is one device for {local_size} processes; pass --device=cuda or leave it out"
+        )
     count = torch.cuda.device_count()
     if 0 < count < local_size:
         raise InputError(f"{count} GPUs cannot serve {local_size} processes; say torchrun --nproc_per_node={count}")

@@ -14,7 +14,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 def check_precision(precision: str, device: torch.device) -> None:
     """Raises InputError if `device` cannot run the network in `precision`, one of `PRECISIONS`."""
     if precision == "fp16" and device.type != "cuda":
-        raise InputError(f"--precision=fp16 needs a GPU, this is {device}; say --precision=fp32 or bf16")
+        raise InputError(f"--precision=fp16 needs a GPU, this is {device}; pass --precision=fp32 or bf16")
 
 
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:

@@ -35,14 +35,14 @@ MAX_NUMBER = 2.0**53  # of an area, a side of a box, or a score
 MAX_ID = 2**63 - 1
 
 _TAKEN_TWICE = "give each its own"
-_ONE_A_FRAME = "write one entry a frame of the video, null where the object is not seen"
+_ONE_A_FRAME = "write one entry per frame of the video, null where the object is not seen"
 _SEE_FORMAT = "docs/data.md describes the format"
 
-NOT_AN_OBJECT = Rule("fault", "an entry is no JSON object", _SEE_FORMAT)
-BAD_ID = Rule("fault", "an id is no integer of 64 bits", "number videos, categories and annotations from 1")
+NOT_AN_OBJECT = Rule("fault", "an entry is not a JSON object", _SEE_FORMAT)
+BAD_ID = Rule("fault", "an id is not a 64-bit integer", "number videos, categories and annotations from 1")
 SAME_VIDEO = Rule("fault", "a video id is used twice", _TAKEN_TWICE)
 NO_SIZE = Rule("fault", "width and height cannot be used", "write the size of the frames in pixels")
-NO_FRAMES = Rule("fault", "'file_names' is no list of at least one name", "name the frames in their order")
+NO_FRAMES = Rule("fault", "'file_names' is not a list of at least one name", "name the frames in their order")
 BAD_NAME = Rule("fault", "a name has control characters or lone surrogates", "write it as plain text in one line")
 OTHER_LENGTH = Rule("warning", "'length' is not the number of file_names", "correct 'length', or complete file_names")
 FRAME_ORDER = Rule("warning", "frames are not in the order of their numbers", "check that file_names is in time order")
@@ -50,18 +50,18 @@ SAME_FRAME = Rule("warning", "a frame is named twice in a video", "name each fra
 SAME_CATEGORY = Rule("fault", "a category id is used twice", _TAKEN_TWICE)
 NO_NAME = Rule("fault", "a category has an empty name", "name it: class names are taken from here")
 SAME_NAME = Rule("warning", "two categories have the same name", "they count as two classes: give each its own name")
-NOT_A_LIST = Rule("fault", "a value is no list", _ONE_A_FRAME)
+NOT_A_LIST = Rule("fault", "a value is not a list", _ONE_A_FRAME)
 NULL_ANNOTATION = Rule("warning", "an annotation is null", "it is ignored: remove it")
 SAME_ANNOTATION = Rule("fault", "an annotation id is used twice", _TAKEN_TWICE)
 UNKNOWN_VIDEO = Rule("fault", "an annotation is of a video that is not in the file", "add the video or remove it")
 UNKNOWN_CATEGORY = Rule("fault", "an annotation has a category that is not in the file", "add it or correct the id")
-BAD_CROWD = Rule("fault", "'iscrowd' is neither 0 nor 1", "write one number a track: 1 for a crowd of objects")
+BAD_CROWD = Rule("fault", "'iscrowd' is neither 0 nor 1", "write one number per track: 1 for a crowd of objects")
 LONG_LIST = Rule("fault", "a list is longer than its video", _ONE_A_FRAME)
 SHORT_LIST = Rule("warning", "a list ends before its video", f"the rest counts as null: {_ONE_A_FRAME}")
 NO_SEGMENTATIONS = Rule("warning", "an annotation lacks 'segmentations'", "it is never seen: write its masks")
 UNREADABLE_MASK = Rule("fault", "a segmentation cannot be used", "write polygons or RLE [height, width] of the video")
 BAD_BOX = Rule("fault", "a box is not x, y, width, height", "write four numbers in pixels, or null")
-BAD_AREA = Rule("fault", "an area is no number of pixels", "write the pixels of each mask, or null")
+BAD_AREA = Rule("fault", "an area is not a number of pixels", "write the pixels of each mask, or null")
 
 SMALL_BOX = Rule("warning", "a box is less than a pixel wide or high", "the object is left out there: correct the box")
 BOX_OUTSIDE = Rule(
@@ -102,7 +102,7 @@ class Video:
 class Track:
     """One object of a video, as an annotation file or a results file has it.
 
-    `segmentations` has one entry a frame: polygons, an RLE, or None where the object is not seen. So have, where the
+    `segmentations` has one entry per frame: polygons, an RLE, or None where the object is not seen. So do, where the
     file has them, `bboxes` (x y width height in pixels), `areas` (pixels), `scores` (of a frame alone, None where the
     track is not seen) and `shifted` (whether temporal fusion alone shows the track). `annotation_id` and `iscrowd` are
     of annotations, `score` of results. A set may have a million tracks, hence the slots.
@@ -214,7 +214,7 @@ def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
     """`content` in the YouTube-VIS format; as it is if it is no COCO file's, else its lists are used up.
 
     Raises:
-        InputError: it is no JSON object.
+        InputError: it is not a JSON object.
     """
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {type(content).__name__}")
@@ -451,9 +451,9 @@ class AnnotationParser:
         is_valid: Callable[[Any], bool],
         if_invalid: Rule,
     ) -> tuple[Any | None, ...] | None:
-        """A list of one entry a frame, None for null, [] and what cannot be used; None if the list is missing or empty.
+        """A list of one entry per frame, None for null, [] and what cannot be used.
 
-        So it is if it holds nothing but null, which says no more than a missing one.
+        None if the list is missing or empty, or holds only null, which says no more than a missing one.
         """
         values = entry.get(key)
         if values is None or values == []:

@@ -47,7 +47,7 @@ BOX_ALONE = Rule("warning", "a box has no mask", "it is ignored: write its mask,
 AREA_NOT_MASK = Rule("warning", "an area does not match its mask", "areas are the pixels of each mask")
 NOT_SEEN = Rule("warning", "a video has no annotations", "annotate it, or leave it out of the file")
 NO_IMAGE = Rule("fault", "an image file is missing", "check --images and the file_names")
-UNREADABLE_IMAGE = Rule("fault", "an image cannot be decoded", "write it anew")
+UNREADABLE_IMAGE = Rule("fault", "an image cannot be decoded", "write it again")
 IMAGE_SIZE = Rule("fault", "an image is not of its video's size", "correct width and height, or resize the image")
 
 

@@ -20,8 +20,8 @@ DUPLICATE_IOU = 0.9
 MAX_TRACKS = 100  # of a video and category: the evaluator takes no more
 MEMORY = 256 * 2**20  # bytes of masks that are kept to look for duplicates
 
-NOT_JSON = Rule("refused", "the file is no whole JSON", "write it anew with a JSON writer")
-NOT_A_LIST = Rule("refused", "the file is no list", "write one list with an entry a track")
+NOT_JSON = Rule("refused", "the file is not whole JSON", "write it again with a JSON writer")
+NOT_A_LIST = Rule("refused", "the file is not a list", "write one list with one entry per track")
 NOTHING = Rule("warning", "the list is empty", "every object counts as missed; the official evaluator fails on it")
 NEVER_SEEN = Rule("warning", "a track has only empty masks", "leave it out: it can only count against you")
 DUPLICATE = Rule(

@@ -17,7 +17,7 @@ Severity = Literal["refused", "fault", "warning"]  # "refused" is a fault of a r
 
 
 class Rule(NamedTuple):
-    """A kind of fault: how bad it is, what is wrong, and how to mend it. A file with a warning is still accepted."""
+    """A kind of fault: how bad it is, what is wrong, and how to correct it. A file with a warning is still accepted."""
 
     severity: Severity
     what: str
@@ -80,7 +80,7 @@ def exit_code(diagnostics: Iterable[Diagnostic]) -> int:
 
 
 def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
-    """One line a diagnostic, and a last one with their sums; "nothing is wrong" if there are none."""
+    """One line per diagnostic, and a last one with their sums; "nothing is wrong" if there are none."""
     diagnostics = list(diagnostics)
     sums = Counter()
     for diagnostic in diagnostics:

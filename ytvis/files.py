@@ -39,7 +39,7 @@ class InputError(Exception):
 
 
 class NotJSON(InputError):
-    """A file is no whole JSON; `problem` says why, without the file's name."""
+    """A file is not whole JSON; `problem` says why, without the file's name."""
 
     def __init__(self, path: str | os.PathLike, problem: str):
         super().__init__(f"{path}: is not a JSON file: {problem}")
@@ -133,7 +133,7 @@ def read_json_list(path: str | os.PathLike, object_hook: Callable[[dict], Any] |
     Raises:
         InputError: the file cannot be read.
         NotAList: it holds something else.
-        NotJSON: it is no whole JSON; the entries before the fault have come.
+        NotJSON: it is not whole JSON; the entries before the fault have come.
     """
     with open_input(path) as file:
         try:

@@ -3,7 +3,7 @@
 A number in a picture's name binds the picture to the frame of that number; pictures without one are taken in their
 order. `bind_frames` decides between the two, logs what it took where both are possible, and refuses where neither fits.
 
-Hidden files and folders are passed over, and so is what systems leave behind (`._x`, `.DS_Store`, `__MACOSX`). Links to
+Hidden files and folders are skipped, and so is what systems leave behind (`._x`, `.DS_Store`, `__MACOSX`). Links to
 folders are followed.
 """
 
@@ -48,7 +48,7 @@ def walk_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         folder = (folders or links).popleft()
         real = Path(os.path.realpath(folder))
         if real in visited or real in above:
-            logger.warning("%s: is a link to a folder that is read already, or to one above; it is passed over", folder)
+            logger.warning("%s: is a link to a folder that is read already, or to one above; it is skipped", folder)
             continue
         visited.add(real)
         files = []
@@ -222,7 +222,7 @@ def _bind_expected(
             if len(column) > len(expected) or not has_one_order:
                 logger.warning(
                     "%s: frames %s are taken to be the pictures with these numbers in their names, frame %d is %s (%d "
-                    "others are left out); if another order of all pictures is theirs, say --order",
+                    "others are left out); if another order of all pictures is theirs, pass --order",
                     where,
                     _span(expected),
                     expected[0],
@@ -235,7 +235,7 @@ def _bind_expected(
             raise InputError(
                 f"{where}: frames {_span(expected)} are not the numbers in the names of the pictures, whose order is "
                 f"not certain: {sorted(pictures)[0]} … {sorted(pictures)[-1]} as text, {_first_and_last(pictures)} by "
-                "number; say --order text or --order number"
+                "number; pass --order text or --order number"
             )
         if columns:
             logger.warning(
@@ -318,7 +318,7 @@ def guess_numbers(annotated: Collection[int], expected: range | None, where: str
         expected = range(min(1, min(annotated, default=0)), max(annotated, default=0) + 1)
     if len(expected) > MOST_GUESSED_FRAMES:
         raise InputError(
-            f"{where}: frame {expected[-1]} is far from the first; say --images, so that the frames are those there are"
+            f"{where}: frame {expected[-1]} is far from the first; pass --images, so that the pictures are the frames"
         )
     return expected
 

@@ -92,17 +92,17 @@ class Journal:
         if number == 0:
             self._check_header(content)
         elif content is None or not self._take(content):
-            raise InputError(f"{self.path}: line {number + 1} is damaged; delete the file to start anew")
+            raise InputError(f"{self.path}: line {number + 1} is damaged; delete the file to start again")
 
     def _check_header(self, found: dict | None) -> None:
         if found is None:
-            raise InputError(f"{self.path}: not the journal of a run; move it away to start anew")
+            raise InputError(f"{self.path}: not the journal of a run; move it away to start again")
         for key in (*self.header, *found):
             old, new = found.get(key), self.header.get(key)
             if old != new:
                 raise InputError(
                     f"{self.path} was begun with {key} = {old!r}, this run has {new!r}: "
-                    "run with the same settings to resume, or delete the file to start anew"
+                    "run with the same settings to resume, or delete the file to start again"
                 )
 
 
@@ -119,7 +119,7 @@ def plain_number(value: Any) -> Any:
 
 
 def parse_line(line: bytes) -> dict | None:
-    """The object a whole line holds; None if it is cut short or is no JSON object."""
+    """The object a whole line holds; None if it is cut short or is not a JSON object."""
     if not line.endswith(b"\n"):
         return None
     try:

@@ -120,7 +120,7 @@ def read_track(
             and the frame.
     """
     if not isinstance(segmentations, list | tuple):
-        raise InputError(f"{where}: 'segmentations' must be a list with one entry a frame")
+        raise InputError(f"{where}: 'segmentations' must be a list with one entry per frame")
     masks: list[dict | None] = []
     faults: dict[int, str] = {}
     for frame, segmentation in enumerate(segmentations):
@@ -231,7 +231,7 @@ def _checked_polygon(polygon: Any, reach: int) -> np.ndarray:
             issubclass(kind, int | float | np.integer | np.floating) and kind is not bool for kind in kinds
         )
     if not is_numbers:
-        raise InputError("a polygon must hold nothing but numbers")
+        raise InputError("a polygon must hold only numbers")
     try:
         corners = np.array(polygon, np.float64)
     except OverflowError:  # an integer of more than 308 digits
@@ -443,7 +443,7 @@ def _batches(masks: list) -> list[list]:
 class Tubes:
     """The masks of several tracks, ready to be compared.
 
-    `tracks` are lists of RLEs or None, one a frame. The arrays have one entry a mask, those of track i from
+    `tracks` are lists of RLEs or None, one per frame. The arrays have one entry per mask, those of track i from
     `offsets[i]` to `offsets[i + 1]`: `areas` int64 pixels and `sizes` int64, one number for height and width, 0 without
     a mask. `edges` uint32 are the pixels at which the runs end, those of mask m from `starts[m]` to `starts[m + 1]`;
     both are None without the native kernels.

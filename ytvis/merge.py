@@ -22,8 +22,8 @@ from ytvis.messages import LONGEST_LINE, excerpt, short_name
 def merge_files(paths: Sequence[str | os.PathLike], prefixes: Sequence[str] | None = None) -> dict[str, Any]:
     """The content of the annotation files `paths`, at least two, as one.
 
-    `prefixes`, one a file, are put before its file names, as folders. What else a file holds, such as `info`, is taken
-    from the first.
+    `prefixes`, one per file, are put before its file names, as folders. Other content, such as `info`, is that of the
+    first file.
 
     Raises:
         InputError: a file has faults, or they contradict each other: they name the same frame, some have annotations
@@ -111,8 +111,8 @@ class _Merged:
             other = self._frames.setdefault(name, path)
             if other != path:
                 raise InputError(
-                    f"{path}: names the frame {name}, and so does {other}; say with --prefixes in which folder the "
-                    "frames of each file are, or leave one of the files out"
+                    f"{path}: names the frame {name}, and so does {other}; name the folder of each file's frames with "
+                    "--prefixes, or leave one of the files out"
                 )
 
 
@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> int:
     """Writes the joined file; returns the exit code."""
     *paths, target = options.files
     if len(paths) < 2:
-        raise InputError("say two files to join, and the file to write: merge A.json B.json OUT.json")
+        raise InputError("name two files to join, and the file to write: merge A.json B.json OUT.json")
     if options.prefixes and len(options.prefixes) != len(paths):
         raise InputError(f"--prefixes needs a folder for each of the {len(paths)} files, not {len(options.prefixes)}")
     resolved = [os.path.realpath(path) for path in options.files]

@@ -1,7 +1,7 @@
 """Picture files → pixels: the one reader of frames and of label pictures, and the listing of a folder of frames.
 
 Rules for frames: the pixels are upright, as the EXIF tag says; alpha is dropped; grey, 1-bit, palette and CMYK pictures
-become RGB; of 16 bits a channel the high byte is taken. What is cut off, or holds several pictures, is refused.
+become RGB; of 16 bits per channel the high byte is taken. What is cut off, or holds several pictures, is refused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TURNS = {
     7: (True, -1, -1),
     8: (True, -1, 1),
 }
-# Of 16 bits a channel that use the lowest 12 at most, nothing but black would be left.
+# Of 16 bits per channel that use the lowest 12 at most, nothing but black would be left.
 _LEAST_BRIGHT = 2**12
 
 # In coded data FF stands before 00; any other byte after it but RST0…RST7 begins what is no coded data.
@@ -119,7 +119,7 @@ def decode_labels(content: bytes, where: str | os.PathLike) -> np.ndarray:
 def list_pictures(folder: str | os.PathLike) -> list[str]:
     """The names of the pictures in a folder, in natural order; [] if there is none, or no such folder.
 
-    Hidden files are passed over, among them the "._NAME" that macOS leaves beside NAME.
+    Hidden files are skipped, among them the "._NAME" that macOS leaves beside NAME.
 
     Raises:
         InputError: the folder cannot be read.
@@ -211,21 +211,21 @@ def _jpeg_has_end(content: bytes) -> bool:
 
 
 def _decode(picture: Image, is_deep: bool, path: str | os.PathLike) -> np.ndarray:
-    """The pixels [h,w,3] of any other picture; of one that `is_deep`, 16 bits a channel, the high bytes."""
+    """The pixels [h,w,3] of any other picture; of one that `is_deep`, 16 bits per channel, the high bytes."""
     picture.info.pop("transparency", None)  # alpha, of which Pillow would warn
     if picture.mode.startswith("I"):
         values = _sixteen_bits(picture, path)
         brightest = int(values.max(initial=0))
         pixels = np.repeat((values >> 8).astype(np.uint8)[..., None], 3, axis=2)
     elif picture.mode == "F":
-        raise InputError(f"{path}: holds floating-point values; write it with 8 bits a channel")
+        raise InputError(f"{path}: holds floating-point values; write it with 8 bits per channel")
     else:
         pixels = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
         brightest = 256 * int(pixels.max(initial=0)) if is_deep else _LEAST_BRIGHT
     if 0 < brightest < _LEAST_BRIGHT:
         raise InputError(
-            f"{path}: has 16 bits a channel, of which it uses the lowest 12 at most, so that it would be black; "
-            "write it with 8 bits a channel"
+            f"{path}: has 16 bits per channel, of which it uses the lowest 12 at most, so that it would be black; "
+            "write it with 8 bits per channel"
         )
     return pixels
 
@@ -234,5 +234,5 @@ def _sixteen_bits(picture: Image, where: str | os.PathLike) -> np.ndarray:
     """The values [h,w] uint16 of a grey picture; Pillow's mode for them depends on its version and the format."""
     values = np.asarray(picture)
     if values.size and (values.min() < 0 or values.max() >= 2**16):
-        raise InputError(f"{where}: holds values of more than 16 bits; write it with 8 or 16 bits a channel")
+        raise InputError(f"{where}: holds values of more than 16 bits; write it with 8 or 16 bits per channel")
     return values.astype(np.uint16)

@@ -1,9 +1,9 @@
 """results.json: its tracks, their one reader and writer, and the journal of an unfinished run.
 
-The file is a list with one entry a track: `video_id`, `score`, `category_id`, and `segmentations`, one entry a frame of
-the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not seen. Two
-keys beyond the official format are written if asked for, lists with one entry a frame too: `scores`, a number or null,
-and `shifted`, true where temporal fusion alone shows the track.
+The file is a list with one entry per track: `video_id`, `score`, `category_id`, and `segmentations` with one entry per
+frame of the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not
+seen. Two keys beyond the official format are written on request, also lists with one entry per frame: `scores`, a
+number or null, and `shifted`, true where temporal fusion alone shows the track.
 """
 
 import json
@@ -26,19 +26,19 @@ from ytvis.messages import shown
 SCORE_DIGITS = 4  # of the score of a track in one frame
 
 _KEYS = ("video_id", "category_id", "score", "segmentations")
-_ONE_A_FRAME = "write one entry a frame of the video, null where the object is not seen"
+_ONE_A_FRAME = "write one entry per frame of the video, null where the object is not seen"
 _PLAIN_RLE = 'write null or a compressed RLE {"size": [height, width], "counts": text}'
 
-NOT_AN_OBJECT = Rule("refused", "an entry is no object", f"an entry must have {', '.join(_KEYS)}")
+NOT_AN_OBJECT = Rule("refused", "an entry is not an object", f"an entry must have {', '.join(_KEYS)}")
 LACKS = {key: Rule("refused", f"{key!r} is missing", f"an entry must have {', '.join(_KEYS)}") for key in _KEYS}
 UNKNOWN_VIDEO = Rule("refused", "there is no such video", "video_id must be one of the annotation file's, an integer")
-BAD_CATEGORY = Rule("refused", "the category is no integer", "category_id must be one of the annotation file's")
+BAD_CATEGORY = Rule("refused", "the category is not an integer", "category_id must be one of the annotation file's")
 UNKNOWN_CATEGORY = Rule(
     "warning", "there is no such category", "it counts nowhere: category_id must be the annotation file's, not a label"
 )
-NOT_A_SCORE = Rule("refused", "the score is no finite number", "write a number in 0…1")
+NOT_A_SCORE = Rule("refused", "the score is not a finite number", "write a number in 0…1")
 SCORE_RANGE = Rule("warning", "the score is not in 0…1", "only the order of scores counts, but some tools expect 0…1")
-NO_LIST = Rule("refused", "'segmentations' is no list", _ONE_A_FRAME)
+NO_LIST = Rule("refused", "'segmentations' is not a list", _ONE_A_FRAME)
 WRONG_LENGTH = Rule("warning", "'segmentations' is not as long as the video", f"the rest is ignored: {_ONE_A_FRAME}")
 RUNS = Rule("warning", "counts are a list of runs", "the official evaluator refuses it: compress with pycocotools.mask")
 POLYGONS = Rule("warning", "a segmentation is polygons", f"the official evaluator refuses it: {_PLAIN_RLE}")
@@ -119,7 +119,7 @@ class ResultsParser:
         """The track of an entry, None if it cannot be used; `where` is what messages call it.
 
         `segmentations` are RLEs, which may be of another size than the video, and as many as in the file; `areas` are
-        their pixels. `scores` and `shifted` are there if they are lists of one entry a frame, as we write them.
+        their pixels. `scores` and `shifted` are there if they are lists of one entry per frame, as we write them.
 
         Raises:
             InputError: the diagnostics refuse a fault.

@@ -3,8 +3,8 @@
     python -m ytvis split all.json --valid_fraction 0.1 --train train.json --valid valid.json
     python -m ytvis split all.json --video_ids mine.txt --output mine.json
 
-A list holds one video id a line; after a # comes a comment. With --write_ids each file that is written gets one beside
-it. COCO files stay COCO files; lists then hold the ids of images.
+A list holds one video id per line; after a # comes a comment. With --write_ids each file that is written gets one
+beside it. COCO files stay COCO files; lists then hold the ids of images.
 
 The public valid sets of YouTube-VIS and OVIS come without labels. What everyone can score is the split valid_sub, the
 last tenth of the videos of the train split's annotation file, with train_sub, all before it, to train on.
@@ -82,7 +82,7 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
         help="train_sub, valid_sub: only the first nine tenths, or the last tenth, of the file's videos; "
         "anything else: all (default: valid)",
     )
-    parser.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one a line")
+    parser.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one per line")
     parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos, to be cited")
     parser.add_argument("--max_videos", type=_positive, metavar="N", help="only the first N videos")
 
@@ -120,13 +120,13 @@ def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dic
 
 
 def write_video_ids(path: str | os.PathLike, video_ids: Iterable[int]) -> None:
-    """Writes `video_ids` as text, one a line, as `read_video_ids` takes them."""
+    """Writes `video_ids` as text, one per line, as `read_video_ids` takes them."""
     with atomic_write(path) as file:
         file.writelines(f"{video_id}\n" for video_id in video_ids)
 
 
 def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None) -> tuple[int, ...]:
-    """The ids of a text file with one a line, in its order; what follows a # is a comment, blank lines are skipped.
+    """The ids of a text file with one per line, in its order; what follows a # is a comment, blank lines are skipped.
 
     Raises:
         InputError: the file is missing or holds no id, or a line is no id, one that was there before, or none of
@@ -139,7 +139,7 @@ def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None
             continue
         where = f"{path}, line {number}"
         if not re.fullmatch("-?[0-9]{1,19}", text):
-            raise InputError(f"{where}: {text[:80]!r} is no video id; there must be one whole number a line")
+            raise InputError(f"{where}: {text[:80]!r} is no video id; there must be one whole number per line")
         video_id = int(text)
         if video_id in first_lines:
             raise InputError(f"{where}: video {video_id} is there twice, first in line {first_lines[video_id]}")
@@ -178,7 +178,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--valid_fraction", metavar="PART", type=_fraction, default=0.1, help="of the videos (default: %(default)s)"
     )
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the lot (default: %(default)s)")
-    parser.add_argument("--video_ids", metavar="LIST.txt", help="take the videos whose ids the file lists, one a line")
+    parser.add_argument(
+        "--video_ids", metavar="LIST.txt", help="take the videos whose ids the file lists, one per line"
+    )
     parser.add_argument("--output", metavar="OUT.json", help="with --video_ids: write them there")
     parser.add_argument("--write_ids", action="store_true", help="write the ids beside each file, as OUT.txt")
 
@@ -186,7 +188,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the parts that the options ask for; returns the exit code."""
     if bool(options.video_ids) == bool(options.train or options.valid):
-        raise InputError("say --train=OUT.json and --valid=OUT.json, or --video_ids=LIST.txt and --output=OUT.json")
+        raise InputError("pass --train=OUT.json and --valid=OUT.json, or --video_ids=LIST.txt and --output=OUT.json")
     if bool(options.train) != bool(options.valid) or bool(options.video_ids) != bool(options.output):
         raise InputError("--train and --valid go together, and so do --video_ids and --output")
     outputs = [Path(path) for path in (options.train, options.valid, options.output) if path]

@@ -126,7 +126,7 @@ def test_polygons_are_kept_as_arrays_and_what_is_none_is_told_when_it_is_used(tm
     flat = annotation(3, 9, segmentation=[1, 2, 3, 4, 5, 6])
     dataset = load(tmp_path, content([annotation(1, 9), broken, flat]))
     assert dataset.annotations(9)[0].segmentations == ([array("d", rectangle(20, 16, 44, 32)[0])],)
-    with pytest.raises(InputError, match="annotation 2, frame 0: .*a polygon must hold nothing but numbers"):
+    with pytest.raises(InputError, match="annotation 2, frame 0: .*a polygon must hold only numbers"):
         dataset.frame_annotations(9, 0)
     with caplog.at_level(logging.WARNING):
         assert dataset.frame_annotations(9, 0, skip_unusable=True).instance_ids.tolist() == [1]
@@ -154,10 +154,10 @@ def test_test_images_without_annotations_can_be_read(tmp_path):
 @pytest.mark.parametrize(
     ("section", "entry", "message"),
     [
-        ("images", 5, "image number 3: an entry is no JSON object: 5"),
+        ("images", 5, "image number 3: an entry is not a JSON object: 5"),
         ("images", {"id": 3, "width": 4, "height": 4}, "image 3: image without 'file_name', text"),
         ("images", {"id": 9, "width": 4, "height": 4, "file_name": "a"}, "image 9: a video id is used twice"),
-        ("annotations", 5, "annotation number 2: an entry is no JSON object"),
+        ("annotations", 5, "annotation number 2: an entry is not a JSON object"),
         ("annotations", {"id": 2, "category_id": 18}, "annotation 2: annotation without 'image_id', an integer"),
         ("annotations", annotation(2, 99), "annotation 2: .* video that is not in the file: 99"),
         ("annotations", annotation(2, 9, category_id=3), "annotation 2: .* category that is not in the file: 3"),

@@ -76,7 +76,7 @@ def test_frames_whose_pictures_are_gone_are_left_out_and_that_is_said(caplog):
 
 def test_an_order_that_is_not_certain_is_asked_for():
     pictures = names("{}.jpg", range(1, 13))
-    with pytest.raises(InputError, match="say --order text or --order number"):
+    with pytest.raises(InputError, match="pass --order text or --order number"):
         bind_frames(pictures, {1}, range(12), "here")
     assert bind_frames(pictures, {1}, range(12), "here", "number")[1] == "2.jpg"
     assert bind_frames(pictures, {1}, range(12), "here", "text")[1] == "10.jpg"
@@ -87,7 +87,7 @@ def test_an_order_that_is_not_certain_is_asked_for():
 def test_numbers_in_names_bind_but_another_order_can_be_said(caplog):
     pictures = names("{}.jpg", range(12))
     assert bind_frames(pictures, {2}, range(12), "here")[2] == "2.jpg"
-    assert "say --order" in caplog.text
+    assert "pass --order" in caplog.text
     assert bind_frames(pictures, {2}, range(12), "here", "text")[2] == "10.jpg"
 
 
@@ -119,7 +119,7 @@ def test_guessed_frames_have_a_bound():
     assert guess_numbers({0, 5}, None, "here") == range(6)
     assert guess_numbers(set(), range(2, 9, 3), "here") == range(2, 9, 3)
     for expected in (None, range(10**12)):
-        with pytest.raises(InputError, match="is far from the first; say --images"):
+        with pytest.raises(InputError, match="is far from the first; pass --images"):
             guess_numbers({10**9}, expected, "here")
 
 
@@ -200,7 +200,7 @@ def test_links_to_folders_are_followed_once_and_never_upwards(tmp_path, caplog):
     os.mkfifo(tmp_path / "data" / "a" / "1.png")
     found = [(folder.name, len(files)) for folder, files in walk_folders(tmp_path / "data")]
     assert found == [("data", 0), ("a", 1), ("b", 1)]
-    assert "passed over" in caplog.text
+    assert "skipped" in caplog.text
 
 
 def test_folders_of_a_layout_are_not_the_names_of_videos(tmp_path):

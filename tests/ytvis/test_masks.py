@@ -241,7 +241,7 @@ def test_masks_in_every_form(backend):
 
 def test_no_list_of_masks():
     for value in (None, {}, "masks", {"size": [5, 5], "counts": "i0"}):
-        with pytest.raises(InputError, match="^here: .* one entry a frame"):
+        with pytest.raises(InputError, match="^here: .* one entry per frame"):
             read_track(value, 5, 5, "here")
 
 

@@ -163,7 +163,7 @@ def test_of_sixteen_bits_the_high_byte_is_taken(tmp_path, suffix, channels):
 def test_twelve_bits_that_fill_the_lower_end_are_refused(tmp_path, suffix, channels):
     values = photo()[..., :channels].astype(np.uint16) * 16
     _, content = cv2.imencode(suffix, values)
-    with pytest.raises(InputError, match="16 bits a channel, of which it uses the lowest 12 at most"):
+    with pytest.raises(InputError, match="16 bits per channel, of which it uses the lowest 12 at most"):
         read(tmp_path, content.tobytes())
     _, black = cv2.imencode(suffix, np.zeros_like(values))
     assert not read(tmp_path, black.tobytes()).any()
@@ -171,7 +171,7 @@ def test_twelve_bits_that_fill_the_lower_end_are_refused(tmp_path, suffix, chann
 
 def test_values_beyond_sixteen_bits_are_refused(tmp_path):
     for picture in (Image.fromarray(np.full((4, 6), 70_000, np.int32)), Image.fromarray(np.ones((4, 6), np.float32))):
-        with pytest.raises(InputError, match="with 8 (or 16 )?bits a channel"):
+        with pytest.raises(InputError, match="with 8 (or 16 )?bits per channel"):
             read(tmp_path, encoded(picture, "TIFF"))
 
 

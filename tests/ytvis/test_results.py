@@ -117,7 +117,7 @@ def test_details_of_another_tool_are_ignored(changes):
 @pytest.mark.parametrize(
     ("changes", "severity", "what"),
     [
-        ({"score": 10**400}, "refused", "the score is no finite number"),
+        ({"score": 10**400}, "refused", "the score is not a finite number"),
         ({"video_id": 2}, "refused", "there is no such video: 2"),
         ({"video_id": 2**64}, "refused", "there is no such video"),
         ({"category_id": 5}, "warning", "there is no such category: 5"),

@@ -271,7 +271,7 @@ def test_the_videos_of_a_list_are_taken_from_any_file(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "say --train=OUT.json and --valid=OUT.json, or --video_ids"),
+        ([], "pass --train=OUT.json and --valid=OUT.json, or --video_ids"),
         (["--train=a.json"], "--train and --valid go together"),
         (["--video_ids=ids.txt"], "so do --video_ids and --output"),
         (["--train=a.json", "--valid=a.json"], "must be different"),

@@ -138,7 +138,7 @@ def _by_id(content: Any, key: str, fields: dict[str, type], source: str | os.Pat
         where = f"{source}: {key}, entry {position + 1}"
         entry_id = field(entry, "id", int, where)
         if not is_id(entry_id):
-            raise InputError(f"{where}: the id {shown(entry_id)} is no integer of 64 bits")
+            raise InputError(f"{where}: the id {shown(entry_id)} is not a 64-bit integer")
         if entry_id in result:
             raise InputError(f"{where}: the id {entry_id} is there twice")
         for name, kind in fields.items():

@@ -1,6 +1,6 @@
 """Converts annotations of other tools to the YouTube-VIS format, and back.
 
-    python -m ytvis convert labelme recordings ann.json               # a folder a video, a JSON file a frame
+    python -m ytvis convert labelme recordings ann.json               # one folder per video, one JSON file per frame
     python -m ytvis convert coco tracked.json ann.json                # images and annotations with a track_id
     python -m ytvis convert davis Annotations/480p ann.json --images JPEGImages/480p
     python -m ytvis convert mots instances_txt ann.json --images training/image_02
@@ -116,7 +116,7 @@ def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | o
         return annotations.with_crowds_as_objects()
     logger.warning(
         "%s: %d of %d tracks are crowds (iscrowd 1), which training leaves out and scoring ignores; some tools mark "
-        "all masks of a brush so: if these are objects, say --crowds_are_objects",
+        "all masks of a brush so: if these are objects, pass --crowds_are_objects",
         source,
         crowds,
         len(tracks),
@@ -143,7 +143,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--categories",
         metavar="FILE",
-        help="davis: JSON with the category of each object; mots: text with the name of a class a line",
+        help="davis: JSON with the category of each object; mots: text with one class name per line",
     )
     parser.add_argument(
         "--order",

@@ -198,7 +198,7 @@ def _shapes(track: Element, task: Task, where: str) -> Iterator[Shape]:
     if gaps:
         logger.warning(
             "%s: the frames after frame %d are not listed, nor after %d others: the object is taken as not seen there; "
-            "if the file holds nothing but key frames, import it into CVAT and export it again",
+            "if the file holds only key frames, import it into CVAT and export it again",
             where,
             gaps[0],
             len(gaps) - 1,

@@ -42,7 +42,7 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kin
             no class or no track, or attributes that cannot be used.
     """
     if images is None:
-        raise InputError("datumaro: say --images, the folder of the frames; what it reads need not list all of them")
+        raise InputError("datumaro: pass --images, the folder of the frames; what it reads need not list all of them")
     dataset = _import(source, kind)
     labels = [label.name for kind, known in dataset.categories().items() if kind.name == "label" for label in known]
     videos: dict[str, list[Any]] = {}

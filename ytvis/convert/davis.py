@@ -1,4 +1,4 @@
-"""DAVIS: a folder a video, and in it a PNG a frame, whose pixels hold the number of the object they show.
+"""DAVIS: one folder per video with one PNG per frame, whose pixels hold the number of the object they show.
 
 0 is the ground and 255 is void, nothing that is known. In a set that knows no other number, as DAVIS 2016, 255 is the
 only object. Categories are not in the pictures: a JSON file gives them, as
@@ -91,7 +91,7 @@ def _resolve_void(collectors: Sequence[TrackCollector], source: str | os.PathLik
     if not unsure:
         return
     if all(collector.objects <= {VOID_KEY} for collector in collectors):
-        logger.warning("%s: the masks hold 0 and %d alone: %d is taken to be one object a video", source, VOID, VOID)
+        logger.warning("%s: the masks hold 0 and %d alone: %d is taken to be one object per video", source, VOID, VOID)
         return
     for collector in unsure:
         if len(collector.objects) == 1:
@@ -109,7 +109,7 @@ def _read_categories(path: Path) -> dict[tuple[str, str], str]:
             for objects in [field(entry, "objects", dict, f"{path}: {video}")]
         }
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold an object with an entry a video")
+        raise InputError(f"{path}: must hold an object with one entry per video")
     return {
         (video, number): field(objects, number, str, f"{path}: {video}")
         for video in content

@@ -1,4 +1,4 @@
-"""LabelMe: a folder a video, and in it a JSON file a frame, as the LabelMe program writes them.
+"""LabelMe: one folder per video with one JSON file per frame, as the LabelMe program writes them.
 
 The label and the `group_id` of a shape say which object of its video it is: give the shapes of one object the same
 group_id in every frame. Shapes without one are, label by label, one object of the video.
@@ -103,7 +103,9 @@ def _file_name(path: Path, image_path: str, root: Path, own_folder: str, has_ima
     if picture.is_relative_to(os.path.abspath(root)) and not PureWindowsPath(image_path).is_absolute():
         return picture.relative_to(os.path.abspath(root)).as_posix()
     if not has_images:
-        raise InputError(f"{path}: its picture {image_path} is outside {root}; say the folder of pictures: --images")
+        raise InputError(
+            f"{path}: its picture {image_path} is outside {root}; name the folder of pictures with --images"
+        )
     return own_folder + picture.name
 
 

@@ -1,4 +1,4 @@
-"""MOTS: a text file a video with a line an object and frame, or a folder a video with a 16-bit PNG a frame.
+"""MOTS: one text file per video with one line per object and frame, or one folder per video with 16-bit PNGs.
 
 A line is `frame object class height width rle`; a pixel of a PNG holds the object. Objects are numbered
 1000 × class + instance. Classes are the lines of labels.txt, from 1 or as the lines number them, otherwise those of
@@ -67,7 +67,7 @@ def read(
 
     File names are relative to `images`. With text files, all pictures of a video are its frames, found by the number
     in their name; without `images` they are guessed to be <video>/000000.jpg and on, or from 000001 where no frame 0
-    is named. `categories` is a file with the name of a class a line; without it the labels.txt in or below `source` is
+    is named. `categories` is a file with one class name per line; without it the labels.txt in or below `source` is
     taken, if there is one. All classes named are kept.
 
     Raises:
@@ -118,7 +118,7 @@ def _read_labels(paths: list[Path]) -> dict[int, str]:
     found = {path: _names_of_classes(path) for path in paths}
     for path, names in found.items():
         if names != found[paths[0]]:
-            raise InputError(f"{path}: holds other classes than {paths[0]}; say --categories")
+            raise InputError(f"{path}: holds other classes than {paths[0]}; pass --categories")
     return found[paths[0]] if found else dict(enumerate(PUBLISHED_LABELS, start=1))
 
 
@@ -133,7 +133,7 @@ def _names_of_classes(path: Path) -> dict[int, str]:
     else:
         numbers = range(1, len(lines) + 1)
     if not lines or not all(lines) or len(set(lines)) < len(lines) or len(set(numbers)) < len(lines):
-        raise InputError(f"{path}: must hold the name of a class a line, each once")
+        raise InputError(f"{path}: must hold one class name per line, each once")
     return dict(sorted(zip(numbers, lines, strict=True)))
 
 
@@ -143,7 +143,7 @@ def _category(number: int, labels: dict[int, str], where: str) -> str | None:
     if class_number == IGNORED_CLASS and class_number not in labels:
         return None
     if class_number not in labels:
-        raise InputError(f"{where}: object {number} is of class {class_number}, which has no name; say --categories")
+        raise InputError(f"{where}: object {number} is of class {class_number}, which has no name; pass --categories")
     return labels[class_number]
 
 

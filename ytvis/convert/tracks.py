@@ -37,7 +37,7 @@ _TRUTH = dict.fromkeys(("true", "1", "1.0", "yes"), True) | dict.fromkeys(
 
 @dataclass(frozen=True)
 class ObjectTrack:
-    """One object of a video: `segmentations` has one entry a frame, polygons, an RLE, or None where it is not seen."""
+    """One object of a video: `segmentations` has one entry per frame: polygons, an RLE, or None if not seen."""
 
     category: str
     segmentations: tuple[list | dict | None, ...]
@@ -219,7 +219,7 @@ def part_to_rle(part: np.ndarray, top: int, left: int, size_hw: tuple[int, int])
 def read_label_pictures(
     name: str, paths: Sequence[Path], identify: Callable[[int, np.dtype, str], tuple[Hashable, str] | None]
 ) -> TrackCollector:
-    """What the pictures of object numbers of a video hold, one a frame; 0 is the ground.
+    """What the pictures of object numbers of a video hold, one per frame; 0 is the ground.
 
     `identify(number, its type, place)` is (key, category) of an object, None for what is left out.
 
@@ -273,7 +273,7 @@ def new_folder(target: str | os.PathLike) -> Iterator[Path]:
     target = Path(target)
     is_new = not os.path.lexists(target)
     if not is_new and (not os.path.isdir(target) or list_folder(target)):
-        raise InputError(f"{target}: is there already; say a new or empty folder")
+        raise InputError(f"{target}: is there already; name a new or empty folder")
     make_folder(target)
     try:
         yield target

@@ -84,7 +84,7 @@ def percent(value: float | None) -> str:
 
 
 def score_text(score: dict[str, Any]) -> tuple[str, str]:
-    """(the value, its interval) as text; counts are whole numbers, all else percent. "" without an interval."""
+    """(the value, its interval) as text; counts are whole numbers, all others percent. "" without an interval."""
     value, low, high = (
         f"{score[key]:.0f}" if score["is_count"] and score[key] is not None else percent(score[key])
         for key in ("value", "low", "high")

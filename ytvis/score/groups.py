@@ -126,7 +126,7 @@ class Kind:
 
 
 def score_groups(truth: YTVOS, results: YTVOS) -> list[dict]:
-    """One entry a kind, with its `title`, how it is `measured`, and its `groups`: label, number of objects, scores.
+    """One entry per kind, with its `title`, how it is `measured`, and its `groups`: label, number of objects, scores.
 
     Sizes and lengths are cut into thirds of the objects, the others at fixed edges. Crowds are in no group; a group
     without objects is left out, and so is labelled occlusion where there are no labels.

@@ -212,7 +212,7 @@ def _fill_boxes(boxes: Any, masks: list[dict | None]) -> list:
     ]
 
 
-# What every score takes: a file, its content, or either loaded already, which saves reading it for each score anew.
+# What every score takes: a file, its content, or either loaded already, which saves reading it again for each score.
 Truth = str | os.PathLike | dict | YTVOS
 Results = str | os.PathLike | list[dict] | YTVOS
 

@@ -1,4 +1,4 @@
-"""What the page shows, as JSON can hold it: one answer for the whole, and one a video."""
+"""What the page shows, as JSON can hold it: one answer for the whole, and one per video."""
 
 import os
 import shutil

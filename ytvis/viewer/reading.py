@@ -68,7 +68,7 @@ def one_video(entries: list, folder: Path, names: Sequence[str], path: str | os.
     video_ids = {entry.get("video_id") for entry in entries if isinstance(entry, dict)}
     video_ids = {video_id for video_id in video_ids if is_id(video_id)}  # the others are refused as they are read
     if len(video_ids) > 1:
-        raise InputError(f"{path}: holds {len(video_ids)} videos; say --ann_file=FILE, which names their frames")
+        raise InputError(f"{path}: holds {len(video_ids)} videos; pass --ann_file=FILE, which names their frames")
     height, width = picture_size(folder / names[0])
     return Video(min(video_ids, default=0), width, height, tuple(names))
 

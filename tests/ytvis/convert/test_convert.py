@@ -472,7 +472,7 @@ def test_davis_faults(tmp_path, capsys, images):
     names = write_json(tmp_path / "names.json", {"v": {"2": "dog"}})
     assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "object 3 of video v")
     names = write_json(tmp_path / "names.json", ["dog"])
-    assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "an entry a video")
+    assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "one entry per video")
     assert_refused(tmp_path, capsys, ["davis", source, "--images", images], source / "v", "there are no pictures in")
     write_image(images / "v" / "a.jpg")
     assert_refused(tmp_path, capsys, ["davis", source, "--images", images], images, "has no picture 0.jpg")
@@ -562,7 +562,7 @@ def test_mots_faults_of_pictures_and_names(tmp_path, capsys):
     (source / "v.txt").write_text(line(7, 1001, mask_of(0, 0, 1, 1)))
     assert_refused(tmp_path, capsys, ["mots", source, "--images", source], source, "there is no picture of frame 7")
     (source / "labels.txt").write_text("dog\n\ncat\n")
-    assert_refused(tmp_path, capsys, ["mots", source], source / "labels.txt", "the name of a class a line")
+    assert_refused(tmp_path, capsys, ["mots", source], source / "labels.txt", "one class name per line")
 
 
 def test_frames_are_numbered_by_name_or_by_place():
@@ -626,7 +626,7 @@ def test_cvat_folders_of_files_and_pictures(tmp_path, images):
     cvat_file(tmp_path / "s" / "b.xml", cvat_track(cvat_shape(1)), size=3)
     cvat_file(tmp_path / "s" / "a.xml", cvat_track(cvat_shape(0)), size=1)
     write_image(images / "a" / "x.jpg")
-    with pytest.raises(InputError, match="by number; say --order text or --order number"):
+    with pytest.raises(InputError, match="by number; pass --order text or --order number"):
         convert("cvat", tmp_path / "s", tmp_path / "out.json", images=images)
     result = converted(tmp_path, "cvat", tmp_path / "s", images=images, order="number")
     assert [video["file_names"] for video in result["videos"]] == [["a/x.jpg"], ["b/9.jpg", "b/10.jpg", "b/11.png"]]
@@ -698,7 +698,7 @@ def test_sources_that_are_not_there_and_targets_that_are(tmp_path, capsys, forma
     assert_refused(tmp_path, capsys, [format, empty], empty, "holds no")
     source = ann_file(tmp_path, content())
     assert main(["ytvis", str(source), str(tmp_path), "--to", format]) == 2
-    assert "say a new or empty folder" in capsys.readouterr().err
+    assert "name a new or empty folder" in capsys.readouterr().err
 
 
 def test_options_that_mean_nothing_are_refused(tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_pictures_sorted_as_text_are_asked_for(tmp_path, capsys):
     names = sorted(f"{number}.png" for number in range(1, 13))
     draw(tmp_path / "images", names)
     line = ["cvat", path, "--images", tmp_path / "images"]
-    assert_refused(tmp_path, capsys, line, path, "say --order text or --order number")
+    assert_refused(tmp_path, capsys, line, path, "pass --order text or --order number")
     result = converted(tmp_path, "cvat", path, images=tmp_path / "images", order="text")
     assert result["videos"][0]["file_names"] == names
     assert_on_their_pictures(result, tmp_path / "images")

@@ -100,4 +100,4 @@ def test_linked_folders_are_videos_and_what_systems_leave_is_none(tmp_path):
 def test_a_picture_with_a_drive_is_not_in_the_folder(tmp_path, capsys):
     path = tmp_path / "s" / "v" / "0.json"
     labelme_frame(path, [shape()], imagePath="C:\\clips\\0.jpg")
-    assert_refused(tmp_path, capsys, ["labelme", tmp_path / "s"], path, "say the folder of pictures: --images")
+    assert_refused(tmp_path, capsys, ["labelme", tmp_path / "s"], path, "name the folder of pictures with --images")

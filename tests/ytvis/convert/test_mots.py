@@ -139,7 +139,7 @@ def test_files_of_labels_as_people_write_them(tmp_path, text, names):
 def test_labels_that_do_not_name_the_classes_are_refused(tmp_path, capsys, text):
     write_numbers(tmp_path / "s" / "0.png", 1001)
     path = write_text(tmp_path / "s" / "labels.txt", text)
-    assert_refused(tmp_path, capsys, ["mots", tmp_path / "s"], path, "the name of a class a line")
+    assert_refused(tmp_path, capsys, ["mots", tmp_path / "s"], path, "one class name per line")
 
 
 def test_pictures_without_masks_are_reported(tmp_path, caplog):

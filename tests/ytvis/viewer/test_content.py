@@ -194,7 +194,7 @@ def test_results_without_tracks_still_show_the_folder(small_set, one_folder):
 
 def test_several_videos_need_an_annotation_file(small_set, one_folder):
     rewrite(small_set.results, lambda entries: entries.append({**entries[0], "video_id": 4}))
-    with pytest.raises(InputError, match=r"ours\.json: holds 2 videos; say --ann_file"):
+    with pytest.raises(InputError, match=r"ours\.json: holds 2 videos; pass --ann_file"):
         Content(small_set.results, one_folder)
 
 
@@ -216,19 +216,19 @@ def set_first(**changes):
     [
         (set_first(video_id=8), r"ours\.json: entry 0: there is no such video: 8"),
         (set_first(video_id=[7]), r"entry 0: there is no such video: \[7\]"),
-        (set_first(category_id="1"), "entry 0 .*: the category is no integer: '1'"),
-        (set_first(score=None), "entry 0 .*: the score is no finite number: None"),
-        (set_first(score=float("nan")), "the score is no finite number: nan"),
+        (set_first(category_id="1"), "entry 0 .*: the category is not an integer: '1'"),
+        (set_first(score=None), "entry 0 .*: the score is not a finite number: None"),
+        (set_first(score=float("nan")), "the score is not a finite number: nan"),
         (
             set_first(segmentations=[None]),
             "entry 0 .*: 'segmentations' is not as long as the video: 1 entries, the video has 6",
         ),
-        (set_first(segmentations=7), "'segmentations' is no list: 7"),
+        (set_first(segmentations=7), "'segmentations' is not a list: 7"),
         (set_first(segmentations=["mask", *[None] * 5]), "entry 0 .*, frame 0"),
         (set_first(segmentations=[{"size": [0, 3], "counts": "054"}, *[None] * 5]), "entry 0 .*, frame 0"),
         (set_first(segmentations=[encode(np.zeros((48, 65), np.uint8)), *[None] * 5]), r"the video is \[48, 64\]"),
         (set_first(segmentations=[{"size": [48, 64], "counts": "0o"}, *[None] * 5]), "entry 0 .*, frame 0"),
-        (lambda entries: entries.append(None), "entry 4: an entry is no object: None"),
+        (lambda entries: entries.append(None), "entry 4: an entry is not an object: None"),
     ],
 )
 def test_bad_results_are_refused_in_one_line(small_set, change, message):
@@ -245,9 +245,12 @@ def test_bad_results_are_refused_in_one_line(small_set, change, message):
         (lambda content: content.update(videos=[]), "'videos' must be a list of at least one"),
         (lambda content: content["videos"][1].update(id=7), "video 7: a video id is used twice"),
         (lambda content: content["videos"][0].update(height=0), "video 7: width and height cannot be used"),
-        (lambda content: content["videos"][0].update(file_names=[3]), "'file_names' is no list of at least one name"),
+        (
+            lambda content: content["videos"][0].update(file_names=[3]),
+            "'file_names' is not a list of at least one name",
+        ),
         (lambda content: content.update(categories=None), "'categories' must be a list"),
-        (lambda content: content.update(annotations=5), "'annotations': a value is no list: 5"),
+        (lambda content: content.update(annotations=5), "'annotations': a value is not a list: 5"),
         (lambda content: content["annotations"][0].update(segmentations=[None] * 7), "a list is longer than its video"),
     ],
 )

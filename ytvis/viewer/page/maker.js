@@ -4,7 +4,7 @@
    The same code runs in a worker, ahead of the frame that is shown, and in the page itself: where a page may have no
    worker (opened from a file), and for the frame on the screen when its masks take another look.
 
-   A look says how the masks of a video are drawn: {layers}, for each layer one entry a track: null for a track
+   A look says how the masks of a video are drawn: {layers}, for each layer one entry per track: null for a track
    that is not drawn, else {fill, edge, below}: two numbers as paintMask takes them, and whether it is below those that
    are not. */
 

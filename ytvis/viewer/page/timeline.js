@@ -1,5 +1,5 @@
 "use strict";
-/* The bars: one a track, with gaps where it is not seen, and a lane for each kind of error. */
+/* The bars: one per track, with gaps where it is not seen, and a lane for each kind of error. */
 
 const ERROR_KINDS = ["missed", "false", "switched", "wrong_class"];
 const ERROR_TITLES = { missed: "Missed", false: "False", switched: "Switched", wrong_class: "Class" };
