@@ -65,7 +65,7 @@ from utils.structures import FrameResult
 from utils.timer import StageTimer
 from ytvis.annotations import Track, Video
 from ytvis.check_results import examine_results
-from ytvis.command_line import Parser, run_command
+from ytvis.command_line import Parser, end_process, run_command
 from ytvis.diagnostics import exit_code, format_diagnostics
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError, make_folder
@@ -415,4 +415,4 @@ def summary_text(summaries: Sequence[dict], results_path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

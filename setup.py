@@ -70,7 +70,7 @@ setup(
         "ytvis.viewer",
     ],
     package_data={"ytvis.report": ["page/*"], "ytvis.viewer": ["page/*"]},
-    entry_points={"console_scripts": ["ytvis = ytvis.__main__:main"]},
+    entry_points={"console_scripts": ["ytvis = ytvis.__main__:run_process"]},
     ext_modules=[
         Extension("layers.cpu._deform_im2col", ["layers/cpu/_deform_im2col.pyx"], optional=True),
         Extension("layers.cpu._winograd", ["layers/cpu/_winograd.pyx"], optional=True),

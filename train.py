@@ -59,7 +59,7 @@ from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch, FrameResult
 from utils.training_log import TrainingLog
-from ytvis.command_line import Parser, run_command
+from ytvis.command_line import Parser, end_process, run_command
 from ytvis.drawing import PixelObjects, truth_beside_prediction
 from ytvis.files import InputError
 from ytvis.results import as_entry
@@ -703,4 +703,4 @@ def stem(config: Config) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

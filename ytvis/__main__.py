@@ -13,8 +13,9 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
-from ytvis.command_line import Parser, run_command
+from ytvis.command_line import Parser, end_process, exit_at_interrupt, run_command
 
 # {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
 # module of the command that is given is imported.
@@ -59,5 +60,11 @@ def _top_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def run_process() -> NoReturn:
+    """Runs the process's command line and ends it."""
+    exit_at_interrupt("ytvis")
+    end_process(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_process()

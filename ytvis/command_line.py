@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from ytvis.files import InputError
 from ytvis.messages import one_line
@@ -50,6 +51,16 @@ def exit_at_interrupt(program: str) -> None:
     sys.excepthook = report
 
 
+def end_process(code: int | None) -> NoReturn:
+    """Ends the process with the exit code that `run_command` gave.
+
+    After an interrupt Python would end by the signal, if it came while a module that is imported ran `exec`.
+    """
+    if code == KILLED_BY_INTERRUPT:
+        os._exit(code)
+    sys.exit(code)
+
+
 def run_command(program: str, command: Callable[[], int | None], hint: str = "") -> int:
     """The exit code of `command`, which runs one command line of `program`; None is 0.
 
@@ -61,7 +72,8 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
             stream.reconfigure(errors="backslashreplace")  # a name may hold what the stream's encoding does not
     try:
         code = command() or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where the process was started without one
+            sys.stdout.flush()
         return code
     except InputError as error:
         problem = str(error)
@@ -73,7 +85,14 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
         if error.filename is not None:
             problem = f"{os.fsdecode(error.filename)}: {problem}"
     except KeyboardInterrupt:
-        print(f"{program}: interrupted{hint}", file=sys.stderr)
+        _report(f"{program}: interrupted{hint}")
         return KILLED_BY_INTERRUPT
-    print(f"{program}: error: {one_line(problem)}", file=sys.stderr)
+    _report(f"{program}: error: {one_line(problem)}")
     return 2
+
+
+def _report(line: str) -> None:
+    """Prints a line to stderr, if that is open and not full: the exit code says the rest."""
+    with suppress(OSError):
+        if sys.stderr is not None:
+            print(line, file=sys.stderr, flush=True)

@@ -84,3 +84,33 @@ def test_an_interrupt_while_modules_are_imported_is_one_line(script):
     process.send_signal(signal.SIGINT)
     *_, last = process.communicate()[1].splitlines()
     assert (process.returncode, last) == (130, f"{script}: interrupted")
+
+
+def test_an_interrupt_at_any_time_is_one_line_and_no_signal(tmp_path):
+    """What -X importtime prints tells how far the process is."""
+    for module in ("numpy.", "ytvis.masks"):
+        line = [sys.executable, "-X", "importtime", "-m", "ytvis", "check", tmp_path]
+        process = subprocess.Popen(line, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+        while f" {module}" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        *_, last = process.communicate()[1].splitlines()
+        assert process.returncode in (130, 2) and last.startswith(("ytvis: interrupted", "ytvis check: "))
+
+
+def test_an_interrupt_in_code_that_is_made_as_text_ends_with_its_code():
+    code = "from ytvis.command_line import *\n" + (
+        "end_process(run_command('tried', lambda: exec('raise KeyboardInterrupt')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, text=True)
+    assert (done.returncode, done.stderr) == (130, "tried: interrupted\n")
+
+
+@pytest.mark.parametrize("streams", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_without_open_streams_the_code_says_how_it_ended(tmp_path, streams):
+    line = f"{sys.executable} -m ytvis check {tmp_path / 'missing.json'} {streams}"
+    assert subprocess.run(line, shell=True, cwd=ROOT, capture_output=True).returncode == 2
+    done = subprocess.run(
+        f"{sys.executable} -m ytvis score --help {streams}", shell=True, cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == 0
