@@ -466,19 +466,18 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--print_config", action="store_true", help="print the config and stop")
 
 
-def overrides_from(options: argparse.Namespace, shortcuts: Mapping[str, str], dataset: str | None = None) -> list[str]:
-    """Overrides for `get_config`: those of `dataset`, if given (see `dataset_overrides`), all of --set, then each
-    option of `shortcuts` (option → key) that was given.
+def overrides_from(assignments: Sequence[str], shortcuts: Mapping[str, Any], dataset: str | None = None) -> list[str]:
+    """Overrides for `get_config`: those of `dataset`, if given (see `dataset_overrides`), all `assignments` key=value,
+    then the values of `shortcuts` (key → value) that are not None.
 
     Raises:
         InputError: there is no such data set.
     """
     of_dataset = dataset_overrides(dataset) if dataset else {}
-    given = ((key, getattr(options, option)) for option, key in shortcuts.items())
     return [
         *(f"{key}={value}" for key, value in of_dataset.items()),
-        *options.set,
-        *(f"{key}={value}" for key, value in given if value is not None),
+        *assignments,
+        *(f"{key}={value}" for key, value in shortcuts.items() if value is not None),
     ]
 
 

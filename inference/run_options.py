@@ -89,7 +89,8 @@ class ModelChoice:
             raise InputError(f"say {missing}; --help lists the options")
         if not options.trained_model and not options.print_config:
             raise InputError("pass --trained_model=FILE, or --trained_model=random to try the installation")
-        return cls(config_for(name, overrides_from(options, CONFIG_OPTIONS)), checkpoint, options.seed)
+        shortcuts = {key: getattr(options, option) for option, key in CONFIG_OPTIONS.items()}
+        return cls(config_for(name, overrides_from(options.set, shortcuts)), checkpoint, options.seed)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -177,5 +178,5 @@ def _at_least(least: int, text: str) -> int:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
     if number < least:
-        raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
     return number

@@ -118,7 +118,8 @@ def test_its_options_are_options(page, text):
     if "set" in options:
         shortcuts = TRAIN_OPTIONS if "train.py" in text else EVAL_OPTIONS
         dataset = getattr(options, "train_dataset", None)
-        get_config(options.config or "STMask_demo_config", overrides_from(options, shortcuts, dataset))
+        values = {key: getattr(options, option) for option, key in shortcuts.items()}
+        get_config(options.config or "STMask_demo_config", overrides_from(options.set, values, dataset))
 
 
 @pytest.mark.parametrize(("page", "text"), COMMANDS)

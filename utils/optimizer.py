@@ -1,0 +1,64 @@
+"""Which parameters a training changes, and the optimiser that does."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ytvis.files import InputError
+
+OPTIMIZER_STATE = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
+
+
+def train_only(model: nn.Module, beginnings: Sequence[str]) -> None:
+    """Keeps all parameters as they are but those whose names begin with one of `beginnings`; none keeps nothing.
+
+    Raises:
+        InputError: no name of a trained parameter begins so, or the batch norms would learn all the same.
+    """
+    if not beginnings:
+        return
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for beginning in beginnings:
+        if not any(name.startswith(beginning) for name in trained):
+            some = ", ".join(sorted({name.split(".")[0] for name in trained}))
+            raise InputError(f"train.only: no trained parameter's name begins with {beginning!r}, but with {some}, …")
+    if not model.config.train.freeze_batch_norm:
+        raise InputError("train.only leaves the rest as it is: pass --set train.freeze_batch_norm=true")
+    for name, parameter in model.named_parameters():
+        if not name.startswith(tuple(beginnings)):
+            parameter.requires_grad_(False)
+
+
+def make_optimizer(losses: nn.Module, config) -> torch.optim.Optimizer:
+    """The optimiser of a `data.config.Config` over all parameters that `losses` trains."""
+    parameters = [p for p in losses.parameters() if p.requires_grad]
+    recipe = config.train
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def clip_groups(losses: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters whose gradients are shortened together: the temporal net's, and all others.
+
+    The temporal net's are several times as long, and missing where a clip's frames show no common object: shortened
+    with them, the others would be short in one step and long in the next."""
+    groups: dict[bool, list[nn.Parameter]] = {}
+    for name, parameter in losses.named_parameters():
+        groups.setdefault("TemporalNet" in name.split("."), []).append(parameter)
+    return list(groups.values())
+
+
+def check_optimizer_state(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    """Raises ValueError where `state`, by the number of a parameter, is none of this optimiser."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = OPTIMIZER_STATE[type(optimizer)]
+    for number, values in state.items():
+        if number not in range(len(parameters)) or set(values) not in (set(), names):
+            raise ValueError(f"the optimiser has no state {list(values)} of a parameter {number!r}")
+        for name, value in values.items():
+            shape = torch.Size() if name == "step" else parameters[number].shape
+            if value is not None and (value.shape != shape or not value.is_floating_point()):
+                raise ValueError(f"{name!r} of parameter {number} is {value.dtype} {list(value.shape)}")

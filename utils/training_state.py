@@ -1,0 +1,129 @@
+"""Where a training starts: from another network's weights, or from where an earlier run of it stopped."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import nn
+
+from utils.checkpoint import CheckpointName, compare, load_state_dict, load_training_state, save_training_state
+from utils.optimizer import check_optimizer_state
+from ytvis.files import InputError
+
+logger = logging.getLogger(__name__)
+
+# Options that a resumed run must share, with what states of before each was saved were trained with.
+SHARED_SETTINGS = {"seed": 0, "batch_size": 1, "accumulate": 1, "task": "clips"}
+
+
+def start_from(model: nn.Module, path: Path) -> None:
+    """Takes every tensor of the checkpoint `path` whose name and shape the model has; the rest stays as it is.
+
+    Raises:
+        InputError: no such file (the message says how to do without), or it has nothing in common with the model.
+    """
+    if not os.path.isfile(path):
+        raise InputError(
+            f"{path}: the COCO checkpoint to start from is not there; put it there (weights/README.md), or train "
+            "from scratch with --set train.pretrained= --set train.freeze_batch_norm=false"
+        )
+    state = load_state_dict(path)
+    mismatch = compare(state, model.state_dict())
+    skipped = {*mismatch.unexpected, *mismatch.reshaped}
+    taken = {name: value for name, value in state.items() if name not in skipped}
+    if not taken:
+        raise InputError(f"{path}: none of its tensors fit {model.config.name}")
+    model.load_state_dict(taken, strict=False)
+    logger.info("start: %d tensors taken from %s; of the model %s", len(taken), path, mismatch or "none is fresh")
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What a run keeps beside a checkpoint, in its .state, to go on exactly.
+
+    `auxiliary` are the layers that the losses need and the model itself does not hold; `settings` are the values of
+    `SHARED_SETTINGS`; `recipe` is what else has to be the same for the optimiser's state to fit.
+    """
+
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    auxiliary: nn.Module
+    settings: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+
+    def save(self, checkpoint: Path, iteration: int) -> None:
+        """Writes the state for `checkpoint`, of this iteration."""
+        save_training_state(
+            {
+                "iteration": iteration,
+                **self.settings,
+                "optimizer": self.optimizer.state_dict(),
+                "recipe": dict(self.recipe),
+                "scaler": self.scaler.state_dict(),
+                "auxiliary": self.auxiliary.state_dict(),
+                "random": torch.get_rng_state(),
+            },
+            checkpoint,
+        )
+
+    def resume(self, model: nn.Module, checkpoint: Path) -> int:
+        """The iteration of `checkpoint`, whose weights `model` takes; without a state beside it, all else starts anew.
+
+        Raises:
+            InputError: the checkpoint does not fit the model, or was made with another seed or batch.
+        """
+        state = load_state_dict(checkpoint)
+        mismatch = compare(state, model.state_dict())
+        if mismatch:
+            raise InputError(f"{checkpoint}: does not fit {model.config.name}: {mismatch}")
+        model.load_state_dict(state)
+        training = load_training_state(checkpoint)
+        if training is None:
+            name = CheckpointName.parse(checkpoint)
+            if name is None:
+                raise InputError(
+                    f"{checkpoint}: the file name tells no iteration; call it <config>_<epoch>_<iteration>.pth"
+                )
+            iteration = name.iteration
+            logger.warning("%s has no .state beside it: optimiser and warm-up start anew", checkpoint)
+        else:
+            try:
+                self._compare(training, checkpoint)
+                iteration = self._take(training)
+            except (AttributeError, KeyError, OverflowError, ValueError, TypeError, RuntimeError) as error:
+                reason = shorten(f"{type(error).__name__}: {error}", 120, placeholder="…")
+                raise InputError(
+                    f"{checkpoint}: its .state does not fit ({reason}); delete it to resume with the weights only"
+                ) from None
+        logger.info("resumed %s at iteration %d", checkpoint, iteration)
+        return iteration
+
+    def _compare(self, training: Mapping[str, Any], checkpoint: Path) -> None:
+        """Refuses the state `training` of a run with other settings, which could not go on as it was."""
+        for key, default in SHARED_SETTINGS.items():
+            value = training.get(key, default)
+            if type(value) is not type(default):
+                raise TypeError(f"{key!r} is a {type(value).__name__}")
+            if value != self.settings[key]:
+                raise InputError(f"{checkpoint}: was trained with --{key}={value}; give the same to resume it")
+        if training.get("recipe", self.recipe) != self.recipe:
+            raise InputError(f"{checkpoint}: was trained with other --set train.…; give the same to resume it")
+
+    def _take(self, training: Mapping[str, Any]) -> int:
+        """Takes everything over from the state `training`; returns its iteration."""
+        iteration = training["iteration"]
+        if type(iteration) is not int or not 0 <= iteration < 2**53:
+            raise ValueError(f"'iteration' is {iteration!r}")
+        check_optimizer_state(training["optimizer"]["state"], self.optimizer)
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": training["optimizer"]["state"], "param_groups": groups})
+        self.auxiliary.load_state_dict(training.get("auxiliary", {}))
+        if training.get("scaler"):
+            self.scaler.load_state_dict(training["scaler"])
+        torch.set_rng_state(training["random"])
+        return iteration
