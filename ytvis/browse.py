@@ -98,7 +98,8 @@ class _Row:
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
         category_ids = sorted({track.category_id for track in self.tracks})
         drawn = draw_objects(picture, self._objects(frame, category_ids), [categories[i] for i in category_ids])
-        name = video.name if len(video.name) <= LONGEST_NAME else f"…{video.name[1 - LONGEST_NAME :]}"
+        # Three dots, because the font of OpenCV 4 has ASCII alone.
+        name = video.name if len(video.name) <= LONGEST_NAME else f"...{video.name[3 - LONGEST_NAME :]}"
         caption = f"{name} (video {video.video_id}), frame {frame} of {len(video)}"
         tile = np.zeros((LINE_HEIGHT + height, TILE_WIDTH, 3), np.uint8)
         draw_caption(tile[:LINE_HEIGHT], caption)

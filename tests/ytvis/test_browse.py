@@ -103,7 +103,7 @@ def test_long_names_are_cut_at_the_front_and_upright_videos_are_narrower(tmp_pat
     sheet = draw_sheet(tmp_path / "ann.json", tmp_path, columns=1)
     assert sheet.shape == (640 + LINE + 4, 320 + 4, 3)
     caption = np.zeros((LINE, 320, 3), np.uint8)
-    draw_caption(caption, "…aaaaaaaaaaaaaa_long (video 7), frame 0 of 1")
+    draw_caption(caption, "...aaaaaaaaaaaa_long (video 7), frame 0 of 1")
     assert np.array_equal(sheet[2:][:LINE, 2:-2], caption)
     assert (sheet[2 + LINE : -2, 2:3] == 100).all() and not sheet[2 + LINE :, 3:].any()
 
