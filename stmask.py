@@ -108,11 +108,11 @@ class STMask(nn.Module):
     ) -> STMask:
         """The network of a checkpoint, in evaluation mode on `device` (default: the GPU if there is one).
 
-        Without `config` the file's name tells it; `path` may be `latest` or `interrupt` (see
+        Without `config`, the config follows from the file's name; `path` may be `latest` or `interrupt` (see
         `utils.checkpoint.find_checkpoint`). Tensors that the config has no place for are named in the log and dropped.
 
         Raises:
-            InputError: no such file, not a checkpoint, tensors missing or of another shape, a name that tells nothing,
+            InputError: no such file, not a checkpoint, tensors missing or of another shape, a name of no known config,
                 or another config that fits better.
         """
         if isinstance(config, str):

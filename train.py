@@ -355,7 +355,7 @@ class Trainer:
         logger.info("%s, %s", self.model.config.train.optimizer, schedule)
 
     def train(self, batches: Iterable[ClipBatch | CropBatch]) -> None:
-        """Takes a step for each batch; saves at intervals, at the end, and when told to stop."""
+        """Takes a step for each batch; saves at intervals, at the end, and at a signal to stop."""
         due = False
         with StopSignal() as stop, self.open_log() as self.log:
             for batch in batches:

@@ -473,7 +473,7 @@ def _plan_look(rng: np.random.Generator, count: int) -> _Look:
     ramp = _pick(rng, _GROUND_COLOURS)
     kind = _pick(rng, ("clouds", "contours", "stripes", "checks", "planks"))
     ground = _tile(_pattern(rng, kind, _GROUND_SIDE, _pick(rng, (8, 16))), ramp)
-    # Colours that can be told from the ground: only the shape should be hard.
+    # Colours that differ clearly from the ground: only the shape should be hard.
     fitting = [c for c in _OBJECT_COLOURS if sum(abs(p - q) for p, q in zip(c, ramp[1], strict=True)) > 150]
     tiles = []
     for _ in range(count):

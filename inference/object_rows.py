@@ -159,7 +159,7 @@ def write_mots(
 ) -> None:
     """Writes the rows of one video as MOTS text, `path`, and beside it the names of the classes, labels.txt.
 
-    `rows` are by rising frame, of which one is held at a time; `labels` tells the class of each track. Frames are
+    `rows` are in order of frames, of which one is in memory at a time; `labels` are the classes by track id. Frames are
     numbered from 0. A pixel shows one object: where tracks overlap, the later one of `labels` is kept. Where nothing
     was found only labels.txt is written, for the format cannot say so.
 

@@ -24,7 +24,8 @@ def score_videos(
 ) -> dict[str, float] | None:
     """{name: score} of `model` on the videos of `data`, which the processes share; None except on the main process.
 
-    `show`, of the main process, takes (title, picture) of the middle frame of the first few videos beside its truth.
+    On the main process `show` is called with (title, picture) of the middle frame of the first few videos, beside its
+    truth.
     """
     transform = FrameTransform.from_config(model.config)
     videos = world.share(data.videos)
@@ -43,7 +44,7 @@ def score_videos(
 def _showing(
     results: Iterable[FrameResult], data: YTVISDataset, class_names: tuple[str, ...], show: Show
 ) -> Iterator[FrameResult]:
-    """`results`, of which some are shown on the way."""
+    """`results`; passes pictures of some of them to `show` on the way."""
     middles = {video.video_id: len(video) // 2 for video in data.videos[:SHOWN_VIDEOS]}
     for result in results:
         meta = result.meta

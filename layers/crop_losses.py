@@ -1,4 +1,4 @@
-"""What the backbone alone is trained with: crops of single objects, told apart by class."""
+"""Losses that train the backbone alone: classification of crops of single objects."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +10,7 @@ from ytvis.files import InputError
 
 
 class CropLosses(nn.Module):
-    """The cross-entropies C3, C4 and C5 of classifiers of their own on what the stages say of a crop, on average."""
+    """The cross-entropies C3, C4 and C5 of one linear classifier per stage, applied to the stage's mean over a crop."""
 
     def __init__(self, model: nn.Module, world: World, precision: str = "fp32"):
         super().__init__()

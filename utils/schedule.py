@@ -2,7 +2,7 @@
 
 import math
 
-REFERENCE_IMAGES = 8  # the recipe's iterations are told for batches of so many images
+REFERENCE_IMAGES = 8  # in a batch of the recipe: its numbers of iterations are for this size
 
 
 class Schedule:

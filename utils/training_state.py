@@ -1,4 +1,4 @@
-"""Where a training starts: from another network's weights, or from where an earlier run of it stopped."""
+"""The start of a training: from another network's weights, or from where an earlier run stopped."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from ytvis.files import InputError
 
 logger = logging.getLogger(__name__)
 
-# Options that a resumed run must share, with what states of before each was saved were trained with.
+# Options that a resumed run must share, and their values in states that were saved without them.
 SHARED_SETTINGS = {"seed": 0, "batch_size": 1, "accumulate": 1, "task": "clips"}
 
 
@@ -72,10 +72,10 @@ class TrainingState:
         )
 
     def resume(self, model: nn.Module, checkpoint: Path) -> int:
-        """The iteration of `checkpoint`, whose weights `model` takes; without a state beside it, all else starts anew.
+        """Loads `checkpoint` into `model` and its state, if there is one, into everything else; returns its iteration.
 
         Raises:
-            InputError: the checkpoint does not fit the model, or was made with another seed or batch.
+            InputError: the checkpoint does not fit the model, or was made with another seed, batch, task or recipe.
         """
         state = load_state_dict(checkpoint)
         mismatch = compare(state, model.state_dict())
