@@ -50,8 +50,6 @@ from inference.run_options import (
     add_model_options,
     add_result_options,
     add_speed_options,
-    not_negative,
-    positive,
 )
 from inference.tracker import VideoTracker
 from inference.videos import collect_tracks, track_videos
@@ -65,7 +63,7 @@ from utils.structures import FrameResult
 from utils.timer import StageTimer
 from ytvis.annotations import Track, Video
 from ytvis.check_results import examine_results
-from ytvis.command_line import Parser, end_process, run_command
+from ytvis.command_line import Parser, end_process, not_negative, positive, run_command
 from ytvis.diagnostics import exit_code, format_diagnostics
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError, make_folder

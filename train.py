@@ -35,7 +35,6 @@ from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.crops import CropDataset, collate_crops
 from data.dataset import YTVISDataset
-from inference.run_options import not_negative, positive
 from inference.validation import score_videos
 from layers.crop_losses import CropLosses
 from layers.losses import MultiBoxLoss, semantic_loss
@@ -51,7 +50,7 @@ from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch
 from utils.training_log import TrainingLog
 from utils.training_state import SHARED_SETTINGS, TrainingState, start_from
-from ytvis.command_line import Parser, end_process, run_command
+from ytvis.command_line import Parser, end_process, not_negative, number_in, positive, run_command, seed_number
 from ytvis.files import InputError
 from ytvis.splits import write_video_ids
 
@@ -136,10 +135,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         action="store_true",
         help="also write TensorBoard event files, to <save_folder>/<config>_tensorboard (pip install tensorboard)",
     )
-    parser.add_argument("--lr", type=float, help="learning rate (config key train.learning_rate)")
-    parser.add_argument("--momentum", type=float, help="momentum of SGD (train.momentum)")
-    parser.add_argument("--decay", type=float, help="weight decay (train.weight_decay)")
-    parser.add_argument("--gamma", type=float, help="factor of the learning rate at each step (train.gamma)")
+    parser.add_argument("--lr", type=number_in(float), help="learning rate (config key train.learning_rate)")
+    parser.add_argument("--momentum", type=number_in(float), help="momentum of SGD (train.momentum)")
+    parser.add_argument("--decay", type=number_in(float), help="weight decay (train.weight_decay)")
+    parser.add_argument("--gamma", type=number_in(float), help="factor of the learning rate at each step (train.gamma)")
     parser.add_argument(
         "--precision",
         choices=tuple(PRECISIONS),
@@ -147,7 +146,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="of the network's forward pass (default: fp32); fp16, with scaled losses, is for GPUs without bf16",
     )
     parser.add_argument("--compile", action="store_true", help="compile the network's forward pass with torch.compile")
-    parser.add_argument("--seed", type=not_negative, default=0, help="of fresh weights and of the draws of clips")
+    parser.add_argument("--seed", type=seed_number, default=0, help="of fresh weights and of the draws of clips")
     parser.add_argument(
         "--num_workers", type=not_negative, default=2, help="processes that load, for each that trains (default: 2)"
     )

@@ -49,7 +49,7 @@ from utils.stop_signal import StopSignal
 from utils.structures import FrameMeta, Predictions, Tracks
 from utils.timer import StageTimer
 from utils.window import LiveWindow
-from ytvis.command_line import KILLED_BY_INTERRUPT, Parser, run_command
+from ytvis.command_line import KILLED_BY_INTERRUPT, Parser, not_negative, run_command
 from ytvis.drawing import FrameRate, Overlay, Trails
 from ytvis.files import InputError
 
@@ -109,7 +109,7 @@ def make_parser(files: bool = True) -> Parser:
     )
     group.add_argument(
         "--show_frame",
-        type=int,
+        type=not_negative,
         metavar="N",
         help="the frame of --show, from 0 (default: the first with an object that was known before)",
     )

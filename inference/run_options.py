@@ -16,6 +16,7 @@ from layers.deform_conv import BACKENDS, deform_backend
 from utils.checkpoint import config_name_of, find_checkpoint
 from utils.device import has_spare_core
 from utils.precision import PRECISIONS, check_precision
+from ytvis.command_line import not_negative, number_in, seed_number
 from ytvis.files import InputError
 
 RANDOM_WEIGHTS = "random"
@@ -72,7 +73,7 @@ class ModelChoice:
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> Self:
-        """What the options of `add_model_options` and `add_threshold_options` say.
+        """What the options of `add_model_options` and `add_result_options` say.
 
         Raises:
             InputError: a config, a checkpoint or a value is missing or wrong.
@@ -103,7 +104,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="checkpoint; its name tells the config. Or [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights), "
         "or 'random' for seeded random weights, to try the installation or measure speed",
     )
-    group.add_argument("--seed", type=int, default=0, help="seed of --trained_model=random (default: %(default)s)")
+    group.add_argument(
+        "--seed", type=seed_number, default=0, help="seed of --trained_model=random (default: %(default)s)"
+    )
     group.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
     group.add_argument(
         "--cross_class_nms",
@@ -115,7 +118,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def add_result_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Adds the options that limit what is reported; returns their group."""
     group = parser.add_argument_group("results")
-    group.add_argument("--score_threshold", type=float, help="report objects over this score (default: 0.05)")
+    group.add_argument(
+        "--score_threshold", type=number_in(float), help="report objects over this score (default: 0.05)"
+    )
     group.add_argument("--top_k", type=not_negative, help="report at most this many objects a frame (default: all)")
     return group
 
@@ -160,23 +165,3 @@ def add_file_options(parser: argparse.ArgumentParser) -> None:
         help="print time by stage, memory, frames and operations per second, and write them to "
         "<results>_benchmark.json (your own video: <OUT>_benchmark.json)",
     )
-
-
-def positive(text: str) -> int:
-    """An option's value as an integer of at least 1, for argparse."""
-    return _at_least(1, text)
-
-
-def not_negative(text: str) -> int:
-    """An option's value as an integer of at least 0, for argparse."""
-    return _at_least(0, text)
-
-
-def _at_least(least: int, text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
-    if number < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
-    return number

@@ -129,7 +129,7 @@ class VideoResultBuilder:
     """Collects the objects of a video frame by frame and makes its entries of results.json.
 
     `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
-    are left out, and counted in `left_out` by `finish`. `details` and `length_power` are as in `track_result`.
+    are left out, which is logged. `details` and `length_power` are as in `track_result`.
     """
 
     def __init__(
@@ -147,7 +147,6 @@ class VideoResultBuilder:
         self.category_ids = category_ids
         self.details = details
         self.length_power = length_power
-        self.left_out = 0
         self._seen: dict[int, list[SeenObject]] = {}
 
     def add(self, frame_index: int, objects: FrameObjects) -> None:
@@ -182,11 +181,9 @@ class VideoResultBuilder:
                 results.append(
                     track_result(seen, self.num_frames, self.video_id, self.details, category_id, self.length_power)
                 )
-        self.left_out = len(self._seen) - len(results)
-        if self.left_out:
-            logger.info(
-                "video %s: %d tracks left out, the annotation file lacks their class", self.video_id, self.left_out
-            )
+        left_out = len(self._seen) - len(results)
+        if left_out:
+            logger.info("video %s: %d tracks left out, the annotation file lacks their class", self.video_id, left_out)
         return results
 
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.training_log import MEASURES, read_log
+from ytvis.command_line import positive
 from ytvis.files import InputError, atomic_write
 
 COLUMNS = 3
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", metavar="A,B,…", help="names of the logs in the legend (default: from the files')")
     parser.add_argument(
         "--smooth",
-        type=int,
+        type=positive,
         default=1,
         metavar="N",
         help="draw losses as means over N lines of the log, and the lines themselves pale behind (default: 1)",
@@ -72,8 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     labels = options.labels.split(",") if options.labels else default_labels(options.logs)
     if len(labels) != len(options.logs):
         parser.error(f"--labels has {len(labels)} names for {len(options.logs)} logs")
-    if options.smooth < 1:
-        parser.error("--smooth must be at least 1")
     try:
         with style.context(STYLE):
             figure = draw_curves([read_log(path) for path in options.logs], labels, options.title, options.smooth)

@@ -25,7 +25,7 @@ COMMANDS = {
     "check": ("ytvis.check", "check an annotation file or a results file"),
     "convert": ("ytvis.convert.command", "convert annotations of other tools to the YouTube-VIS format, and back"),
     "merge": ("ytvis.merge", "join annotation files, with the classes of the same name as one"),
-    "split": ("ytvis.splits", "divide an annotation file by lot, or take the videos that a list names"),
+    "split": ("ytvis.splits", "divide an annotation file at random, or take the videos that a list names"),
     "browse": ("ytvis.browse", "draw a contact sheet of a data set"),
     "report": ("ytvis.report.command", "write a page about how good a results file is and where it fails"),
     "view": ("ytvis.viewer.command", "show results beside the video, in a web page"),

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from ytvis.annotations import Track, Video, frame_path, read_annotations, read_masks
+from ytvis.command_line import number_in
 from ytvis.diagnostics import Diagnostics
 from ytvis.drawing import PixelObjects, draw_caption, draw_objects
 from ytvis.files import InputError, atomic_write, image_folder
@@ -125,7 +126,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", metavar="DIR", required=True, help="folder that the file_names are relative to")
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .jpg")
     parser.add_argument("--videos", metavar="ID,ID,…", type=_ids, help="ids of the videos to show")
-    parser.add_argument("--columns", metavar="N", type=_columns, default=6, help="frames per video (default: 6)")
+    parser.add_argument(
+        "--columns", metavar="N", type=number_in(int, 1, MOST_COLUMNS), default=6, help="frames per video (default: 6)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -150,9 +153,3 @@ def _ids(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:80]!r} is no list of numbers such as 3,17") from None
-
-
-def _columns(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= MOST_COLUMNS:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no number in 1…{MOST_COLUMNS}")
-    return int(text)

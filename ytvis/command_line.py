@@ -1,6 +1,7 @@
 """Command lines: parsers, and the exit codes and one-line messages that all programs here share."""
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from ytvis.files import InputError
-from ytvis.messages import one_line
+from ytvis.messages import one_line, shown
 
 KILLED_BY_INTERRUPT = 130  # what a shell reports for Ctrl+C
 
@@ -33,6 +34,28 @@ class Parser(argparse.ArgumentParser):
             name = text.partition("=")[0]
             if name in other._option_string_actions and name not in self._option_string_actions:
                 raise InputError(f"{name} {reason}")
+
+
+def number_in(kind: type[int] | type[float], least: float = -math.inf, most: float = math.inf) -> Callable[[str], Any]:
+    """A converter for argparse of text to an int or a float in `least`…`most`."""
+    noun = "a whole number" if kind is int else "a number"
+    limits = f" in {least}…{most}" if most < math.inf else f" of at least {least}" if least > -math.inf else ""
+
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:  # so it is for nan
+            raise argparse.ArgumentTypeError(f"{shown(text, 80)} is not {noun}{limits}")
+        return value
+
+    return convert
+
+
+positive = number_in(int, 1)
+not_negative = number_in(int, 0)
+seed_number = number_in(int, 0, 2**32 - 1)  # what every random generator here takes
 
 
 def exit_at_interrupt(program: str) -> None:

@@ -38,10 +38,8 @@ MAX_CROSSINGS = 2**22  # of a polygon's edges with the frame's columns
 LONGEST_NUMBER = 6  # characters, of five bits each, of a number in compressed counts: enough for MAX_PIXELS
 
 NO_MASK = {"size": [0, 0], "counts": b""}
-LIBRARY_PIXELS = 2**24  # pycocotools is given no polygons in larger frames: there it writes past its buffer,
-LIBRARY_STEPS = (
-    2**20
-)  # nor ones with a longer outline, of which it keeps every step; ours draws these, ten times slower
+LIBRARY_PIXELS = 2**24  # pycocotools draws no polygons in frames of more: there it writes past its buffer
+LIBRARY_STEPS = 2**20  # nor outlines of more, of which it keeps every step; `_draw` takes these, ten times slower
 SUBPIXELS = 5  # COCO draws polygons on a grid that is so many times finer
 
 _LISTS = (list, tuple, array, np.ndarray)  # what a polygon may be

@@ -1,4 +1,4 @@
-"""Divides the videos of an annotation file: a part by lot to validate on, or the videos that a list names.
+"""Divides the videos of an annotation file: a random part to validate on, or the videos that a list names.
 
     python -m ytvis split all.json --valid_fraction 0.1 --train train.json --valid valid.json
     python -m ytvis split all.json --video_ids mine.txt --output mine.json
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ytvis.annotations import kind_of, read_checked, write_content
+from ytvis.command_line import number_in, positive, seed_number
 from ytvis.files import InputError, atomic_write, read_text
 
 SPLITS = ("train", "valid", "test", "train_sub", "valid_sub")
@@ -84,13 +85,7 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one per line")
     parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos, to be cited")
-    parser.add_argument("--max_videos", type=_positive, metavar="N", help="only the first N videos")
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return int(text)
+    parser.add_argument("--max_videos", type=positive, metavar="N", help="only the first N videos")
 
 
 def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dict[str, Any]:
@@ -155,7 +150,7 @@ def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None
 
 
 def draw_videos(video_ids: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """(Ids to train on, ids to validate on), both in the order of `video_ids`: by lot, the same for the same seed.
+    """(Ids to train on, ids to validate on), both in the order of `video_ids`: at random, the same for the same seed.
 
     `fraction` is the part to validate on; either part has at least one video.
 
@@ -175,9 +170,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", metavar="OUT.json", help="write the videos to train on there")
     parser.add_argument("--valid", metavar="OUT.json", help="write the videos to validate on there")
     parser.add_argument(
-        "--valid_fraction", metavar="PART", type=_fraction, default=0.1, help="of the videos (default: %(default)s)"
+        "--valid_fraction",
+        metavar="PART",
+        type=number_in(float, 0, 1),
+        default=0.1,
+        help="part of the videos to validate on; each file gets one video at least (default: %(default)s)",
     )
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="of the lot (default: %(default)s)")
+    parser.add_argument(
+        "--seed", metavar="N", type=seed_number, default=0, help="of the random draw (default: %(default)s)"
+    )
     parser.add_argument(
         "--video_ids", metavar="LIST.txt", help="take the videos whose ids the file lists, one per line"
     )
@@ -207,9 +208,3 @@ def run(options: argparse.Namespace) -> int:
             write_video_ids(path.with_suffix(".txt"), part)
         print(f"{path}: {len(part)} of {len(video_ids)} {'images' if annotations.is_static else 'videos'}")
     return 0
-
-
-def _fraction(text: str) -> float:
-    if not 0 < float(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
-    return float(text)

@@ -181,7 +181,7 @@ def test_curves_reach_the_pixels_of_the_picture(tmp_path):
     [
         (["--output=curves.gif"], "curves.gif: .* must end in .png or .svg"),
         (["--output=curves.png", "--labels=a,b"], "--labels has 2 names for 1 logs"),
-        (["--output=curves.png", "--smooth=0"], "--smooth must be at least 1"),
+        (["--output=curves.png", "--smooth=0"], "--smooth: '0' is not a whole number of at least 1"),
         ([], "--output"),
         (["--output=demo_log.jsonl/curves.png"], "demo_log.jsonl: cannot be made a folder"),
         (["missing.jsonl", "--output=curves.png"], "missing.jsonl: cannot be read"),

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.processes import ROOT
-from ytvis.command_line import Parser, run_command
+from ytvis.command_line import Parser, number_in, positive, run_command, seed_number
 from ytvis.files import InputError
 
 
@@ -114,3 +114,28 @@ def test_without_open_streams_the_code_says_how_it_ended(tmp_path, streams):
         f"{sys.executable} -m ytvis score --help {streams}", shell=True, cwd=ROOT, capture_output=True
     )
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "reason"),
+    [
+        (positive, "0", "'0' is not a whole number of at least 1"),
+        (positive, "x", "'x' is not a whole number of at least 1"),
+        (positive, "1.5", "'1.5' is not a whole number of at least 1"),
+        (seed_number, "-1", "'-1' is not a whole number in 0…4294967295"),
+        (seed_number, "9" * 5000, f"'{'9' * 78}… is not a whole number in 0…4294967295"),
+        (number_in(float, 0, 1), "1.01", "'1.01' is not a number in 0…1"),
+        (number_in(float), "nan", "'nan' is not a number"),
+    ],
+)
+def test_a_number_out_of_range_is_named_with_its_limits(capsys, kind, text, reason):
+    parser = Parser(prog="name")
+    parser.add_argument("--value", type=kind)
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args([f"--value={text}"])
+    assert capsys.readouterr().err == f"name: error: argument --value: {reason}; --help lists the options\n"
+
+
+def test_limits_are_in_range():
+    assert (positive("1"), seed_number("4294967295")) == (1, 2**32 - 1)
+    assert (number_in(float, 0, 1)("1"), number_in(float)("-0.5")) == (1.0, -0.5)

@@ -8,6 +8,7 @@ docs/report.md describes the page. `python -m ytvis score … --report OUT` also
 
 import argparse
 
+from ytvis.command_line import seed_number
 from ytvis.report import write_report
 from ytvis.score.command import add_scoring_arguments, read_files, scoring_of
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="OUT", help="write report.html, metrics.json and metrics.md there")
     parser.add_argument("--images", metavar="DIR", help="folder of the frames, for the pictures of the worst videos")
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the bootstrap intervals (default: %(default)s)"
+        "--seed", type=seed_number, default=0, metavar="N", help="of the bootstrap intervals (default: %(default)s)"
     )
     add_scoring_arguments(parser)
 

@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ytvis.command_line import number_in
 from ytvis.files import InputError
 from ytvis.score.ap import Metrics, evaluate_results, format_table
 from ytvis.score.bootstrap import compare_results, describe_difference
@@ -133,7 +134,7 @@ def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
     """Gives `parser` the options of `Scoring` and `VideoChoice`."""
     parser.add_argument(
         "--track_score_threshold",
-        type=float,
+        type=number_in(float),
         default=SCORE_THRESHOLD,
         metavar="SCORE",
         help="HOTA, IDF1, switches are of the tracks with at least this score; 0: of all (default: %(default)s)",

@@ -17,6 +17,7 @@ ssh -L 8765:127.0.0.1:8765 HOST, then http://127.0.0.1:8765/ there.
 import argparse
 import webbrowser
 
+from ytvis.command_line import number_in
 from ytvis.viewer.content import Content
 from ytvis.viewer.export import export_page
 from ytvis.viewer.server import ViewerServer
@@ -37,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compare", metavar="OTHER.json", help="a second results file, shown beside the first")
     parser.add_argument("--export", metavar="DIR", help="write the page as files into this new folder, and stop")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, metavar="N", help="port of the server, 0: any (default: %(default)s)"
+        "--port",
+        type=number_in(int, 0, 65535),
+        default=DEFAULT_PORT,
+        metavar="N",
+        help="port of the server, 0: any (default: %(default)s)",
     )
     parser.add_argument("--no_browser", action="store_true", help="do not open the page in a browser")
 
