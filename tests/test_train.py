@@ -590,7 +590,10 @@ def test_a_missing_starting_point_says_what_to_do(data, tmp_path, monkeypatch, c
 def test_numbers_that_are_too_low_are_refused(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.parse_arguments([option])
-    assert "must be at least" in capsys.readouterr().err
+    assert (
+        f"argument {option.partition('=')[0]}: " in (error := capsys.readouterr().err)
+        and "is not a whole number" in error
+    )
 
 
 def test_a_validation_without_annotations_is_refused_at_the_start(data, tmp_path, capsys):

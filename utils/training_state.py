@@ -39,7 +39,7 @@ def start_from(model: nn.Module, path: Path) -> None:
     if not taken:
         raise InputError(f"{path}: none of its tensors fit {model.config.name}")
     model.load_state_dict(taken, strict=False)
-    logger.info("start: %d tensors taken from %s; of the model %s", len(taken), path, mismatch or "none is fresh")
+    logger.info("start: %d tensors taken from %s; the rest: %s", len(taken), path, mismatch or "none")
 
 
 @dataclass(frozen=True)

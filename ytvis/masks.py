@@ -25,11 +25,9 @@ from pycocotools import mask as mask_ops
 
 from ytvis.files import InputError
 from ytvis.messages import excerpt
+from ytvis.optional import import_native
 
-try:
-    from ytvis import _mask_kernels
-except ImportError:  # not compiled
-    _mask_kernels = None
+_mask_kernels = import_native("ytvis._mask_kernels", "compress_runs", "measure_overlaps", "read_masks")
 
 MAX_SIDE = 2**16  # pixels of a frame's height or width
 MAX_PIXELS = 2**27  # of a frame: 16K video has 1.3e8; a decoded mask takes as many bytes

@@ -1,9 +1,12 @@
-"""Libraries that only some need: imported where they are used, and missed in one line."""
+"""What may be missing: libraries that only some need, and the native kernels."""
 
 import importlib
+import logging
 from types import ModuleType
 
 from ytvis.files import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def import_extra(name: str) -> ModuleType:
@@ -16,3 +19,15 @@ def import_extra(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise InputError(f"{name} is not installed: pip install {name}") from None
+
+
+def import_native(name: str, *functions: str) -> ModuleType | None:
+    """The compiled module `name`; None if it is not compiled, or from an older source that lacks one of `functions`."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError:
+        return None
+    if not all(hasattr(module, function) for function in functions):
+        logger.warning("%s was compiled from an older source and is not used: install the package again", name)
+        return None
+    return module

@@ -15,11 +15,9 @@ from torch import Tensor
 
 from layers.cpu.packed_products import PackedMatrices, can_pack
 from layers.cpu.threads import usable_threads
+from ytvis.optional import import_native
 
-try:
-    from layers.cpu import _deform_im2col
-except ImportError:  # not compiled
-    _deform_im2col = None
+_deform_im2col = import_native("layers.cpu._deform_im2col", "gather", "scatter")
 
 COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache between being gathered and being multiplied
 LAYOUT_ROWS = 256  # packed weights are laid out for about this number of pixels; more and fewer are hardly slower

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from layers.cpu.packed_products import PackedMatrices
 from layers.cpu.threads import usable_threads
+from ytvis.optional import import_native
 
-try:
-    from layers.cpu import _winograd
-except ImportError:  # not compiled
-    _winograd = None
+_winograd = import_native("layers.cpu._winograd", "spread_tiles", "gather_tiles")
 
 POINTS = 36  # products a tile
 CHUNK = 60  # tiles at a time: they stay in the cache until they are multiplied; weights are laid out for this number

@@ -105,12 +105,13 @@ def test_majority_vote_takes_the_smallest_label_on_a_tie_and_maps_it():
     assert result.category_id == 17  # label 2, though 5 would be the smallest id
 
 
-def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted():
+def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted(caplog):
+    caplog.set_level("INFO")
     builder = VideoResultBuilder(1, 2, (4, 6), [None, 7])
     builder.add(1, frame_objects([(4, 1, 0.5), (2, 2, 0.25)], [one_pixel(), one_pixel(3)]))
     (result,) = builder.finish()
     assert result == Track(1, 7, (None, encode_mask(one_pixel(3).numpy())), score=0.25)
-    assert builder.left_out == 1
+    assert caplog.messages == [f"video {builder.video_id}: 1 tracks left out, the annotation file lacks their class"]
 
 
 @pytest.mark.parametrize(("length_power", "expected"), [(0, 0.5), (0.5, 0.25), (1, 0.125)])

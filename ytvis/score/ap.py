@@ -21,13 +21,11 @@ import numpy as np
 from ytvis.files import InputError
 from ytvis.masks import Tubes, frame_overlaps, read_track
 from ytvis.messages import short_name
+from ytvis.optional import import_native
 from ytvis.score.boundary import boundary_mask
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
-try:
-    from ytvis import _mask_kernels
-except ImportError:  # not compiled
-    _mask_kernels = None
+_mask_kernels = import_native("ytvis._mask_kernels", "match")
 
 logger = logging.getLogger(__name__)
 
