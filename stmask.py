@@ -109,7 +109,8 @@ class STMask(nn.Module):
         """The network of a checkpoint, in evaluation mode on `device` (default: the GPU if there is one).
 
         Without `config`, the config follows from the file's name; `path` may be `latest` or `interrupt` (see
-        `utils.checkpoint.find_checkpoint`). Tensors that the config has no place for are named in the log and dropped.
+        `utils.checkpoint.find_checkpoint`), or an address (see `utils.weight_sources`). Tensors that the config has no
+        place for are named in the log and dropped.
 
         Raises:
             InputError: no such file, not a checkpoint, tensors missing or of another shape, a name of no known config,

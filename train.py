@@ -119,7 +119,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         "start for --set train.pretrained=FILE where there is no COCO checkpoint; a batch then counts frames",
     )
     parser.add_argument("--save_folder", type=Path, default=Path("weights"), help="where checkpoints and the log go")
-    parser.add_argument("--resume", metavar="FILE", help="checkpoint to go on from, or [FOLDER/]latest or interrupt")
+    parser.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="checkpoint to go on from, [FOLDER/]latest or interrupt, hf:OWNER/REPO/FILE or https://…",
+    )
     parser.add_argument("--max_iter", type=positive, help="iterations (default: the recipe's, for the batch size)")
     parser.add_argument("--save_interval", type=positive, default=10_000, help="iterations between checkpoints")
     parser.add_argument("--keep_latest", action="store_true", help="delete each checkpoint when the next one is saved")
@@ -208,7 +212,7 @@ def run(options: argparse.Namespace, world: World) -> None:
     torch.manual_seed(options.seed)
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
-        start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES))
+        start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES, as_start=True))
     trainer = Trainer(model, TrainSettings.from_options(options), len(samples), world, find_validation(config, options))
     if checkpoint is not None:
         trainer.resume(checkpoint)

@@ -153,7 +153,10 @@ class TrainConfig:
         0.0, "longer gradients are shortened to it, the temporal net's and all others apart; 0: none", NOT_NEGATIVE
     )
     freeze_batch_norm: bool = key(True, "batch norms keep their statistics and weights")
-    pretrained: str = key("weights/yolact_plus_base_54_800000.pth", "checkpoint to start from; empty: none")
+    pretrained: str = key(
+        "weights/yolact_plus_base_54_800000.pth",
+        "checkpoint to start from, or torchvision:resnet50, hf:OWNER/REPO/FILE, https://…; empty: none",
+    )
     max_frame_distance: int = key(2, "annotated frames between the two frames of a clip at most", NOT_NEGATIVE)
     flip_probability: float = key(0.5, "share of clips that are mirrored", FRACTION)
     photometric: bool = key(False, "change brightness, contrast, hue and saturation")

@@ -101,8 +101,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trained_model",
         metavar="FILE",
-        help="checkpoint; its name tells the config. Or [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights), "
-        "or 'random' for seeded random weights, to try the installation or measure speed",
+        help="checkpoint; its name tells the config. Or [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights); "
+        "a name of the table in weights/README.md, hf:OWNER/REPO/FILE[@REVISION] or https://…, downloaded once; or "
+        "'random' for seeded random weights, to try the installation or measure speed",
     )
     group.add_argument(
         "--seed", type=seed_number, default=0, help="seed of --trained_model=random (default: %(default)s)"

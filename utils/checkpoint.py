@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.weight_sources import find_weights, how_to_get, is_remote, named_in_table, weights_folder
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, atomic_write
 from ytvis.messages import excerpt
@@ -65,18 +66,28 @@ def config_name_of(path: str | Path, weight_names: Mapping[str, str]) -> str:
     return weight_names[name.model]
 
 
-def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_name: str | None = None) -> Path:
-    """`path` itself, or for `[folder/]latest` and `[folder/]interrupt` the checkpoint they stand for.
+def find_checkpoint(
+    path: str | Path, weight_names: Mapping[str, str], config_name: str | None = None, as_start: bool = False
+) -> Path:
+    """The file that `path` names: itself, what `[folder/]latest` and `[folder/]interrupt` stand for, or a download.
 
-    That is the file of a known model (of `config_name`, if given) in the folder, by default `weights`, with the highest
-    iteration; `interrupt` considers interrupted ones only.
+    The former are the file of a known model (of `config_name`, if given) in the folder, by default `weights`, with the
+    highest iteration; `interrupt` considers interrupted ones only. Addresses and bare names of the model table are
+    those of `utils.weight_sources`; torchvision's weights are no trained model, only taken `as_start` of a training.
 
     Raises:
-        InputError: none there, or of several models and no `config_name`; the message names one of each.
+        InputError: none there, or of several models and no `config_name` (the message names one of each), or a download
+            that fails.
     """
+    if is_remote(path):
+        if path.lower().startswith("torchvision:") and not as_start:
+            raise InputError(f"{path}: is a start for a training, no trained model; say --set train.pretrained={path}")
+        return find_weights(path)
     folder, path = _searched_folder(path), Path(path)
-    if path.name not in SEARCH_WORDS or os.path.exists(path):
+    if os.path.exists(path):
         return path
+    if path.name not in SEARCH_WORDS:
+        return _in_table(path, weight_names)
     found: dict[str, list[tuple[int, float, Path]]] = {}
     for file in sorted(folder.glob("*.pth")):
         name = CheckpointName.parse(file)
@@ -93,6 +104,20 @@ def find_checkpoint(path: str | Path, weight_names: Mapping[str, str], config_na
     return best[0]
 
 
+def _in_table(path: Path, weight_names: Mapping[str, str]) -> Path:
+    """For a path without a file: the file that a bare name of the model table, or weights/NAME, stands for.
+
+    Of a bare name the file is downloaded if it is on the hub; it need not exist otherwise.
+    """
+    stem = path.name.removesuffix(".pth")
+    if path.name == str(path):
+        if named_in_table(stem):
+            return find_weights(stem)
+        return weights_folder() / f"{stem}.pth" if stem in weight_names else path
+    elsewhere = weights_folder() / path.name
+    return elsewhere if path.parent == Path("weights") and os.path.isfile(elsewhere) else path
+
+
 def load_state_dict(path: str | Path) -> StateDict:
     """The state dict in the file `path`, on the CPU; nothing in the file is executed.
 
@@ -104,7 +129,7 @@ def load_state_dict(path: str | Path) -> StateDict:
     """
     path = Path(path)
     if not os.path.isfile(path):  # Path.is_file raises where the name is too long
-        raise InputError(f"{path}: no such file (in {path.parent}: {_neighbours(path.parent)}); see weights/README.md")
+        raise InputError(f"{path}: no such file (in {path.parent}: {_neighbours(path.parent)}); {how_to_get(path)}")
     state = _load(path, "download or save it again")
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain or not state:

@@ -13,6 +13,8 @@ from torch import nn
 
 from utils.checkpoint import CheckpointName, compare, load_state_dict, load_training_state, save_training_state
 from utils.optimizer import check_optimizer_state
+from utils.torchvision_names import from_torchvision, is_torchvision
+from utils.weight_sources import how_to_get
 from ytvis.files import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,15 +26,23 @@ SHARED_SETTINGS = {"seed": 0, "batch_size": 1, "accumulate": 1, "task": "clips"}
 def start_from(model: nn.Module, path: Path) -> None:
     """Takes every tensor of the checkpoint `path` whose name and shape the model has; the rest stays as it is.
 
+    torchvision's weights are renamed first (`utils.torchvision_names`).
+
     Raises:
-        InputError: no such file (the message says how to do without), or it has nothing in common with the model.
+        InputError: no such file (the message says how to get it, or do without), it has nothing in common with the
+            model, or it is torchvision's of another backbone.
     """
     if not os.path.isfile(path):
         raise InputError(
-            f"{path}: the COCO checkpoint to start from is not there; put it there (weights/README.md), or train "
-            "from scratch with --set train.pretrained= --set train.freeze_batch_norm=false"
+            f"{path}: the COCO checkpoint to start from is not there; {how_to_get(path)}; or train from scratch "
+            "with --set train.pretrained= --set train.freeze_batch_norm=false"
         )
     state = load_state_dict(path)
+    if is_torchvision(state):
+        try:
+            state = from_torchvision(state, model.state_dict())
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     mismatch = compare(state, model.state_dict())
     skipped = {*mismatch.unexpected, *mismatch.reshaped}
     taken = {name: value for name, value in state.items() if name not in skipped}

@@ -1,0 +1,355 @@
+"""Downloads of checkpoints: whole and checked under their final name, or not at all.
+
+What has come so far is in `<file>.part`, and whose it is in `<file>.origin.part`; a download that was cut goes on from
+there, in the same run or the next, if the server still has the same file.
+"""
+
+import hashlib
+import http.client
+import json
+import logging
+import os
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from email.message import Message
+from pathlib import Path
+from typing import IO, BinaryIO
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from ytvis.files import InputError, atomic_write, make_folder, read_json
+from ytvis.messages import excerpt
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes that download the same file at once are not kept apart there
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 2 * 2**30  # of a checkpoint; those of ResNet-101 have 200 MiB
+TIMEOUT_S = 30.0  # without a byte
+MOST_ATTEMPTS = 5  # as long as each brings something
+CHUNK = 2**18
+SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+CHECKPOINT_BEGINS = (b"PK\x03\x04", b"\x80")  # what torch.save writes: a zip archive, before torch 1.6 a pickle
+
+PROBLEMS = {  # of HTTP
+    401: "the server asks who you are: it has no such repository, or a closed one, which needs the variable HF_TOKEN",
+    403: "the server does not give it to you; closed repositories of the hub need the variable HF_TOKEN",
+    404: "the server has no such file; check the name",
+    410: "the server has no such file any more",
+    429: "too many requests; try again later",
+}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A checkpoint at an address, and the file that it is kept in.
+
+    `sha256` is the beginning of its SHA-256, or all of it, in hexadecimal; empty if it is not known. A `token` goes to
+    the host of `url` only.
+    """
+
+    url: str
+    target: Path
+    sha256: str = ""
+    token: str = field(default="", repr=False)
+
+    def problem(self, what: str) -> InputError:
+        """An error of one line that says how to do without the download."""
+        address = excerpt(self.url, 200)
+        return InputError(f"{address}: {what}; or fetch it by other means and save it as {self.target}")
+
+
+def fetch(remote: RemoteFile) -> Path:
+    """The file of `remote`, which is downloaded if it is not there yet.
+
+    Raises:
+        InputError: it cannot be had, is no checkpoint, is too large, cannot be written, or has another SHA-256.
+    """
+    check_address(remote.url)
+    make_folder(remote.target.parent)
+    while not os.path.isfile(remote.target):
+        with _partial(remote.target) as file:
+            if file is None:  # another process was faster
+                continue
+            _fill(remote, file)
+            _check_hash(remote, _part(remote.target))
+            os.fsync(file.fileno())
+            if fcntl is None:
+                file.close()  # Windows renames no open file
+            os.replace(_part(remote.target), remote.target)
+            _origin(remote.target).unlink(missing_ok=True)
+            logger.info("%s: downloaded, %.1f MiB", remote.target, os.path.getsize(remote.target) / 2**20)
+            return remote.target
+    _check_hash(remote, remote.target)
+    return remote.target
+
+
+def check_address(url: str) -> None:
+    """Raises InputError unless `url` is a well-formed https address, or http of this machine itself."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise InputError(f"{excerpt(url, 200)}: is no address") from None
+    if not host or not (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)):
+        raise InputError(f"{excerpt(url, 200)}: only https:// addresses are downloaded")
+    if parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
+        raise InputError(f"{excerpt(url, 200)}: is no address of printable ASCII without a user's name")
+
+
+# ---------------------------------------------------------------------------------------------------- the partial file
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f"{target.name}.part")
+
+
+def _origin(target: Path) -> Path:
+    return target.with_name(f"{target.name}.origin.part")
+
+
+@contextmanager
+def _partial(target: Path) -> Iterator[BinaryIO | None]:
+    """The partial file of `target`, open for appending and reading, for this process alone; None if `target` came while
+    it waited. Nothing stays of it if it is empty."""
+    path = _part(target)
+    try:
+        file = open(path, "a+b")  # noqa: SIM115
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "no file can have this name"
+        raise InputError(f"{path}: cannot be written: {reason}; choose another folder by STMASK_WEIGHTS") from None
+    with file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        ours = os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        try:
+            yield file if ours and not os.path.isfile(target) else None
+        finally:
+            if ours and os.path.exists(path) and os.path.getsize(path) == 0:
+                with suppress(OSError):
+                    path.unlink()
+                    _origin(target).unlink(missing_ok=True)
+
+
+def _validator(remote: RemoteFile) -> str | None:
+    """What the server called the version that the partial file is of; None if that is not known."""
+    try:
+        origin = read_json(_origin(remote.target))
+    except InputError:
+        return None
+    known = isinstance(origin, dict) and origin.get("url") == remote.url
+    validator = origin.get("validator") if known else None
+    return validator if isinstance(validator, str) and validator.isprintable() else None
+
+
+def _check_hash(remote: RemoteFile, path: Path) -> None:
+    """Raises InputError unless the file has the SHA-256 that is known; what was downloaded is then deleted."""
+    if not remote.sha256:
+        return
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found.startswith(remote.sha256.lower()):
+        return
+    if path == remote.target:
+        raise InputError(f"{path}: its sha256 is {found}, not {remote.sha256}; delete it to download it again")
+    path.unlink()
+    _origin(remote.target).unlink(missing_ok=True)
+    raise remote.problem(f"what came has the sha256 {found}, not {remote.sha256}, and is not kept; try again")
+
+
+# ---------------------------------------------------------------------------------------------------- the connection
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to allowed addresses, and tells no other host the token.
+
+    `sha256` is what the Hugging Face hub says of a file before it redirects to where it is, empty if nothing.
+    """
+
+    sha256 = ""
+
+    def redirect_request(self, request, file, code, message, headers, url):
+        try:
+            check_address(url)
+        except InputError:
+            raise urllib.error.URLError(f"it leads to {excerpt(url, 100)}, which is no https address") from None
+        linked = headers.get("X-Linked-ETag", "").strip('"')
+        if len(linked) == 64:
+            self.sha256 = linked
+        new = super().redirect_request(request, file, code, message, headers, url)
+        if new is not None and urlsplit(url)[:2] != urlsplit(request.full_url)[:2]:
+            new.remove_header("Authorization")
+        return new
+
+
+def _fill(remote: RemoteFile, file: BinaryIO) -> None:
+    """Downloads what is missing of the partial file.
+
+    Raises:
+        InputError: as `fetch`. What has come stays if the connection is to blame.
+    """
+    logger.info("%s: downloads %s", remote.target, excerpt(remote.url, 200))
+    for attempt in range(1, MOST_ATTEMPTS + 1):
+        begin = _size(file)
+        try:
+            redirects = _Redirects()
+            with _request(remote, file, redirects) as response:
+                total = _begin(remote, file, response)
+                _receive(remote, file, response, total)
+            if redirects.sha256:
+                _check_hash(RemoteFile(remote.url, remote.target, redirects.sha256), _part(remote.target))
+            return
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416 and begin:  # the file is no longer than what is here: begin again
+                file.truncate(0)
+                continue
+            raise remote.problem(_http_problem(error.code)) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            came = _size(file)
+            problem = _connection_problem(error)
+            if came <= begin or attempt == MOST_ATTEMPTS:
+                rest = f"; the same command goes on after {came / 2**20:.1f} MiB" if came else ""
+                raise remote.problem(f"{problem}{rest}") from None
+            logger.warning("%s: %s after %.1f MiB; goes on", remote.target, problem, came / 2**20)
+    raise remote.problem("the server does not give the part that is missing; try again")
+
+
+def _size(file: BinaryIO) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _request(remote: RemoteFile, file: BinaryIO, redirects: _Redirects) -> http.client.HTTPResponse:
+    """The server's answer to a request of what is missing of the partial file."""
+    headers = {"User-Agent": "stmask", "Accept-Encoding": "identity"}
+    if remote.token:
+        headers["Authorization"] = f"Bearer {remote.token}"
+    validator = _validator(remote) if _size(file) else None
+    if validator:
+        headers.update({"Range": f"bytes={_size(file)}-", "If-Range": validator})
+    request = urllib.request.Request(remote.url, headers=headers)
+    return urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT_S)
+
+
+def _begin(remote: RemoteFile, file: BinaryIO, response: http.client.HTTPResponse) -> int | None:
+    """Makes the partial file ready for the answer; returns the whole file's size, or None if that is not said."""
+    headers = response.headers
+    if headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+        raise remote.problem("is a web page, not the file itself; take the address that its download button leads to")
+    if response.status == 206:
+        span, _, whole = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+        if span.partition("-")[0] != str(_size(file)) or not whole.isdecimal():
+            file.truncate(0)
+            raise remote.problem("the server answers with another part than it was asked for; try again")
+        total = int(whole)
+    else:
+        file.truncate(0)
+        length = headers.get("Content-Length")
+        total = int(length) if length is not None else None
+        if total is None and not response.chunked and not remote.sha256:
+            raise remote.problem("the server does not say how long the file is, so its end cannot be told from a cut")
+        with atomic_write(_origin(remote.target)) as origin:
+            json.dump({"url": remote.url, "validator": _version(headers)}, origin)
+    if total is not None:
+        _check_size(remote, total)
+        missing = total - _size(file)
+        free = shutil.disk_usage(remote.target.parent).free
+        if missing > free:
+            raise _full(remote, missing - free)
+    return total
+
+
+def _version(headers: Message) -> str | None:
+    """What tells this version of the file from others: a strong ETag, or the date of the last change."""
+    tag = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified")
+
+
+def _receive(remote: RemoteFile, file: BinaryIO, response: http.client.HTTPResponse, total: int | None) -> None:
+    """Appends the answer's content to the partial file."""
+    size, last_line = _size(file), time.monotonic()
+    checked = size > 0
+    with tqdm(total=total, initial=size, unit="B", unit_scale=True, desc=remote.target.name, disable=None) as bar:
+        while chunk := response.read1(CHUNK):
+            size += len(chunk)
+            _check_size(remote, size)
+            _append(remote, file, chunk)
+            bar.update(len(chunk))
+            if bar.disable and time.monotonic() - last_line >= SECONDS_BETWEEN_LINES:
+                last_line = time.monotonic()
+                logger.info("%s: %.1f of %s MiB", remote.target, size / 2**20, f"{total / 2**20:.1f}" if total else "?")
+            if not checked and size >= 4:
+                _check_beginning(remote, file)
+                checked = True
+    if not checked:
+        _check_beginning(remote, file)
+    if total is not None and size != total:
+        raise ConnectionError("the connection was cut")
+
+
+def _append(remote: RemoteFile, file: IO[bytes], chunk: bytes) -> None:
+    try:
+        file.write(chunk)
+        file.flush()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        message = f"{remote.target}: cannot be written: {reason}; make room, or choose another folder by STMASK_WEIGHTS"
+        raise InputError(message) from None
+
+
+def _check_beginning(remote: RemoteFile, file: BinaryIO) -> None:
+    """Raises InputError, and empties the partial file, unless it begins as a checkpoint does."""
+    file.seek(0)
+    beginning = file.read(100)
+    if beginning.startswith(CHECKPOINT_BEGINS):
+        return
+    file.truncate(0)
+    text = excerpt(beginning.decode("ascii", "replace"), 40)
+    kind = "a web page" if beginning.lstrip()[:1] == b"<" else "no checkpoint"
+    raise remote.problem(f"is {kind} (it begins with {text!r}); check the address")
+
+
+def _check_size(remote: RemoteFile, size: int) -> None:
+    if size > MOST_BYTES:
+        raise remote.problem(f"is larger than the {MOST_BYTES / 2**20:.0f} MiB that a checkpoint may have")
+
+
+# ---------------------------------------------------------------------------------------------------- what went wrong
+
+
+def _full(remote: RemoteFile, missing: int) -> InputError:
+    return InputError(
+        f"{remote.target}: the disk is full: {missing / 2**20 + 0.1:.1f} MiB are missing; make room, or choose another "
+        "folder by STMASK_WEIGHTS"
+    )
+
+
+def _http_problem(code: int) -> str:
+    if 300 <= code < 400:
+        return "the server redirects in a circle, or to nowhere"
+    return f"HTTP {code}: {PROBLEMS.get(code, 'the server has a problem; try again later')}"
+
+
+def _connection_problem(error: Exception) -> str:
+    """What is wrong with the connection, in a few words."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(reason, TimeoutError):
+        return f"the server said nothing for {TIMEOUT_S:g} seconds"
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return f"the server's certificate cannot be trusted ({excerpt(reason.verify_message)})"
+    if isinstance(error, urllib.error.URLError) and isinstance(reason, OSError):
+        return f"cannot be reached ({excerpt(reason.strerror or reason)}); are you offline?"
+    if isinstance(reason, ConnectionError | http.client.IncompleteRead):
+        return "the connection was cut"
+    return excerpt(reason) or type(reason).__name__
