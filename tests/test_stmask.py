@@ -16,6 +16,7 @@ from layers import deform_conv
 from layers.cpu import deform_columns
 from layers.cpu.packed_products import PackedMatrices, can_pack
 from stmask import STMask, better_config
+from tests.serving import serving
 from tools.parity import REFERENCE, clip, frame_meta, load_model
 from utils.checkpoint import save_state_dict
 from utils.structures import FrameInput, FrameMeta
@@ -156,6 +157,19 @@ def test_from_pretrained_finds_the_config_by_name_and_gives_the_same_network(che
     assert model.device.type in ("cpu", "cuda")
     with torch.inference_mode():
         assert torch.equal(model.to("cpu")(images[:1]).class_logits, demo(images[:1]).class_logits)
+
+
+def test_from_pretrained_takes_an_address(checkpoint, demo, tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("STMASK_WEIGHTS", str(tmp_path))
+    with serving() as server:
+        server.files["/somewhere/STMask_demo.pth"] = checkpoint.read_bytes()
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        server.files["/owner/repo/resolve/v1/STMask_demo.pth"] = checkpoint.read_bytes()
+        for word in (f"{server.url}/somewhere/STMask_demo.pth", "hf:owner/repo/STMask_demo.pth@v1"):
+            model = STMask.from_pretrained(word, device="cpu")
+            assert model.config.name == DEMO
+            assert all(torch.equal(value, demo.state_dict()[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["STMask_demo_3_1200.pth", "STMask_demo_config_3_1200_interrupt.pth", "latest"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 import train as command
 from data.config import get_config
@@ -18,6 +19,7 @@ from inference.network import Network
 from layers.losses import MultiBoxLoss
 from stmask import STMask
 from tests import processes
+from tests.serving import serving
 from utils.checkpoint import load_state_dict, load_training_state, save_state_dict, save_training_state
 from utils.distributed import World
 from utils.structures import ClipBatch, CropBatch, FrameTargets
@@ -582,6 +584,29 @@ def test_a_missing_starting_point_says_what_to_do(data, tmp_path, monkeypatch, c
     assert command.main(line) == 2
     error = capsys.readouterr().err
     assert "weights/yolact_plus_resnet50_54_800000.pth" in error and "train.pretrained=" in error
+    assert "`python -m utils.weight_sources yolact_plus_resnet50_54_800000`" in error
+
+
+def test_a_start_is_downloaded_and_torchvisions_names_are_understood(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("no_proxy", "*")
+    weights = torchvision.models.resnet18().state_dict()
+    save_state_dict(weights, tmp_path / "there.pth")
+    resnet18 = ("block=basic", "blocks=2,2,2,2", "stem_channels=64")
+    keys = [f"--set={key}" for key in ("train.freeze_batch_norm=true", *(f"backbone.{key}" for key in resnet18))]
+    with serving() as server:
+        server.files["/resnet18.pth"] = (tmp_path / "there.pth").read_bytes()
+        start = f"--set=train.pretrained={server.url}/resnet18.pth"
+        line = arguments(data, tmp_path / "run", f"--config={DEMO}", start, "--max_iter=1", "--lr=0")
+        assert command.main([*line, *keys]) == 0
+        assert command.main(line) == 2  # the demo's own backbone is another
+    error = capsys.readouterr().err
+    assert "resnet18.pth: torchvision's backbone is another than the config's; say --set backbone.block=basic" in error
+    (path,) = (tmp_path / "run").glob("STMask_demo_*_1.pth")
+    trained = load_state_dict(path)
+    assert torch.equal(trained["backbone.layers.3.1.bn2.running_mean"], weights["layer4.1.bn2.running_mean"])
+    assert torch.equal(trained["backbone.layers.0.1.conv2.weight"], weights["layer1.1.conv2.weight"])
+    assert torch.equal(trained["backbone.layers.1.0.conv2.weight"], 2 * weights["layer2.0.conv2.weight"])  # deformable
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ NOWHERE = {
     r"COCO2017|weights/coco": "needs COCO",
     r"^make train-demo|tools.ablation": "takes hours; tests/test_train.py trains",
     r"^python -m tools.recipe recipes/demo.toml$": "takes hours; tests/tools/test_recipe.py runs a small one",
+    r"^python -m utils.weight_sources": "needs the internet; tests/utils/test_weight_sources.py asks a server here",
     r"backbone.block=basic": "needs YouTube-VIS; tests/test_train.py trains a small one",
     r"STMask_plus_resnet50_ada_config": "takes minutes; the same of the demo's network runs here",
     r"^python -m tools.(report_picture|viewer_pictures)": "needs a browser, and replaces pictures of the repository",
