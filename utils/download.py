@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from ytvis.files import InputError, atomic_write, make_folder, read_json
+from ytvis.files import InputError, atomic_write, make_folder, open_input, read_json, writing
 from ytvis.messages import excerpt
 
 try:
@@ -66,8 +66,13 @@ class RemoteFile:
 
     def problem(self, what: str) -> InputError:
         """An error of one line that says how to do without the download."""
-        address = excerpt(self.url, 200)
-        return InputError(f"{address}: {what}; or fetch it by other means and save it as {self.target}")
+        return InputError(f"{self.address}: {what}; or fetch it by other means and save it as {self.target}")
+
+    @property
+    def address(self) -> str:
+        """The address for messages, without the query, which may hold a key."""
+        path, query, _ = self.url.partition("?")
+        return excerpt(path, 200) + ("?…" if query else "")
 
 
 def fetch(remote: RemoteFile) -> Path:
@@ -87,7 +92,8 @@ def fetch(remote: RemoteFile) -> Path:
             os.fsync(file.fileno())
             if fcntl is None:
                 file.close()  # Windows renames no open file
-            os.replace(_part(remote.target), remote.target)
+            with writing(remote.target):
+                os.replace(_part(remote.target), remote.target)
             _origin(remote.target).unlink(missing_ok=True)
             logger.info("%s: downloaded, %.1f MiB", remote.target, os.path.getsize(remote.target) / 2**20)
             return remote.target
@@ -131,7 +137,8 @@ def _partial(target: Path) -> Iterator[BinaryIO | None]:
         raise InputError(f"{path}: cannot be written: {reason}; choose another folder by STMASK_WEIGHTS") from None
     with file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
         ours = os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
         try:
             yield file if ours and not os.path.isfile(target) else None
@@ -157,7 +164,7 @@ def _check_hash(remote: RemoteFile, path: Path) -> None:
     """Raises InputError unless the file has the SHA-256 that is known; what was downloaded is then deleted."""
     if not remote.sha256:
         return
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found.startswith(remote.sha256.lower()):
         return
@@ -199,7 +206,7 @@ def _fill(remote: RemoteFile, file: BinaryIO) -> None:
     Raises:
         InputError: as `fetch`. What has come stays if the connection is to blame.
     """
-    logger.info("%s: downloads %s", remote.target, excerpt(remote.url, 200))
+    logger.info("%s: downloads %s", remote.target, remote.address)
     for attempt in range(1, MOST_ATTEMPTS + 1):
         begin = _size(file)
         try:
@@ -349,7 +356,7 @@ def _connection_problem(error: Exception) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return f"the server's certificate cannot be trusted ({excerpt(reason.verify_message)})"
     if isinstance(error, urllib.error.URLError) and isinstance(reason, OSError):
-        return f"cannot be reached ({excerpt(reason.strerror or reason)}); are you offline?"
+        return f"cannot be reached ({excerpt(reason.strerror or reason)}); check the network"
     if isinstance(reason, ConnectionError | http.client.IncompleteRead):
         return "the connection was cut"
     return excerpt(reason) or type(reason).__name__

@@ -300,7 +300,7 @@ def test_nobody_at_the_address(tmp_path, monkeypatch):
         port = probe.getsockname()[1]
     remote = RemoteFile(f"http://127.0.0.1:{port}/a.pth", tmp_path / "a.pth")
     message = refused(remote)
-    assert "cannot be reached" in message and "offline" in message and by_hand(remote) in message
+    assert "cannot be reached" in message and "check the network" in message and by_hand(remote) in message
 
 
 def test_a_name_that_no_server_has(tmp_path, monkeypatch):
@@ -310,7 +310,7 @@ def test_a_name_that_no_server_has(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     message = refused(RemoteFile("https://example.org/a.pth", tmp_path / "a.pth"))
-    assert "cannot be reached (Name or service not known); are you offline?" in message
+    assert "cannot be reached (Name or service not known); check the network" in message
 
 
 @pytest.mark.parametrize(
@@ -370,6 +370,19 @@ def test_a_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be made a folder"):
         fetch(RemoteFile(server.url + PATH, tmp_path / "file" / "a.pth"))
+
+
+def test_a_folder_in_the_place_of_the_file(remote):
+    remote.target.mkdir(parents=True)
+    with pytest.raises(InputError, match="a.pth: cannot be written"):
+        fetch(remote)
+
+
+def test_messages_and_log_leave_out_the_query(server, remote, caplog):
+    caplog.set_level("INFO")
+    message = refused(RemoteFile(f"{server.url}/none.pth?key=secret", remote.target))
+    assert message.startswith(f"{server.url}/none.pth?…: HTTP 404")
+    assert "/none.pth" in caplog.text and "secret" not in message + caplog.text
 
 
 def test_a_download_that_is_killed_goes_on(server, remote):
