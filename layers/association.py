@@ -17,8 +17,8 @@ class Affinity:
     """How well detections fit known objects.
 
     `match_coeff` are the weights of (detection score, mask IoU, box IoU, same label); the embeddings' similarity
-    (cos + 1) / 2 has weight 1. The dummy column "new object" has similarity `new_object_similarity`, both IoUs
-    `new_object_iou` and the same label.
+    (cos + 1) / 2 has weight 1, and is 0 where there are none. The dummy column "new object" has similarity
+    `new_object_similarity`, both IoUs `new_object_iou` and the same label.
     """
 
     match_coeff: tuple[float, float, float, float]
@@ -27,8 +27,11 @@ class Affinity:
 
     def __call__(self, detections: Detections, tracks: Tracks, mask_ious: Tensor) -> Tensor:
         """[N,1+M]: the dummy, then the M `tracks`; `mask_ious` [N,M] is that of `binary_mask_iou`."""
-        similarity = (detections.embeddings @ tracks.embeddings.t() + 1) / 2
         box_ious = box_iou(detections.boxes, tracks.boxes)
+        if detections.embeddings is None:
+            similarity = torch.zeros_like(box_ious)
+        else:
+            similarity = (detections.embeddings @ tracks.embeddings.t() + 1) / 2
         same_label = (detections.labels[:, None] == tracks.labels[None]).to(similarity.dtype)
         return self.combine(similarity, detections.scores, mask_ious, box_ious, same_label)
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from layers.box_utils import box_iou, decode
 from layers.mask_utils import assemble_masks
-from utils.structures import Detections, Predictions
+from utils.structures import AtAnchors, Detections, Predictions
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Detector:
     Anchors whose best foreground probability exceeds `conf_threshold` are candidates. The `top_k` with the highest
     scores (probability × centerness) go through fast NMS at IoU `nms_threshold`, with one class per candidate
     (`cross_class_nms`) or class by class. `score_threshold` and `max_detections` then limit the result; None means no
-    limit. Without `use_centerness` the score is the probability alone. `double_tanh` applies tanh to the mask
-    coefficients twice (docs/quirks.md).
+    limit. Without `use_centerness`, or where the network predicts none, the score is the probability alone.
+    `double_tanh` applies tanh to the mask coefficients twice (docs/quirks.md).
     """
 
     conf_threshold: float
@@ -36,7 +36,7 @@ class Detector:
         probabilities = F.softmax(predictions.class_logits[index].float(), dim=-1)[:, 1:]  # [A,C]
         candidates = (probabilities.amax(dim=1) > self.conf_threshold).nonzero().squeeze(1)
         boxes = decode(predictions.box_deltas[index, candidates].float(), predictions.anchors[candidates])
-        centerness = predictions.centerness[index, candidates].float()
+        centerness = _at(predictions.centerness, index, candidates)
         picked, labels, scores = self._suppress(boxes, probabilities[candidates], centerness)
         anchors = candidates[picked]
         mask_coeffs = predictions.mask_coeffs[index, anchors].float()
@@ -46,15 +46,19 @@ class Detector:
             boxes=boxes[picked],
             scores=scores,
             labels=labels,
-            centerness=centerness[picked],
+            centerness=None if centerness is None else centerness[picked],
             mask_coeffs=mask_coeffs,
-            embeddings=predictions.embeddings[index, anchors].float(),
+            embeddings=_at(predictions.embeddings, index, anchors),
             masks=assemble_masks(predictions.prototypes[index].float(), mask_coeffs, boxes[picked]),
         )
 
-    def _suppress(self, boxes: Tensor, probabilities: Tensor, centerness: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _suppress(
+        self, boxes: Tensor, probabilities: Tensor, centerness: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """(row, label, score) of the survivors among `boxes` [N,4] with `probabilities` [N,C], by descending score."""
-        scores = probabilities * centerness[:, None] if self.use_centerness else probabilities
+        scores = probabilities
+        if self.use_centerness and centerness is not None:
+            scores = probabilities * centerness[:, None]
         if self.cross_class_nms:
             # One pseudo-class: the class is chosen before multiplying by the centerness, which may be negative.
             labels = probabilities.argmax(dim=1)
@@ -70,6 +74,11 @@ class Detector:
         scores, rank = scores[keep].sort(descending=True, stable=True)
         rank = rank[: self.max_detections]
         return order[keep][rank], labels[keep][rank] + 1, scores[: self.max_detections]
+
+
+def _at(values: Tensor | AtAnchors | None, index: int, anchors: Tensor) -> Tensor | None:
+    """The rows of image `index` at `anchors`, float32; None if the network predicts no such values."""
+    return None if values is None else values[index, anchors].float()
 
 
 def fast_nms(boxes: Tensor, threshold: float) -> Tensor:

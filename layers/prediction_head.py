@@ -1,8 +1,8 @@
 """The prediction head: FCA predicts each anchor with a convolution of the anchor's own shape (STMask, section 3.1),
-FCB calibrates the class branch (section 3.2)."""
+FCB calibrates the class branch (section 3.2). With one convolution for all anchors it is the head of YOLACT."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,34 +24,40 @@ class HeadOutput:
 
     box_deltas: Tensor
     class_logits: Tensor
-    centerness: Tensor
+    centerness: Tensor | None
     mask_coeffs: Tensor | AtAnchors
-    embeddings: Tensor | AtAnchors
+    embeddings: Tensor | AtAnchors | None
 
 
 @dataclass(frozen=True)
 class ConvolvedAtAnchors(TensorFields):
-    """Evaluates k convolutions, one per anchor shape, at selected anchors only.
+    """Evaluates convolutions, of which each predicts one or several anchors of a cell, at selected anchors only.
 
     `values[index, anchors]` is [n,D] for image `index` and `anchors` [n] int64: the rows that the dense maps of
-    `layers` over `features` [B,C,h,w] … have there, of unit length if `normalized`. Only a few dozen of thousands of
-    anchors become objects and need mask coefficients and embeddings.
+    `layers` over `features` [B,C,h,w] … have there, D = `length` channels an anchor, of unit length if `normalized`.
+    Only a few dozen of thousands of anchors become objects and need mask coefficients and embeddings.
     """
 
     features: tuple[Tensor, ...]
     layers: tuple[nn.Module, ...]
+    length: int
     normalized: bool
 
     def __getitem__(self, at: tuple[int, Tensor]) -> Tensor:
         index, anchors = at
-        cells, kernels = anchors // len(self.layers), anchors % len(self.layers)
-        values = self.features[0].new_empty(len(anchors), self.layers[0].weight.shape[0])
+        filters = [
+            part
+            for layer in self.layers
+            for part in zip(layer.weight.split(self.length), layer.bias.split(self.length), strict=True)
+        ]  # weight and bias of each anchor of a cell
+        cells, numbers = anchors // len(filters), anchors % len(filters)
+        values = self.features[0].new_empty(len(anchors), self.length)
         table = [level[index].permute(1, 2, 0).flatten(0, 1) for level in self.features]  # [cells,C], level by level
         table = torch.cat((*table, table[0].new_zeros(1, table[0].shape[1])))  # the last row stands for the padding
-        for number, layer in enumerate(self.layers):
-            mine = (kernels == number).nonzero().squeeze(1)
-            seen = table[self._around(cells[mine], layer.weight.shape[2:])].flatten(1)  # [n,taps·C]
-            values[mine] = F.linear(seen, layer.weight.permute(0, 2, 3, 1).flatten(1), layer.bias)
+        for number, (weight, bias) in enumerate(filters):
+            mine = (numbers == number).nonzero().squeeze(1)
+            seen = table[self._around(cells[mine], weight.shape[2:])].flatten(1)  # [n,taps·C]
+            values[mine] = F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias)
         return F.normalize(values, dim=-1) if self.normalized else values
 
     def _around(self, cells: Tensor, kernel: Kernel) -> Tensor:
@@ -77,6 +83,10 @@ class PredictionHead(nn.Module):
     "none", "ali" or "ada". With `centerness_kernel_major` the entries of `centerness` are ordered level, kernel, row,
     column, while all other outputs have the kernel fastest, as the published weights were trained (docs/quirks.md).
 
+    With `shared_by` > 0 a single 3×3 convolution of the shared feature U per output serves all anchors of a cell,
+    `shared_by` of them, whatever their shapes, and `kernels` are not read (YOLACT). `centerness` off and
+    `embedding_dim` 0 leave those outputs out: they are None.
+
     If `at_anchors` is set, mask coefficients and embeddings are computed for the requested anchors only.
     """
 
@@ -90,28 +100,37 @@ class PredictionHead(nn.Module):
         embedding_dim: int,
         centerness_kernel_major: bool,
         square_kernels: bool = False,
+        centerness: bool = True,
+        shared_by: int = 0,
     ):
         super().__init__()
+        if shared_by and calibration != "none":
+            raise ValueError("FCB needs a convolution for each anchor of a cell")
         self.at_anchors = False
         self.centerness_kernel_major = centerness_kernel_major
-        self.anchor_shapes = tuple(kernels)
+        self.anchor_shapes = () if shared_by else tuple(kernels)
+        self.num_outputs, self.num_prototypes, self.embedding_dim = num_outputs, num_prototypes, embedding_dim
         if square_kernels:
             kernels = [SQUARE_KERNEL] * len(kernels)
 
-        def per_kernel(outputs: int) -> nn.ModuleList:
+        def convolutions(outputs: int) -> nn.Module:
+            if shared_by:
+                return nn.Conv2d(channels, shared_by * outputs, SQUARE_KERNEL, padding=1)
             return nn.ModuleList(
                 nn.Conv2d(channels, outputs, kernel, padding=(kernel[0] // 2, kernel[1] // 2)) for kernel in kernels
             )
 
-        def tower() -> nn.Sequential:
+        def tower() -> nn.Module:
+            if shared_by:
+                return nn.Identity()
             convs = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
             return nn.Sequential(*(layer for conv in convs for layer in (conv, nn.ReLU(inplace=True))))
 
         self.upfeature = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(inplace=True))
-        self.bbox_layer = per_kernel(4)
-        self.track_layer = per_kernel(embedding_dim)
-        self.mask_layer = per_kernel(num_prototypes)
-        self.centerness_layer = per_kernel(1)
+        self.bbox_layer = convolutions(4)
+        self.track_layer = convolutions(embedding_dim) if embedding_dim else None
+        self.mask_layer = convolutions(num_prototypes)
+        self.centerness_layer = convolutions(1) if centerness else None
         self.calibrated = calibration != "none"
         self.boxes_relative_to_kernel = square_kernels and calibration == "ali"
         if self.calibrated:
@@ -119,34 +138,59 @@ class PredictionHead(nn.Module):
                 FeatureCalibration(channels, num_outputs, kernel, calibration) for kernel in kernels
             )
         else:
-            self.conf_layer = per_kernel(num_outputs)
-        self.track_extra, self.conf_extra, self.bbox_extra, self.mask_extra = (tower() for _ in range(4))
+            self.conf_layer = convolutions(num_outputs)
+        self.track_extra = tower() if embedding_dim else None
+        self.conf_extra, self.bbox_extra, self.mask_extra = (tower() for _ in range(3))
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[HeadOutput, list[Tensor]]:
         """(outputs for all anchors of `levels` [B,C,h,w] …, the shared feature U [B,C,h,w] ≥ 0 of each level)."""
         shared = [self.upfeature(level) for level in levels]
-        maps = [self._predict(features) for features in shared]
-        box_deltas, logits, centerness, mask_features, track_features = zip(*maps, strict=True)
-        if self.centerness_kernel_major:
-            centerness = torch.cat([x.flatten(1) for level in centerness for x in level], dim=1)
-        else:
-            centerness = _kernel_fastest(centerness).squeeze(-1)
+        box_features = [self.bbox_extra(features) for features in shared]
+        box_deltas = [_maps(self.bbox_layer, features) for features in box_features]
+        logits = [
+            self._logits(self.conf_extra(features), deltas) for features, deltas in zip(shared, box_deltas, strict=True)
+        ]
         outputs = HeadOutput(
-            box_deltas=_kernel_fastest(box_deltas),
-            class_logits=_kernel_fastest(logits),
-            centerness=torch.tanh(centerness),
-            mask_coeffs=self._convolve(mask_features, self.mask_layer),
-            embeddings=self._convolve(track_features, self.track_layer, normalized=True),
+            box_deltas=_anchor_fastest(box_deltas, 4),
+            class_logits=_anchor_fastest(logits, self.num_outputs),
+            centerness=self._centerness(box_features),
+            mask_coeffs=self._convolve(self.mask_extra, shared, self.mask_layer, self.num_prototypes),
+            embeddings=self._convolve(self.track_extra, shared, self.track_layer, self.embedding_dim, normalized=True),
         )
         return outputs, shared
 
+    def _logits(self, features: Tensor, box_deltas: Sequence[Tensor]) -> list[Tensor]:
+        """Class logits of a level, one map per convolution."""
+        if not self.calibrated:
+            return _maps(self.conf_layer, features)
+        seen = self._as_calibration_sees(box_deltas)
+        return [layer(features, deltas) for layer, deltas in zip(self.conf_layer, seen, strict=True)]
+
+    def _centerness(self, features: Sequence[Tensor]) -> Tensor | None:
+        """[B,A] in −1…1 from the box features of each level."""
+        if self.centerness_layer is None:
+            return None
+        maps = [_maps(self.centerness_layer, level) for level in features]
+        if self.centerness_kernel_major:
+            return torch.tanh(torch.cat([x.flatten(1) for level in maps for x in level], dim=1))
+        return torch.tanh(_anchor_fastest(maps, 1).squeeze(-1))
+
     def _convolve(
-        self, features: tuple[Tensor, ...], layers: Iterable[nn.Module], normalized: bool = False
-    ) -> Tensor | ConvolvedAtAnchors:
-        """[B,A,D] from the `features` of each level, one layer per kernel; with `at_anchors` evaluated on request."""
+        self,
+        tower: nn.Module | None,
+        shared: Sequence[Tensor],
+        layers: nn.Module | None,
+        length: int,
+        normalized: bool = False,
+    ) -> Tensor | ConvolvedAtAnchors | None:
+        """[B,A,D] from U of each level, D = `length`, through `tower` and `layers`; with `at_anchors` evaluated on
+        request; None where there are no such layers."""
+        if tower is None or layers is None:
+            return None
+        features = tuple(tower(level) for level in shared)
         if self.at_anchors:
-            return ConvolvedAtAnchors(features, tuple(layers), normalized)
-        values = _kernel_fastest([[layer(level) for layer in layers] for level in features])
+            return ConvolvedAtAnchors(features, _each(layers), length, normalized)
+        values = _anchor_fastest([_maps(layers, level) for level in features], length)
         return F.normalize(values, dim=-1) if normalized else values
 
     def sampling_offsets(self, box_deltas: Tensor, kernel: int) -> Tensor:
@@ -160,20 +204,6 @@ class PredictionHead(nn.Module):
             raise ValueError("the head has no FCB, so it has no sampling offsets")
         seen = self._as_calibration_sees([box_deltas.view(1, 4, 1, 1)] * len(self.bbox_layer))
         return self.conf_layer[kernel].offsets(seen[kernel]).view(-1, 2)
-
-    def _predict(self, shared: Tensor) -> tuple[list[Tensor] | Tensor, ...]:
-        """Box deltas, class logits and centerness of a level, one map per kernel each, and the features for mask
-        coefficients and embeddings."""
-        box_features = self.bbox_extra(shared)
-        class_features = self.conf_extra(shared)
-        box_deltas = [layer(box_features) for layer in self.bbox_layer]
-        centerness = [layer(box_features) for layer in self.centerness_layer]
-        if self.calibrated:
-            seen = self._as_calibration_sees(box_deltas)
-            logits = [layer(class_features, deltas) for layer, deltas in zip(self.conf_layer, seen, strict=True)]
-        else:
-            logits = [layer(class_features) for layer in self.conf_layer]
-        return box_deltas, logits, centerness, self.mask_extra(shared), self.track_extra(shared)
 
     def _as_calibration_sees(self, box_deltas: Sequence[Tensor]) -> Sequence[Tensor]:
         """The regression values as FCB needs them: "ali" assumes that the anchor has the kernel's shape; where it does
@@ -195,15 +225,27 @@ def relative_to_kernel(box_deltas: Tensor, anchor: Kernel, kernel: Kernel) -> Te
     return box_deltas * factors + terms / SIZE_VARIANCE
 
 
-def _kernel_fastest(levels: Sequence[Sequence[Tensor]]) -> Tensor:
-    """[B,A,D], ordered by level, row, column, kernel (fastest), from k maps [B,D,h,w] per level."""
+def _each(layers: nn.Module) -> tuple[nn.Module, ...]:
+    """The convolutions of an output: one per kernel, or one for all anchors of a cell."""
+    return tuple(layers) if isinstance(layers, nn.ModuleList) else (layers,)
+
+
+def _maps(layers: nn.Module, features: Tensor) -> list[Tensor]:
+    """What each of the convolutions gives, [B,D,h,w], or [B,k·D,h,w] for k anchors, anchor slowest."""
+    return [layer(features) for layer in _each(layers)]
+
+
+def _anchor_fastest(levels: Sequence[Sequence[Tensor]], length: int) -> Tensor:
+    """[B,A,D], D = `length`, ordered by level, row, column, anchor (fastest), from the maps of each level, those of
+    `_maps`."""
     levels = [[x.permute(0, 2, 3, 1) for x in maps] for maps in levels]
+    batch, _, _, channels = levels[0][0].shape
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return torch.cat([torch.stack(maps, dim=3).flatten(1, 3) for maps in levels], dim=1)
+        merged = torch.cat([torch.stack(maps, dim=3).flatten(1, 3) for maps in levels], dim=1)
+        return merged.reshape(batch, -1, length)
     # Writes each number once, in place; autograd cannot follow that, and the compiler finds it by itself.
-    batch, _, _, length = levels[0][0].shape
     counts = [sum(x.shape[1] * x.shape[2] for x in maps) for maps in levels]
-    merged = levels[0][0].new_empty(batch, sum(counts), length)
+    merged = levels[0][0].new_empty(batch, sum(counts), channels)
     for maps, part in zip(levels, merged.split(counts, dim=1), strict=True):
-        torch.stack(maps, dim=3, out=part.view(batch, *maps[0].shape[1:3], len(maps), length))
-    return merged
+        torch.stack(maps, dim=3, out=part.view(batch, *maps[0].shape[1:3], len(maps), channels))
+    return merged.view(batch, -1, length)

@@ -71,7 +71,10 @@ class TensorFields:
 
 
 class PerObject(TensorFields):
-    """For dataclasses whose fields are tensors with one row per object: length, indexing, concatenation."""
+    """For dataclasses whose fields are tensors with one row per object: length, indexing, concatenation.
+
+    A field that the network has no values for is None, in all objects of a kind.
+    """
 
     def __len__(self) -> int:
         return len(getattr(self, fields(self)[0].name))
@@ -87,7 +90,8 @@ class PerObject(TensorFields):
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
         """The objects of `parts` one after another; `parts` holds at least one."""
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        return cls(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})
 
 
 @dataclass(frozen=True)
@@ -170,14 +174,15 @@ class Predictions(TensorFields):
     `box_deltas` [B,A,4] regression values; `class_logits` [B,A,C+1], 0 is background; `centerness` [B,A] in -1…1;
     `mask_coeffs` [B,A,K] before tanh; `embeddings` [B,A,E] of unit length; `prototypes` [B,h,w,K] ≥ 0; `anchors`
     [A,4] as cx cy w h. Anchors run over levels P3…P7, rows, columns, kernels (fastest). `finest` is P3 [B,C,h,w], for
-    a loss on its cells. What is `AtAnchors` instead of a tensor is read at some anchors only.
+    a loss on its cells. What is `AtAnchors` instead of a tensor is read at some anchors only. `centerness` and
+    `embeddings` are None where the head has no such outputs (YOLACT).
     """
 
     box_deltas: Tensor
     class_logits: Tensor
-    centerness: Tensor
+    centerness: Tensor | None
     mask_coeffs: Tensor | AtAnchors
-    embeddings: Tensor | AtAnchors
+    embeddings: Tensor | AtAnchors | None
     prototypes: Tensor
     anchors: Tensor
     fusion_features: FusionFeatures
@@ -189,15 +194,16 @@ class Detections(PerObject):
     """Objects found in one frame, in NMS order.
 
     `boxes` [N,4]; `scores` [N] class probability × centerness; `labels` [N] 1…C; `centerness` [N]; `mask_coeffs`
-    [N,K] before tanh; `embeddings` [N,E] of unit length; `masks` [N,h,w] in 0…1, zero outside the box.
+    [N,K] before tanh; `embeddings` [N,E] of unit length; `masks` [N,h,w] in 0…1, zero outside the box. `centerness`
+    and `embeddings` are None where the network predicts no such values; then `scores` are the class probability.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
-    centerness: Tensor
+    centerness: Tensor | None
     mask_coeffs: Tensor
-    embeddings: Tensor
+    embeddings: Tensor | None
     masks: Tensor
 
 
@@ -210,6 +216,14 @@ class Tracks(Detections):
 
     track_ids: Tensor
     ages: Tensor
+
+
+@dataclass(frozen=True)
+class RescoredTracks(Tracks):
+    """Tracks as mask rescoring sees them: `mask_ious` [N] ≥ 0 is the IoU of each mask with the truth that it expects.
+    `scores` are without it."""
+
+    mask_ious: Tensor
 
 
 @dataclass(frozen=True)
