@@ -10,8 +10,8 @@ NUM_LEVELS = 5
 
 
 def level_sizes(input_hw: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    """(height, width) in cells of P3…P7 for images of (H, W), multiples of 32: each half of the one before."""
-    sizes = [(input_hw[0] >> FINEST_LEVEL, input_hw[1] >> FINEST_LEVEL)]
+    """(height, width) in cells of P3…P7 for images of (H, W): each half of the one before, rounded up."""
+    sizes = [tuple(-(-side // 2**FINEST_LEVEL) for side in input_hw)]
     while len(sizes) < NUM_LEVELS:
         height, width = sizes[-1]
         sizes.append((-(-height // 2), -(-width // 2)))

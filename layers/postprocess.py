@@ -4,14 +4,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.structures import FrameMeta, FrameObjects, Tracks
+from utils.structures import FrameMeta, FrameObjects, RescoredTracks, Tracks
 
 
-def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: int = 0) -> FrameObjects:
+def postprocess(
+    tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: int = 0, one_sided: bool = False
+) -> FrameObjects:
     """The reported objects of a frame: boxes and masks in pixels of the video, on the CPU.
 
     Drops objects with a score of at most `score_threshold`, objects whose box centre is in the padding, and all but
     the `top_k` with the highest scores (0: no limit). Keeps the order. N = 0 gives N = 0.
+
+    The scores of `RescoredTracks` are multiplied by the masks' expected IoUs; they may exceed 1, and objects whose
+    score is then below `score_threshold` are dropped too. With `one_sided` no object is dropped for its
+    place, and each edge of a box is clamped on one side only, as in YOLACT (docs/quirks.md): a box outside the frame
+    comes out with its corners exchanged.
     """
     tracks = tracks.to("cpu")  # soft masks are much smaller than the enlarged ones
     content_height, content_width = (
@@ -21,15 +28,22 @@ def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: 
         (content_width, content_height) * 2
     )  # normalised by the content, without padding
     centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-    keep = ((tracks.scores > score_threshold) & (centers <= 1).all(dim=1)).nonzero().squeeze(1)
+    keep = tracks.scores > score_threshold
+    if not one_sided:
+        keep &= (centers <= 1).all(dim=1)
+    scores = tracks.scores
+    if isinstance(tracks, RescoredTracks):
+        scores = scores * tracks.mask_ious
+        keep &= scores >= score_threshold
+    keep = keep.nonzero().squeeze(1)
     if 0 < top_k < len(keep):
-        best = tracks.scores[keep].argsort(descending=True, stable=True)[:top_k]
+        best = scores[keep].argsort(descending=True, stable=True)[:top_k]
         keep = keep[best.sort().values]
     masks = tracks.masks[keep]
     masks = masks[:, : int(content_height * masks.shape[1]), : int(content_width * masks.shape[2])]
     return FrameObjects(
-        boxes_px=_to_pixels(boxes[keep], meta.original_hw),
-        scores=tracks.scores[keep],
+        boxes_px=_to_pixels(boxes[keep], meta.original_hw, one_sided),
+        scores=scores[keep],
         labels=tracks.labels[keep],
         track_ids=tracks.track_ids[keep],
         masks=torch.from_numpy(enlarge(masks.numpy(), meta.original_hw)),
@@ -37,12 +51,15 @@ def postprocess(tracks: Tracks, meta: FrameMeta, score_threshold: float, top_k: 
     )
 
 
-def _to_pixels(boxes: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    """Boxes [N,4] int64 in pixels, rounded down and clamped to the frame, from boxes normalised by the frame."""
+def _to_pixels(boxes: Tensor, size_hw: tuple[int, int], one_sided: bool) -> Tensor:
+    """Boxes [N,4] int64 in pixels, from boxes normalised by the frame: rounded towards 0 and clamped to the frame, with
+    `one_sided` lower edges at 0 and upper edges at its end only."""
     height, width = size_hw
     limits = boxes.new_tensor((width, height) * 2)
     corners = boxes * limits
     low, high = torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])
+    if one_sided:
+        return torch.cat((low.clamp(min=0), high.minimum(limits[:2])), dim=1).long()
     return torch.cat((low, high), dim=1).clamp(min=0).minimum(limits).long()
 
 

@@ -88,3 +88,4 @@ def test_sizes_are_those_of_the_levels(input_hw):
 
 def test_sizes_halve_and_round_up():
     assert level_sizes((192, 320)) == ((24, 40), (12, 20), (6, 10), (3, 5), (2, 3))
+    assert level_sizes((550, 103)) == ((69, 13), (35, 7), (18, 4), (9, 2), (5, 1))  # no multiples of 32
