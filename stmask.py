@@ -12,8 +12,10 @@ for frame in model.stream("in.mp4"):      # or a folder of pictures, a camera's 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +27,9 @@ from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source
 from inference.network import Network
 from inference.stream import Stream, labels_of, stream_track_age
 from inference.tracker import VideoTracker
-from layers.anchors import make_anchors
+from layers.anchors import ASPECT_RATIOS, anchor_shapes_px, make_anchors, make_scaled_anchors
 from layers.fpn import FPN, level_sizes
+from layers.mask_rescoring import MaskIoUNet
 from layers.prediction_head import PredictionHead
 from layers.protonet import ProtoNet
 from layers.temporal_fusion import TemporalNet
@@ -39,6 +42,8 @@ from ytvis.files import InputError
 logger = logging.getLogger(__name__)
 
 FUSION_LEVEL = 1  # P4, the pyramid level that temporal fusion works on
+# In the files of YOLACT: a layer for a loss, the pyramid's former levels, and the stages under their former names.
+UNUSED_IN_YOLACT = re.compile(r"semantic_seg_conv\.|fpn\.downsample_layers\.(?![01]\.)|backbone\.layer\d\.")
 
 
 class STMask(nn.Module):
@@ -54,6 +59,8 @@ class STMask(nn.Module):
         head = config.head
         self.backbone = make_backbone(config.backbone)
         self.proto_net = ProtoNet(head.channels, head.num_prototypes)
+        if head.mask_iou_net:
+            self.maskiou_net = MaskIoUNet(config.num_classes)
         self.fpn = FPN(self.backbone.out_channels[1:], head.channels)
         self.prediction_layers = nn.ModuleList(
             [
@@ -66,6 +73,8 @@ class STMask(nn.Module):
                     embedding_dim=head.embedding_dim,
                     centerness_kernel_major=config.quirks.centerness_kernel_major,
                     square_kernels=head.square_kernels,
+                    centerness=head.centerness,
+                    shared_by=len(head.anchor_scales[0]) * len(ASPECT_RATIOS) if head.anchor_scales else 0,
                 )
             ]
         )
@@ -87,6 +96,15 @@ class STMask(nn.Module):
                     nn.init.zeros_(module.bias)
                 if name.endswith("conv_offset_mask"):
                     nn.init.zeros_(module.weight)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `nn.Module.load_state_dict`, without the tensors of YOLACT's files that inference never reads: those of a
+        training loss, and second copies. They are named in the log."""
+        unused = [name for name in state_dict if UNUSED_IN_YOLACT.match(name)]
+        if unused:
+            logger.info("left out, inference does not read them: %s", ", ".join(unused))
+            state_dict = {name: value for name, value in state_dict.items() if name not in unused}
+        return super().load_state_dict(state_dict, strict, assign)
 
     def train(self, mode: bool = True) -> STMask:
         """Training mode; batch norms stay as they are where the config freezes them."""
@@ -123,7 +141,7 @@ class STMask(nn.Module):
             config = get_config(config_name_of(path, WEIGHT_NAMES))
         model = cls(config)
         state = load_state_dict(path)
-        mismatch = compare(state, model.state_dict())
+        mismatch = compare({k: v for k, v in state.items() if not UNUSED_IN_YOLACT.match(k)}, model.state_dict())
         if mismatch:
             better = better_config(state, config, len(mismatch))
             if better:
@@ -133,8 +151,8 @@ class STMask(nn.Module):
             if mismatch.missing or mismatch.reshaped:
                 raise InputError(f"{path}: does not fit {config.name}: {mismatch}; say the right --config")
             logger.warning("%s: ignored for %s: %s", path, config.name, mismatch)
-        known = model.state_dict().keys()
-        model.load_state_dict({name: value for name, value in state.items() if name in known}, strict=False)
+        dropped = set(mismatch.unexpected)
+        model.load_state_dict({name: value for name, value in state.items() if name not in dropped}, strict=False)
         return model.to(pick_device(device)).eval()
 
     def stream(
@@ -181,7 +199,8 @@ class STMask(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, images: Tensor) -> Predictions:
-        """What the network says of `images` [B,3,H,W] (float, normalised RGB, H and W multiples of 32).
+        """What the network says of `images` [B,3,H,W] (float, normalised RGB, H and W multiples of
+        `config.input.size_divisor`: 32, or 1 for YOLACT).
 
         Clips [B,T,3,H,W] count as B·T images, clip by clip.
 
@@ -208,8 +227,16 @@ class STMask(nn.Module):
         key = (input_hw, device)
         if self._anchors is None or self._anchors[0] != key:
             with torch.inference_mode(False):  # they may be needed for training next
-                self._anchors = (key, make_anchors(level_sizes(input_hw), self.config.head.kernels, device))
+                self._anchors = (key, self._make_anchors(level_sizes(input_hw), device))
         return self._anchors[1]
+
+    def _make_anchors(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+        """Anchors [A,4] of levels of `sizes`, (height, width) in cells."""
+        head = self.config.head
+        if not head.anchor_scales:
+            return make_anchors(sizes, head.kernels, device)
+        shapes = anchor_shapes_px(head.anchor_scales, self.config.quirks.square_anchors)
+        return make_scaled_anchors(sizes, shapes, self.config.input.size_hw, device)
 
 
 def better_config(state: StateDict, config: Config, num_mismatches: int) -> str | None:

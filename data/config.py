@@ -20,7 +20,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.config_keys import ANGLE, FRACTION, NOT_EMPTY, NOT_NEGATIVE, ODD, POSITIVE, RISING, key
+from utils.config_keys import ANGLE, FRACTION, NOT_EMPTY, NOT_NEGATIVE, ODD, POSITIVE, PYRAMID, RISING, key
 from utils.loss_weights import LossWeights
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError
@@ -54,6 +54,7 @@ class InputConfig:
     mean: tuple[float, float, float] = key((123.675, 116.28, 103.53), "subtracted from R, G, B of 0…255")
     std: tuple[float, float, float] = key((58.395, 57.12, 57.375), "R, G, B are divided by this after that", POSITIVE)
     size_divisor: int = key(32, "zeros pad height and width to multiples of this", POSITIVE)
+    whole_pixels: bool = key(True, "resized pixels are rounded to whole numbers; off for the weights of YOLACT")
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,15 @@ class HeadConfig:
     square_kernels: bool = key(False, "no FCA: anchors keep their shapes, and all have 3×3 convolutions")
     calibration: Literal["none", "ali", "ada"] = key("none", "FCB: how features are aligned to the anchors' boxes")
     num_prototypes: int = key(32, "K, prototypes that masks are made of", POSITIVE)
-    embedding_dim: int = key(128, "E, length of an embedding", POSITIVE)
+    embedding_dim: int = key(128, "E, length of an embedding; 0: there are none", NOT_NEGATIVE)
+    centerness: bool = key(True, "whether there is a centerness, a factor of the scores")
+    anchor_scales: tuple[tuple[float, ...], ...] = key(
+        (),
+        "YOLACT's head in place of FCA's: the scales of the anchors of each of P3…P7, pixels of the input, and one "
+        "convolution for each output, without others before it",
+        *(POSITIVE, PYRAMID),
+    )
+    mask_iou_net: bool = key(False, "YOLACT++'s mask rescoring: scores are multiplied by the expected IoU of the mask")
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ class DetectionConfig:
 @dataclass(frozen=True)
 class TrackingConfig:
     """The life of a track. Without temporal fusion, score_decay, max_hidden_age, min_mask_pixels and score_threshold do
-    nothing; with it, ambiguous_mask_iou does nothing."""
+    nothing; with it, ambiguous_mask_iou does nothing. Without embeddings their cosine term is 0."""
 
     match_coeff: tuple[float, float, float, float] = key(
         (0.0, 1.0, 2.0, 0.0), "affinity beside the embeddings' cosine: weights of score, mask IoU, box IoU, same label"
@@ -128,6 +137,9 @@ class PostprocessConfig:
 
     score_threshold: float = key(0.05, "score of a reported track in a frame", FRACTION)
     top_k: int = key(0, "reported tracks of a frame at most; 0: all")
+    one_sided_clamps: bool = key(
+        False, "boxes outside the frame are reported, and edges clamped on one side only, as in YOLACT"
+    )
     length_power: float = key(
         0.0,
         "exponent of the share of a video's frames that show a track, a factor of its mean score in results: "
@@ -185,6 +197,7 @@ class QuirksConfig:
     double_tanh_without_fusion: bool = key(True, "without temporal fusion, mask coefficients go through tanh twice")
     plain_scores_without_fusion: bool = key(True, "without temporal fusion, scores leave out the centerness")
     binary_masks_without_fusion: bool = key(True, "without temporal fusion, masks are binarised, then resized")
+    square_anchors: bool = key(True, "YOLACT's anchors, of head.anchor_scales, are as high as wide; off for YOLACT++")
     hidden_low_scores: bool = key(True, "objects of any score, after centerness, are tracked, though not reported")
     ohem_weights_by_position: bool = key(True, "weights of class losses are laid over anchors in their order")
     mask_bce_outside_crop: bool = key(True, "mask losses are cropped by the predicted box, not by the true one")
@@ -355,9 +368,48 @@ def _published_models() -> dict[str, dict[str, Any]]:
     return models
 
 
+def _yolact_models() -> dict[str, dict[str, Any]]:
+    """The published YOLACT and YOLACT++ (ICCV 2019; TPAMI 2020): detectors of COCO's classes, tracked by boxes, masks
+    and classes. Detections are class by class as published with --cross_class_nms=False; a track takes one class for
+    each candidate."""
+    common = {
+        **DATASETS["COCO2017"],
+        "input.size_hw": (550, 550),
+        "input.mean": (123.68, 116.78, 103.94),
+        "input.std": (58.40, 57.12, 57.38),
+        "input.size_divisor": 1,
+        "input.whole_pixels": False,
+        "head.embedding_dim": 0,
+        "head.centerness": False,
+        "temporal_fusion.enabled": False,
+        # A detection is the object of the greatest overlap; one of another class has to overlap more.
+        "tracking.match_coeff": (0.0, 1.0, 1.0, 1.0),
+        "tracking.new_object_similarity": 0.0,
+        "quirks.double_tanh_without_fusion": False,
+        "quirks.binary_masks_without_fusion": False,
+        "postprocess.one_sided_clamps": True,
+        "train.pretrained": "",
+    }
+    sides = (24.0, 48.0, 96.0, 192.0, 384.0)
+    plus = {
+        "head.anchor_scales": tuple(tuple(side * 2 ** (step / 3) for step in range(3)) for side in sides),
+        "head.mask_iou_net": True,
+        "quirks.square_anchors": False,
+    }
+    plain = {"head.anchor_scales": tuple((side,) for side in sides), "backbone.dcn_interval": 0}
+    resnet50, resnet101 = {"backbone.blocks": (3, 4, 6, 3)}, {"backbone.blocks": (3, 4, 23, 3)}
+    return {
+        "YOLACT_plus_resnet50_config": {**common, **plus, **resnet50, "backbone.dcn_interval": 1},
+        "YOLACT_plus_base_config": {**common, **plus, **resnet101, "backbone.dcn_interval": 3},
+        "YOLACT_resnet50_config": {**common, **plain, **resnet50},
+        "YOLACT_base_config": {**common, **plain, **resnet101},
+    }
+
+
 MODELS = _read_only(
     {
         **_published_models(),
+        **_yolact_models(),
         "STMask_demo_config": {
             **DATASETS["ShapesVIS"],
             "input.size_hw": (192, 320),
@@ -405,6 +457,7 @@ WEIGHT_NAMES: Mapping[str, str] = types.MappingProxyType(
         "STMask_r50_ali": "STMask_plus_resnet50_ali_config",
         "STMask_r50_ada": "STMask_plus_resnet50_ada_config",
         "yolact_JDT_base": "STMask_base_config",
+        **{name.removesuffix("_config").lower(): name for name in _yolact_models()},
         **{name.removesuffix("_config"): name for name in MODELS},
         **{name: name for name in MODELS},
     }
@@ -441,6 +494,8 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
         for rule in valid[dotted].metadata["rules"] if dotted in valid else ():
             if not rule.holds(value):
                 raise InputError(f"config key {dotted!r} {rule.text}, not {value}")
+    if config.head.anchor_scales and config.head.calibration != "none":
+        raise InputError("config key 'head.calibration' must be 'none' where 'head.anchor_scales' are given")
     return config
 
 

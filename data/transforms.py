@@ -25,7 +25,8 @@ class FrameTransform:
     """Turns frames into network input; the same sizes for every frame, whatever the frame's own.
 
     `size_hw` is the (height, width) a frame is resized to, `padded_hw` the network input: `size_hw` rounded up to
-    multiples of `size_divisor`. `mean` and `std` are RGB, for values 0…255; `mean_colour` is the mean as a pixel.
+    multiples of `size_divisor`. `mean` and `std` are RGB, for values 0…255; `mean_colour` is the mean as a pixel. With
+    `whole_pixels` resized pixels are rounded to whole numbers.
     """
 
     def __init__(
@@ -34,8 +35,10 @@ class FrameTransform:
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
         size_divisor: int,
+        whole_pixels: bool = True,
     ):
         height, width = size_hw
+        self.whole_pixels = whole_pixels
         self.size_hw = (height, width)
         self.padded_hw = (-(-height // size_divisor) * size_divisor, -(-width // size_divisor) * size_divisor)
         self.mean_colour = tuple(round(value) for value in mean)
@@ -45,7 +48,8 @@ class FrameTransform:
     @classmethod
     def from_config(cls, cfg: Config) -> Self:
         """The transform of `cfg.input`."""
-        return cls(cfg.input.size_hw, cfg.input.mean, cfg.input.std, cfg.input.size_divisor)
+        settings = cfg.input
+        return cls(settings.size_hw, settings.mean, settings.std, settings.size_divisor, settings.whole_pixels)
 
     def __call__(self, frame: np.ndarray) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
         """(image [3,H,W] float32, resized (height, width), padded (H, W)) of a frame [h,w,3] uint8 RGB.
@@ -57,9 +61,12 @@ class FrameTransform:
             ValueError: `frame` is not [h,w,3] uint8 with at least one pixel.
         """
         _check_frame(frame)
-        # Resized before it becomes float: the published weights saw pixels rounded to whole numbers.
-        resized = _resize(frame, self.size_hw)
-        return self.normalise(torch.from_numpy(resized).permute(2, 0, 1)), self.size_hw, self.padded_hw
+        if self.whole_pixels:  # resized before it becomes float, as STMask's published weights saw it
+            pixels = torch.from_numpy(_resize(frame, self.size_hw)).permute(2, 0, 1)
+        else:
+            pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float()
+            pixels = functional.interpolate(pixels[None], self.size_hw, mode="bilinear", align_corners=False)[0]
+        return self.normalise(pixels), self.size_hw, self.padded_hw
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """The network input [3,H,W] float32 of RGB values 0…255 [3,height,width] of `size_hw`; the padding is 0."""

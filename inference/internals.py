@@ -111,8 +111,10 @@ def without_padding(values: Tensor, meta: FrameMeta) -> Tensor:
 
 
 def _of_anchor(anchor: int, predictions: Predictions, head: PredictionHead, input_hw, pixels) -> Mapping[str, Any]:
-    """The fields of `ObjectInternals` that an object has from its anchor."""
+    """The fields of `ObjectInternals` that an object has from its anchor; {} for a head without FCA."""
     num_kernels = len(head.anchor_shapes)
+    if not num_kernels:
+        return {}
     place = anchor_place(anchor, input_hw, num_kernels)
     first = anchor - place.kernel
     anchors = predictions.anchors[first : first + num_kernels]

@@ -111,7 +111,9 @@ def draw_prototypes(view: FrameInternals) -> Figure:
 
 def draw_anchors(view: FrameInternals) -> Figure:
     """FCA: the anchor that each object came from, and for the best ones all anchors of its cell."""
-    detected = _several(view, lambda item: item.anchors is not None, "object that was detected in this frame")
+    detected = _several(
+        view, lambda item: item.anchors is not None, "object that one of FCA's anchors detected in this frame"
+    )
     figure, (axes,), zooms = _layout(view, 1, len(detected[:MOST_OBJECTS]))
     _show(axes, view, view.frame, "each object (solid) and the anchor that found it (dashed)")
     for item in detected:

@@ -13,6 +13,7 @@ from data.config import Config
 from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import fuse_convolutions
 from layers.feature_calibration import FeatureCalibration
+from layers.mask_rescoring import MaskIoUNet
 from layers.temporal_fusion import TemporalNet, fuse
 from utils.precision import PRECISIONS, autocast, check_precision
 from utils.structures import FusionFeatures, Predictions
@@ -21,7 +22,7 @@ from utils.structures import FusionFeatures, Predictions
 class Model(Protocol):
     """What this folder needs of a model. `stmask.STMask` is one, an `nn.Module`.
 
-    `TemporalNet` is there if the config enables temporal fusion.
+    `TemporalNet` is there if the config enables temporal fusion, `maskiou_net` if it has `head.mask_iou_net`.
     """
 
     config: Config
@@ -29,6 +30,7 @@ class Model(Protocol):
     backbone: nn.Module
     prediction_layers: nn.ModuleList
     TemporalNet: TemporalNet
+    maskiou_net: MaskIoUNet
 
     @property
     def device(self) -> torch.device: ...
@@ -73,6 +75,11 @@ class Network:
             fused = fuse(last, current, self._model.config.temporal_fusion.patch_size)
             regression, changes = self._model.TemporalNet(fused, boxes)
         return regression.float(), changes.float()
+
+    def mask_ious(self, masks: Tensor, labels: Tensor) -> Tensor:
+        """The IoU with the truth [N], float32, expected of `masks` [N,h,w] of `labels` [N]; see `MaskIoUNet`."""
+        with self._autocast():
+            return self._model.maskiou_net.of_labels(masks, labels)
 
 
 def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from inference.network import Model, Network
 from layers.association import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
 from layers.detection import Detector
 from layers.temporal_fusion import shift_tracks
-from utils.structures import Detections, FusionFeatures, Predictions, Tracks
+from utils.structures import Detections, FusionFeatures, Predictions, RescoredTracks, Tracks
 from utils.timer import NoTimer, StageTimer
 
 
@@ -40,6 +40,7 @@ class VideoTracker:
         self.timer = timer or NoTimer()
         self.fusion = config.temporal_fusion if config.temporal_fusion.enabled else None
         self.binary_masks = config.quirks.binary_masks_without_fusion
+        self.rescores = config.head.mask_iou_net
         self.settings = config.tracking
         self.max_track_age = config.tracking.max_track_age if max_track_age is None else max_track_age
         self.detector = make_detector(config, cross_class_nms)
@@ -63,6 +64,7 @@ class VideoTracker:
             for name, part in parts.items()
             if part is not None
             for f in fields(part)
+            if getattr(part, f.name) is not None
         }
         return {"next_id": torch.tensor(self._next_id), **state}
 
@@ -72,13 +74,15 @@ class VideoTracker:
         Raises:
             ValueError: it is no state of such a tracker.
         """
-        known = _from_state(Tracks, "known", state, self.model.device)
-        last_features = _from_state(FusionFeatures, "last_features", state, self.model.device)
         head = self.model.config.head
+        predicted = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0}
+        absent = {name for name, is_predicted in predicted.items() if not is_predicted}
+        known = _from_state(Tracks, "known", state, self.model.device, absent)
+        last_features = _from_state(FusionFeatures, "last_features", state, self.model.device)
         fits = "next_id" in state and (last_features is not None) == (known is not None and self.fusion is not None)
         if known is not None:
             fits &= known.mask_coeffs.shape[1] == head.num_prototypes
-            fits &= known.embeddings.shape[1] == head.embedding_dim
+            fits &= known.embeddings is None or known.embeddings.shape[1] == head.embedding_dim
         if not fits:
             raise ValueError("not the state of a tracker of this model")
         self.known, self._last_features, self._next_id = known, last_features, int(state["next_id"])
@@ -87,7 +91,8 @@ class VideoTracker:
     def step(self, image: Tensor) -> Tracks:
         """The objects visible in the next frame `image` [3,H,W] (float, normalised RGB, H and W multiples of 32).
 
-        Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible.
+        Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible. With mask
+        rescoring they are `RescoredTracks`.
         """
         return self.update(self.look(image[None]))
 
@@ -110,9 +115,14 @@ class VideoTracker:
                 known = self._shift(known, predictions, index)
             known, seen = self._match(known, detections)
             self.known = known[known.ages <= self.max_track_age] if self.max_track_age else known
-            if self.fusion:
-                return self._visible(self.known)
-            return replace(seen, masks=(seen.masks > 0.5).float()) if self.binary_masks else seen
+            tracks = self._visible(self.known) if self.fusion else seen
+        if self.rescores:
+            with self.timer("detect"):
+                mask_ious = self.network.mask_ious(tracks.masks, tracks.labels)
+            tracks = RescoredTracks(**vars(tracks), mask_ious=mask_ious)
+        if self.binary_masks and not self.fusion:
+            tracks = replace(tracks, masks=(tracks.masks > 0.5).float())
+        return tracks
 
     def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
         """`known` as temporal fusion expects them in this frame, whose features become the last ones."""
@@ -150,29 +160,33 @@ class VideoTracker:
 
 
 def make_detector(config: Config, cross_class_nms: bool | None = None) -> Detector:
-    """The detector of a config; the published per-class path differs in its limits, and without temporal fusion in
-    the centerness too (docs/quirks.md)."""
+    """The detector of a config; the published per-class path differs in its limits, except in YOLACT, and without
+    temporal fusion in the centerness too (docs/quirks.md)."""
     detection, quirks = config.detection, config.quirks
     without_fusion = not config.temporal_fusion.enabled
     cross_class = detection.cross_class_nms if cross_class_nms is None else cross_class_nms
+    keeps_low_scores = quirks.hidden_low_scores and (cross_class or bool(config.head.anchor_scales))
     return Detector(
         conf_threshold=detection.conf_threshold,
         nms_threshold=detection.nms_threshold,
         top_k=detection.top_k,
         cross_class_nms=cross_class,
-        score_threshold=None if cross_class and quirks.hidden_low_scores else detection.conf_threshold,
+        score_threshold=None if keeps_low_scores else detection.conf_threshold,
         max_detections=None if cross_class else detection.max_detections,
         use_centerness=cross_class or not (without_fusion and quirks.plain_scores_without_fusion),
         double_tanh=without_fusion and quirks.double_tanh_without_fusion,
     )
 
 
-def _from_state(kind: type, prefix: str, state: Mapping[str, Tensor], device: torch.device) -> Any:
-    """The `kind` whose fields `state` holds under `prefix`, None if it holds none of them; ValueError if only some."""
-    keys = {f.name: f"{prefix}.{f.name}" for f in fields(kind)}
+def _from_state(
+    kind: type, prefix: str, state: Mapping[str, Tensor], device: torch.device, absent: Collection[str] = ()
+) -> Any:
+    """The `kind` whose fields `state` holds under `prefix`, those of `absent` None; None if it holds none of them,
+    ValueError if only some."""
+    keys = {f.name: f"{prefix}.{f.name}" for f in fields(kind) if f.name not in absent}
     missing = [key for key in keys.values() if key not in state]
     if len(missing) == len(keys):
         return None
     if missing:
         raise ValueError(f"not the state of a tracker: {missing[0]} is missing")
-    return kind(**{name: state[key].to(device) for name, key in keys.items()})
+    return kind(**{name: state[key].to(device) for name, key in keys.items()}, **dict.fromkeys(absent))

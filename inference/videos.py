@@ -59,7 +59,7 @@ def track_videos(
                 continue
             with timer("write"):
                 tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
-                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k)
+                objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k, limits.one_sided_clamps)
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
     finally:
         tracked.close()

@@ -17,6 +17,7 @@ from layers.mask_utils import assemble_batch
 from layers.temporal_fusion import fuse
 from utils.loss_weights import LossWeights
 from utils.structures import FrameTargets, FusionFeatures, Predictions
+from ytvis.files import InputError
 
 BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
 NEGATIVES_PER_POSITIVE = 3
@@ -280,7 +281,13 @@ class MultiBoxLoss:
 
     @classmethod
     def from_config(cls, config, gather: Callable[[Tensor], Tensor] = alone) -> "MultiBoxLoss":
-        """The losses of a config, of which it takes keys of the recipe, the quirks and the temporal fusion."""
+        """The losses of a config, of which it takes keys of the recipe, the quirks and the temporal fusion.
+
+        Raises:
+            InputError: the network lacks outputs that the losses need.
+        """
+        if not config.head.centerness or not config.head.embedding_dim:
+            raise InputError(f"{config.name} has no centerness or no embeddings to train; train a config of STMask's")
         return cls(
             box_iou_loss=config.train.box_iou_loss,
             contrastive=config.train.contrastive,

@@ -56,7 +56,10 @@ def test_every_config_builds_the_network_it_names(name):
         list(range(0, blocks[2], interval)) if interval else []
     )
     logits = "conf_layer.0.conv.bias" if config.head.calibration != "none" else "conf_layer.0.bias"
-    assert shapes[f"prediction_layers.0.{logits}"] == [len(config.dataset.class_names) + 1]
+    num_outputs = len(config.dataset.class_names) + 1
+    if config.head.anchor_scales:  # one convolution for all anchors of a cell: 3 or 9
+        logits, num_outputs = "conf_layer.bias", (9 if "plus" in name else 3) * num_outputs
+    assert shapes[f"prediction_layers.0.{logits}"] == [num_outputs]
     assert ("prediction_layers.0.conf_layer.0.conv_offset.weight" in shapes) == (config.head.calibration == "ada")
 
 
@@ -530,3 +533,24 @@ def test_objects_can_be_indexed_joined_and_moved():
     assert_same_tracks(joined, tracks)
     assert tracks.to("meta").boxes.device.type == "meta"
     assert replace(tracks, ages=tracks.ages + 1).ages.min() >= 1
+
+
+@pytest.mark.parametrize("calibration", ["none", "ada"])
+def test_a_head_without_centerness_and_embeddings_is_tracked_by_overlaps(images, calibration):
+    overrides = {
+        **{"head.centerness": False, "head.embedding_dim": 0, "head.calibration": calibration},
+        **{"temporal_fusion.enabled": False, "tracking.new_object_similarity": 0},
+    }
+    torch.manual_seed(0)
+    model = STMask.from_config(get_config(DEMO, overrides)).eval()
+    assert not any(part in key for key in model.state_dict() for part in ("track_", "centerness", "TemporalNet"))
+    with torch.inference_mode():
+        p = model(images[:1])
+    assert p.centerness is None and p.embeddings is None
+    for network in (None, Network(model)):
+        tracker = VideoTracker(model, network=network)
+        first, again = tracker.step(images[0]), tracker.step(images[0])
+        torch.testing.assert_close(first.scores, make_detector(model.config)(p).scores, atol=1e-5, rtol=1e-4)
+        assert len(first)
+        assert set(again.track_ids.tolist()) <= set(first.track_ids.tolist())
+        assert set(tracker.state_dict()).isdisjoint({"known.centerness", "known.embeddings"})

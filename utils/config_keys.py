@@ -23,6 +23,7 @@ NOT_NEGATIVE = Rule("must not be negative", lambda value: value >= 0)
 FRACTION = Rule("must be in 0…1", lambda value: 0 <= value <= 1)
 ODD = Rule("must be odd: it is centred", lambda value: all(number % 2 for number in numbers(value)))
 NOT_EMPTY = Rule("must hold at least one entry", lambda value: value != ())
+PYRAMID = Rule("must be empty or hold one entry for each of P3…P7", lambda value: len(value) in (0, 5))
 ANGLE = Rule("must be at least 0 and less than 90 degrees", lambda value: 0 <= value < 90)
 RISING = Rule("must not be lower at its end than at its start", lambda value: value[0] <= value[1])
 

@@ -28,6 +28,7 @@ NAMES = [
     "STMask_base_config",
     "STMask_resnet50_config",
     *(f"{model}{dataset}_config" for dataset in ("", "_YTVIS2021", "_OVIS") for model in PLUS),
+    *(f"YOLACT_{model}_config" for model in ("plus_base", "plus_resnet50", "base", "resnet50")),
     DEMO,
 ]
 
@@ -51,7 +52,7 @@ def refusal(overrides, name=DEMO):
 
 
 def test_the_names_are_those_of_the_model_tables_and_the_demo():
-    assert len(NAMES) == 21
+    assert len(NAMES) == 25
     assert sorted(MODELS) == sorted(NAMES)
 
 
@@ -61,14 +62,15 @@ def test_a_name_tells_its_network_and_its_data(name):
     assert config.name == name
     if name == DEMO:
         return
-    resnet50 = "resnet50" in name
+    resnet50, yolact = "resnet50" in name, name.startswith("YOLACT")
     assert config.backbone.blocks == ((3, 4, 6, 3) if resnet50 else (3, 4, 23, 3))
-    assert config.backbone.dcn_interval == (0 if "plus" not in name else 2 if resnet50 else 3)
+    assert config.backbone.dcn_interval == (0 if "plus" not in name else (1 if yolact else 2) if resnet50 else 3)
     assert config.backbone.stem_channels == 64
     assert config.head.calibration == next((kind for kind in ("ali", "ada") if f"_{kind}_" in name), "none")
-    dataset = next((dataset for dataset in ("YTVIS2021", "OVIS") if dataset in name), "YTVIS2019")
+    other = "COCO2017" if yolact else "YTVIS2019"
+    dataset = next((dataset for dataset in ("YTVIS2021", "OVIS") if dataset in name), other)
     assert config.dataset.name == dataset
-    assert config.num_classes == {"YTVIS2019": 40, "YTVIS2021": 40, "OVIS": 25}[dataset]
+    assert config.num_classes == {"YTVIS2019": 40, "YTVIS2021": 40, "OVIS": 25, "COCO2017": 80}[dataset]
 
 
 def test_published_settings():
