@@ -47,6 +47,7 @@ ELSEWHERE = {
     r"^python -m ytvis convert datumaro": "tests/ytvis/convert/test_datumaro.py",
     r"^python train.py --config=STMask_demo_config --set train.pretrained": "tests/test_train.py",
     r"^(srun )?torchrun .*train.py": "tests/utils/test_distributed.py",
+    r"weights/yolact_plus_resnet50_54_800000.pth": "tests/test_yolact.py",
 }
 # Commands that cannot run in a test.
 NOWHERE = {
