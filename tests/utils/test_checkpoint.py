@@ -65,6 +65,7 @@ MODEL_TABLE = {
     "STMask_r50_ali": "STMask_plus_resnet50_ali_config",
     "STMask_r50_ada": "STMask_plus_resnet50_ada_config",
     "yolact_JDT_base": "STMask_base_config",
+    "yolact_plus_base": "YOLACT_plus_base_config",
     "STMask_plus_base_ada": "STMask_plus_base_ada_config",
     "STMask_plus_resnet50_YTVIS2021": "STMask_plus_resnet50_YTVIS2021_config",
 }
@@ -78,7 +79,7 @@ def test_names_of_the_model_table_and_of_the_configs_tell_the_config(suffix):
 
 
 @pytest.mark.parametrize(
-    "path", ["weights/mine.pth", "weights/yolact_plus_base_54_800000.pth", "STMask_plus_base.pt", "STMask_plus.pth"]
+    "path", ["weights/mine.pth", "weights/yolact_darknet53_54_800000.pth", "STMask_plus_base.pt", "STMask_plus.pth"]
 )
 def test_a_name_that_tells_nothing_asks_for_the_config(path):
     with pytest.raises(InputError) as caught:
