@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 ROOT = Path(__file__).parent.parent
 
 
 def environment() -> dict[str, str]:
     """The environment of a process that computes the same bits as this one: sums depend on the number of threads."""
+    import torch  # tests of ytvis alone start programs too, without torch
+
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
 
 
