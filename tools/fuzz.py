@@ -448,7 +448,7 @@ def fuzz(kinds: Sequence[str], count: int, seed: int, seconds: float, megabytes:
     faults: Counter[str] = Counter()
     torch.set_num_threads(1)  # a pool of threads does not survive a fork
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.chdir(temporary):
         seeds = Path(temporary, "seeds")
         seeds.mkdir()
         write_seeds(seeds)

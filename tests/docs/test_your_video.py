@@ -37,7 +37,8 @@ def folder(tmp_path, monkeypatch):
 
 def test_every_command_of_the_page_runs_and_those_of_the_readme(folder):
     of_readme = [words for words in commands("README.md") if any(word.startswith(OWN) for word in words)]
-    of_page = commands("docs/your-video.md")
+    # The weights of YOLACT are elsewhere; tests/test_yolact.py runs such a network.
+    of_page = [words for words in commands("docs/your-video.md") if not any("yolact" in word for word in words)]
     assert len(of_readme) == 2 and len(of_page) == 8
     for _, program, *arguments in of_readme + of_page:
         if program == "eval.py":

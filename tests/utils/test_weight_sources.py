@@ -157,7 +157,7 @@ def test_a_path_is_a_path(no_network):
 def test_the_starts_of_the_plus_configs_are_on_the_hub(no_network):
     for name in MODELS:
         start = get_config(name).train.pretrained
-        if "_plus_" in name:
+        if "_plus_" in name and start:  # a network of YOLACT's is trained elsewhere
             assert weight_sources.ON_THE_HUB[Path(start).stem].endswith("/" + Path(start).name)
             message = weight_sources.how_to_get(start)
             assert message == f"`python -m utils.weight_sources {Path(start).stem}` brings it"
