@@ -31,6 +31,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 import eval as eval_command
@@ -137,7 +138,7 @@ def write_seeds(folder: Path) -> None:
             ytvis_command(["convert", "ytvis", str(folder / "ann.json"), str(folder / to), "--to", to, *images])
     (folder / "cvat.xml").write_text(CVAT, "utf-8")
     for ending in PICTURES:
-        cv2.imwrite(str(folder / f"picture{ending}"), picture)
+        Image.fromarray(picture).save(folder / f"picture{ending}")
     torch.manual_seed(0)
     with torch.inference_mode():
         state = {name: value.clone() for name, value in STMask.from_config(tiny_config()).state_dict().items()}
