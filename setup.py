@@ -78,6 +78,7 @@ setup(
     ],
     cmdclass={"build_ext": BuildWithAcceptedFlags},
     install_requires=[
+        # Bounding boxes have a clamping_mode since torchvision 0.23, which is of torch 2.8.
         "torch>=2.8",
         "torchvision>=0.23",
         "numpy>=1.26",
@@ -94,7 +95,8 @@ setup(
         "tensorboard": ["tensorboard>=2.15"],
         # Older ones of supervision bring opencv-python-headless, which overwrites the files of opencv-python.
         "export": ["pandas>=2", "supervision>=0.24"],
-        "datumaro": ["datumaro>=1.10"],
+        # Up to 1.11 it does not turn the rotated boxes of CVAT.
+        "datumaro": ["datumaro>=1.12"],
         "browser": ["playwright>=1.40"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "tensorboard>=2.15"],
         # Apart from "dev", because it needs newer versions of numpy, scipy and others than STMask does.
