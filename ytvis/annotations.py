@@ -81,21 +81,23 @@ BOX_TOLERANCE = 2.0  # pixels: tools disagree on whether a box ends on its last 
 class Video:
     """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels.
 
-    `file_names` are relative to the folder of the frames; see `frame_path`.
+    `file_names` are relative to the folder of the frames; see `frame_path`. `given_name` is what the source of a
+    converter calls it, with slashes if it is a path of folders; an annotation file names no video.
     """
 
     video_id: int
     width: int
     height: int
     file_names: tuple[str, ...]
+    given_name: str | None = None
 
     def __len__(self) -> int:
         return len(self.file_names)
 
     @property
     def name(self) -> str:
-        """What people call the video, see `video_name`."""
-        return video_name(self.file_names, self.video_id)
+        """What people call the video: its `given_name`, or see `video_name`."""
+        return self.given_name or video_name(self.file_names, self.video_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from ytvis.annotations import is_crowd_flag, is_id, write_content
-from ytvis.convert.tracks import Annotations, TrackCollector, field, progress, track_id
+from ytvis.annotations import AnnotationFile, is_crowd_flag, is_id, write_content
+from ytvis.convert.tracks import (
+    TrackCollector,
+    category_entries,
+    collect,
+    field,
+    progress,
+    track_id,
+    videos_to_write,
+)
 from ytvis.files import InputError, natural_key, read_json
 from ytvis.frames import name_of_folder, warn_if_unrelated
 from ytvis.masks import mask_area, mask_boxes, to_rle
@@ -21,7 +29,7 @@ from ytvis.messages import shown
 FRAME_KEYS = ("frame_id", "frame_index")
 
 
-def read(source: str | os.PathLike) -> Annotations:
+def read(source: str | os.PathLike) -> AnnotationFile:
     """The tracks of a COCO file; all its categories and images are kept, with or without annotations.
 
     Raises:
@@ -35,7 +43,7 @@ def read(source: str | os.PathLike) -> Annotations:
     for image in images.values():
         image["file_name"] = image["file_name"].replace("\\", "/")  # written on Windows
     places: dict[int, tuple[TrackCollector, int]] = {}
-    collectors: list[tuple[TrackCollector, list[str]]] = []
+    collectors: list[TrackCollector] = []
     for name, frames in _videos(content, list(images.values()), source):
         where = f"{source}: image {frames[0]['id']}"
         collector = TrackCollector(name, frames[0]["height"], frames[0]["width"], where)
@@ -43,11 +51,11 @@ def read(source: str | os.PathLike) -> Annotations:
             if (image["height"], image["width"]) != (collector.height, collector.width):
                 raise InputError(f"{source}: image {image['id']} is not of the size of {frames[0]['file_name']}")
             places[image["id"]] = collector, frame_index
-        collectors.append((collector, [image["file_name"] for image in frames]))
+        collector.name_frames(image["file_name"] for image in frames)
+        collectors.append(collector)
     for entry in progress(_entries(content, "annotations", source), "annotations"):
         _add(entry, places, categories, f"{source}: annotation {entry.get('id')}")
-    videos = tuple(collector.finish(file_names) for collector, file_names in collectors)
-    return Annotations(dict(sorted(categories.items())), videos)
+    return collect(source, collectors, dict(sorted(categories.items())))
 
 
 def _videos(content: dict, images: Sequence[dict], source: str | os.PathLike) -> list[tuple[str, list[dict]]]:
@@ -161,24 +169,24 @@ def annotation_entry(
     return {**ids, "iscrowd": int(is_crowd), **place}
 
 
-def write(annotations: Annotations, target: str | os.PathLike) -> None:
+def write(annotations: AnnotationFile, target: str | os.PathLike) -> None:
     """Writes a COCO file with `video_id` and `frame_index` for images and `track_id` for annotations, all from 1."""
-    category_ids = {name: category_id for category_id, name in annotations.categories.items()}
     images, entries, num_tracks = [], [], 0
-    for video_id, video in enumerate(progress(annotations.videos, "videos"), start=1):
+    videos = progress(videos_to_write(annotations), "videos")
+    for video_id, (_, video, tracks) in enumerate(videos, start=1):
         first_image = len(images) + 1
         for frame_index, file_name in enumerate(video.file_names):
             entry = {"id": len(images) + 1, "file_name": file_name, "width": video.width, "height": video.height}
             images.append({**entry, "video_id": video_id, "frame_index": frame_index})
-        for track in video.tracks:
+        for track in tracks:
             num_tracks += 1
             for frame_index, segmentation in enumerate(track.segmentations):
                 rle = to_rle(segmentation, video.height, video.width)
                 if rle is None or not mask_area(rle):
                     continue
                 ids = {"id": len(entries) + 1, "image_id": first_image + frame_index, "track_id": num_tracks}
-                ids["category_id"] = category_ids[track.category]
+                ids["category_id"] = track.category_id
                 box = mask_boxes([rle])[0].tolist()
-                entries.append(annotation_entry(ids, segmentation, box, mask_area(rle), track.is_crowd))
-    categories = annotations.category_entries()
+                entries.append(annotation_entry(ids, segmentation, box, mask_area(rle), track.iscrowd))
+    categories = category_entries(annotations.categories)
     write_content({"images": images, "categories": categories, "annotations": entries}, target)

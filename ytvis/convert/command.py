@@ -16,12 +16,11 @@ import argparse
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
-from ytvis.annotations import is_plain, is_within
+from ytvis.annotations import AnnotationFile, is_plain, is_within
 from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, youtube_vis
-from ytvis.convert.tracks import Annotations
 from ytvis.files import InputError
 from ytvis.messages import LONGEST_LINE, excerpt, short_name, shown
 
@@ -32,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Format:
     """How to read and write a format, and the options each of them takes."""
 
-    read: Callable[..., Annotations]
+    read: Callable[..., AnnotationFile]
     write: Callable[..., None] | None = None
     read_options: tuple[str, ...] = ()
     write_options: tuple[str, ...] = ()
@@ -56,7 +55,7 @@ def convert(
     to: str = "ytvis",
     crowds_are_objects: bool = False,
     **options: str | os.PathLike | None,
-) -> Annotations:
+) -> AnnotationFile:
     """What `source` held, after it was read as `format` and written to `target` as `to`, both of `FORMATS`.
 
     `options` are `images`, the folder of the frames, `categories`, the file that names them, `order`, how numbers in
@@ -77,24 +76,24 @@ def convert(
         raise InputError(f"{source}: holds no labelled object, so there are no classes; nothing is written")
     _check_names(annotations, source)
     annotations = _resolve_crowds(annotations, crowds_are_objects, source)
-    if not any(video.tracks for video in annotations.videos):
+    if not annotations.tracks:
         logger.warning("%s: holds no object", source)
     writer.write(annotations, target, **{key: given[key] for key in writer.write_options if key in given})
     return annotations
 
 
-def _check_names(annotations: Annotations, source: str | os.PathLike) -> None:
+def _check_names(annotations: AnnotationFile, source: str | os.PathLike) -> None:
     """Raises InputError for a name that no annotation file can have; logs frames outside every folder of frames."""
     names = chain(
         annotations.categories.values(),
-        *((video.name, *video.file_names) for video in annotations.videos),
+        *((video.name, *video.file_names) for video in annotations.videos.values()),
     )
     for name in names:
         if not name.strip() or not is_plain(name):
             raise InputError(
                 f"{source}: {shown(name)} is no name of a class or a file; write it as plain text in one line"
             )
-    outside = [name for video in annotations.videos for name in video.file_names if not is_within(name)]
+    outside = [name for video in annotations.videos.values() for name in video.file_names if not is_within(name)]
     if outside:
         logger.warning(
             "%s: %d pictures, as %s, are outside every folder of frames, so that nothing will read them: name them "
@@ -105,15 +104,15 @@ def _check_names(annotations: Annotations, source: str | os.PathLike) -> None:
         )
 
 
-def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | os.PathLike) -> Annotations:
+def _resolve_crowds(annotations: AnnotationFile, are_objects: bool, source: str | os.PathLike) -> AnnotationFile:
     """`annotations`, whose crowds become objects if they `are_objects`; logs how many crowds there are."""
-    tracks = [track for video in annotations.videos for track in video.tracks]
-    crowds = sum(track.is_crowd for track in tracks)
+    tracks = annotations.tracks or ()
+    crowds = sum(track.iscrowd for track in tracks)
     if not crowds:
         return annotations
     if are_objects:
         logger.warning("%s: %d of %d tracks were crowds and are objects now", source, crowds, len(tracks))
-        return annotations.with_crowds_as_objects()
+        return replace(annotations, tracks=tuple(replace(track, iscrowd=False) for track in tracks))
     logger.warning(
         "%s: %d of %d tracks are crowds (iscrowd 1), which training leaves out and scoring ignores; some tools mark "
         "all masks of a brush so: if these are objects, pass --crowds_are_objects",
@@ -124,10 +123,10 @@ def _resolve_crowds(annotations: Annotations, are_objects: bool, source: str | o
     return annotations
 
 
-def summary(annotations: Annotations) -> str:
+def summary(annotations: AnnotationFile) -> str:
     """One line: how many videos, frames, tracks, and of which classes."""
-    frames = sum(len(video.file_names) for video in annotations.videos)
-    tracks = sum(len(video.tracks) for video in annotations.videos)
+    frames = sum(map(len, annotations.videos.values()))
+    tracks = len(annotations.tracks or ())
     names = excerpt(", ".join(map(short_name, annotations.categories.values())), LONGEST_LINE) or "none"
     return f"{len(annotations.videos)} videos, {frames} frames, {tracks} tracks; classes: {names}"
 

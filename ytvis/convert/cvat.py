@@ -19,18 +19,11 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from ytvis.annotations import AnnotationFile
 from ytvis.convert.shapes import ellipse, refusal, turned
-from ytvis.convert.tracks import (
-    Annotations,
-    TrackCollector,
-    TrackedVideo,
-    check_sizes,
-    is_set,
-    part_to_rle,
-    progress,
-)
+from ytvis.convert.tracks import TrackCollector, collect, is_set, part_to_rle, progress
 from ytvis.files import InputError, list_folder, natural_key, read_bytes
-from ytvis.frames import bind_frames, find_pictures, guess_file_names, guess_numbers, is_hidden
+from ytvis.frames import is_hidden
 from ytvis.messages import shown
 
 logger = logging.getLogger(__name__)
@@ -65,7 +58,7 @@ def read(
     source: str | os.PathLike,
     images: str | os.PathLike | None = None,
     order: Literal["number", "text"] | None = None,
-) -> Annotations:
+) -> AnnotationFile:
     """The tracks of an XML file, or of all XML files in a folder.
 
     A video has the name of its file, or of its task if the file has several. Its pictures are those of
@@ -88,28 +81,19 @@ def read(
         if counts[task.name] > 1:
             raise InputError(f"{path}: two tasks are named {task.name!r}; export them task by task, each to its file")
     images = None if images is None else Path(images)
-    return Annotations.with_seen_categories(
-        _read_video(path, task, images, order, is_only=len(tasks) == 1) for path, task in progress(tasks, "videos")
-    )
+    videos = (_read_video(path, task, images, order, len(tasks) == 1) for path, task in progress(tasks, "videos"))
+    return collect(source, videos)
 
 
-def _read_video(path: Path, task: Task, images: Path | None, order: str | None, is_only: bool) -> TrackedVideo:
+def _read_video(path: Path, task: Task, images: Path | None, order: str | None, is_only: bool) -> TrackCollector:
     where = str(path) if task.name == path.stem else f"{path}: {task.name}"
-    annotated = {shape.frame for shape in task.shapes}
-    if images is None:
-        numbers = guess_numbers(annotated, task.frames, where)
-        file_names = guess_file_names(task.name, [f"frame_{number:06d}" for number in numbers])
-    else:
-        prefix, pictures = find_pictures(images, task.name, is_only, where)
-        numbers = bind_frames(pictures, annotated, task.frames, where, order)
-        file_names = [prefix + picture for picture in numbers.values()]
-        check_sizes(images, file_names, (task.height, task.width), where)
-    frame_indices = {number: frame_index for frame_index, number in enumerate(numbers)}
     collector = TrackCollector(task.name, task.height, task.width, where)
+    annotated = {shape.frame for shape in task.shapes}
+    frame_indices = collector.bind_numbers(images, is_only, annotated, task.frames, order, "frame_")
     for shape in progress(task.shapes, task.name):
         segmentation = _segmentation(shape.element, (task.height, task.width), shape.where)
         collector.add(shape.track_id, shape.label, frame_indices[shape.frame], segmentation, shape.where)
-    return collector.finish(file_names)
+    return collector
 
 
 # ---------------------------------------------------------------------------------------------------- the file

@@ -14,15 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.convert.tracks import (
-    Annotations,
-    TrackCollector,
-    TrackedVideo,
-    check_sizes,
-    is_set,
-    progress,
-    track_id,
-)
+from ytvis.annotations import AnnotationFile
+from ytvis.convert.tracks import TrackCollector, check_sizes, collect, is_set, progress, track_id
 from ytvis.files import InputError, natural_key
 from ytvis.frames import bind_frames, find_pictures, name_of_folder
 from ytvis.masks import encode_mask
@@ -32,7 +25,7 @@ from ytvis.pictures import picture_size
 logger = logging.getLogger(__name__)
 
 
-def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kind: str | None = None) -> Annotations:
+def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kind: str | None = None) -> AnnotationFile:
     """The tracks of a data set in Datumaro's format `kind`, or the one it recognises; all its labels are kept.
 
     The pictures of <images>/<video>/ are the frames; an item is that of its name or, as in CVAT's, of its number.
@@ -50,11 +43,11 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None, kin
         folder = _path(item).parent.as_posix()
         videos.setdefault(name_of_folder("" if folder == "." else folder, item.subset), []).append(item)
     in_order = sorted(videos.items(), key=lambda video: natural_key(video[0]))
-    tracked = tuple(
+    collectors = (
         _read_video(name, items, labels, Path(images), f"{source}: video {name}", is_only=len(videos) == 1)
         for name, items in in_order
     )
-    return Annotations(dict(enumerate(labels, start=1)), tracked)
+    return collect(source, collectors, dict(enumerate(labels, start=1)))
 
 
 def _path(item: Any) -> PurePosixPath:
@@ -80,18 +73,20 @@ def _import(source: str | os.PathLike, kind: str | None) -> Any:
 
 def _read_video(
     name: str, items: list[Any], labels: list[str], images: Path, where: str, is_only: bool
-) -> TrackedVideo:
+) -> TrackCollector:
     prefix, pictures = find_pictures(images, name, is_only, where)
     height, width = picture_size(images / prefix / pictures[0])
-    check_sizes(images, [prefix + picture for picture in pictures], (height, width), where)
+    file_names = [prefix + picture for picture in pictures]
+    check_sizes(images, file_names, (height, width), where)
     frame_indices = _frame_indices(items, pictures, f"{where}: in {images / prefix}")
     collector = TrackCollector(name, height, width, where)
+    collector.name_frames(file_names)
     skipped: Counter[str] = Counter()
     for item, frame_index in zip(progress(items, name), frame_indices, strict=True):
         _add(item.annotations, frame_index, labels, collector, f"{where}, {item.id}", skipped)
     for kind, count in skipped.items():
         logger.warning("%s: %d annotations that are no areas are left out: %s", where, count, kind)
-    return collector.finish([prefix + picture for picture in pictures])
+    return collector
 
 
 def _frame_indices(items: list[Any], pictures: list[str], where: str) -> list[int]:

@@ -15,19 +15,20 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ytvis.annotations import AnnotationFile
 from ytvis.convert.tracks import (
-    Annotations,
     TrackCollector,
-    TrackedVideo,
-    check_sizes,
+    collect,
     encode_png,
     field,
     new_folder,
+    paint_tracks,
     progress,
     read_label_pictures,
+    videos_to_write,
 )
 from ytvis.files import InputError, atomic_write, read_json
-from ytvis.frames import bind_stems, check_order, video_folders
+from ytvis.frames import check_order, video_folders
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def read(
     source: str | os.PathLike,
     images: str | os.PathLike | None = None,
     categories: str | os.PathLike | None = None,
-) -> Annotations:
+) -> AnnotationFile:
     """The objects of every folder in or below `source` that holds PNG files.
 
     File names are relative to `images`, where frames of the same names are looked for. `categories` is the file that
@@ -61,14 +62,9 @@ def read(
         for name, paths in progress(folders, "videos")
     ]
     _resolve_void(collectors, source)
-    videos = []
-    for (name, paths), collector in zip(folders, collectors, strict=True):
-        where = str(paths[0].parent)
-        file_names = bind_stems(images, name, [path.stem for path in paths], len(folders) == 1, where)
-        if images is not None:
-            check_sizes(images, file_names, (collector.height, collector.width), where)
-        videos.append(collector.finish(file_names))
-    return Annotations.with_seen_categories(videos)
+    for (_, paths), collector in zip(folders, collectors, strict=True):
+        collector.bind_stems(images, len(folders) == 1, [path.stem for path in paths])
+    return collect(source, collectors)
 
 
 def _identify(
@@ -121,7 +117,7 @@ def _read_categories(path: Path) -> dict[tuple[str, str], str]:
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def write(annotations: Annotations, target: str | os.PathLike) -> None:
+def write(annotations: AnnotationFile, target: str | os.PathLike) -> None:
     """Writes <target>/<video>/<frame>.png for every frame, and categories.json; a track's number is its place, from 1.
 
     A pixel has one number: where tracks overlap the later one is kept, which is logged. Crowds are left out.
@@ -131,22 +127,24 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
             frames in another order than that of their names.
     """
     with new_folder(target) as target:
-        stems = [check_order(video.name, video.file_names, "DAVIS") for video in annotations.videos]
-        for video in annotations.videos:
-            if len(video.tracks) >= VOID:
-                raise InputError(f"video {video.name} has {len(video.tracks)} tracks, DAVIS holds {VOID - 1} at most")
-        for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
-            for frame_index, numbers in video.painted_frames():
+        videos = videos_to_write(annotations)
+        stems = [check_order(folder, video.file_names, "DAVIS") for folder, video, _ in videos]
+        for folder, _, tracks in videos:
+            if len(tracks) >= VOID:
+                raise InputError(f"video {folder} has {len(tracks)} tracks, DAVIS holds {VOID - 1} at most")
+        for (folder, video, tracks), names in zip(progress(videos, "videos"), stems, strict=True):
+            for frame_index, numbers in paint_tracks(folder, video, tracks):
                 picture = Image.fromarray(numbers.astype(np.uint8))
                 picture.putpalette(palette())
-                with atomic_write(target / video.name / f"{names[frame_index]}.png", "wb") as file:
+                with atomic_write(target / folder / f"{names[frame_index]}.png", "wb") as file:
                     file.write(encode_png(picture))
         with atomic_write(target / CATEGORIES_FILE) as file:
-            json.dump({video.name: _categories_of(video) for video in annotations.videos}, file, indent=1)
-
-
-def _categories_of(video: TrackedVideo) -> dict[str, str]:
-    return {str(number): track.category for number, track in enumerate(video.tracks, start=1)}
+            names = annotations.categories
+            objects_of = {
+                folder: {str(number): names[track.category_id] for number, track in enumerate(tracks, start=1)}
+                for folder, _, tracks in videos
+            }
+            json.dump(objects_of, file, indent=1)
 
 
 def palette() -> list[int]:

@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ytvis.annotations import AnnotationFile, Track
 from ytvis.convert.shapes import ellipse, refusal
 from ytvis.convert.tracks import (
-    Annotations,
-    ObjectTrack,
     TrackCollector,
-    TrackedVideo,
     check_sizes,
+    collect,
     encode_png,
     field,
     new_folder,
     part_to_rle,
     progress,
+    videos_to_write,
 )
 from ytvis.files import InputError, atomic_write, read_json
 from ytvis.frames import check_order, video_folders, warn_if_unrelated
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 POLYGONS = ("polygon", "rectangle", "oriented_rectangle", "rotation", "quadrilateral")
 
 
-def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> Annotations:
+def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> AnnotationFile:
     """The annotations of every folder in or below `source` that holds JSON files.
 
     File names are relative to `images`, or without it to `source`, where LabelMe found the pictures. Categories are
@@ -54,13 +54,14 @@ def read(source: str | os.PathLike, images: str | os.PathLike | None = None) -> 
     """
     folders = video_folders(source, ".json")
     root = Path(source if images is None else images)
-    return Annotations.with_seen_categories(
+    videos = (
         _read_video(name, paths, root, images is not None, is_only=len(folders) == 1)
         for name, paths in progress(folders, "videos")
     )
+    return collect(source, videos)
 
 
-def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_only: bool) -> TrackedVideo:
+def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_only: bool) -> TrackCollector:
     collector, file_names, sharing = None, [], []
     own_folder = f"{name}/" if not is_only or (root / name).is_dir() else ""
     for frame_index, path in enumerate(progress(paths, name)):
@@ -93,7 +94,8 @@ def _read_video(name: str, paths: list[Path], root: Path, has_images: bool, is_o
     unlabelled = len(list_pictures(root / own_folder)) - len(file_names)
     if unlabelled > 0:
         logger.warning("%s: %d pictures without a JSON file are left out", root / own_folder, unlabelled)
-    return collector.finish(file_names)
+    collector.name_frames(file_names)
+    return collector
 
 
 def _file_name(path: Path, image_path: str, root: Path, own_folder: str, has_images: bool) -> str:
@@ -178,7 +180,7 @@ def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> di
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def write(annotations: Annotations, target: str | os.PathLike, images: str | os.PathLike | None = None) -> None:
+def write(annotations: AnnotationFile, target: str | os.PathLike, images: str | os.PathLike | None = None) -> None:
     """Writes <target>/<video>/<frame>.json for every frame; a track's number in its video, from 1, is its group_id.
 
     Polygons stay polygons, an RLE becomes a mask. LabelMe finds the pictures in `images`; without it they have to be
@@ -188,18 +190,19 @@ def write(annotations: Annotations, target: str | os.PathLike, images: str | os.
         InputError: `target` is not new or empty, or the frames of a video are in another order than their names.
     """
     with new_folder(target) as target:
-        stems = [check_order(video.name, video.file_names, "LabelMe") for video in annotations.videos]
-        for video, names in zip(progress(annotations.videos, "videos"), stems, strict=True):
-            frames = zip(progress(names, video.name), video.file_names, strict=True)
+        videos = videos_to_write(annotations)
+        stems = [check_order(folder, video.file_names, "LabelMe") for folder, video, _ in videos]
+        for (folder, video, tracks), names in zip(progress(videos, "videos"), stems, strict=True):
+            frames = zip(progress(names, folder), video.file_names, strict=True)
             for frame_index, (stem, file_name) in enumerate(frames):
-                path = target / video.name / f"{stem}.json"
+                path = target / folder / f"{stem}.json"
                 image_path = Path(file_name).name
                 if images is not None:
                     image_path = Path(os.path.relpath(Path(images) / file_name, path.parent)).as_posix()
                 shapes = [
                     shape
-                    for group_id, track in enumerate(video.tracks, start=1)
-                    for shape in _shapes(track, group_id, frame_index)
+                    for group_id, track in enumerate(tracks, start=1)
+                    for shape in _shapes(track, annotations.categories[track.category_id], group_id, frame_index)
                 ]
                 content = frame_content(shapes, image_path, (video.height, video.width))
                 with atomic_write(path) as file:
@@ -229,12 +232,12 @@ def _shape(label: str, group_id: int, is_crowd: bool) -> dict[str, Any]:
     return {"label": label, "group_id": group_id, "description": "", "flags": flags}
 
 
-def _shapes(track: ObjectTrack, group_id: int, frame_index: int) -> list[dict[str, Any]]:
+def _shapes(track: Track, category: str, group_id: int, frame_index: int) -> list[dict[str, Any]]:
     """What LabelMe writes for a track in one frame: a shape for each polygon, or one for the mask."""
     segmentation = track.segmentations[frame_index]
     if not segmentation:
         return []
-    common = (track.category, group_id, track.is_crowd)
+    common = (category, group_id, track.iscrowd)
     if isinstance(segmentation, list):
         pairs = [[list(pair) for pair in zip(polygon[::2], polygon[1::2], strict=True)] for polygon in segmentation]
         return [polygon_shape(points, *common) for points in pairs]

@@ -19,28 +19,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ytvis.annotations import AnnotationFile
 from ytvis.convert.tracks import (
-    Annotations,
     TrackCollector,
-    TrackedVideo,
-    check_sizes,
+    collect,
     new_folder,
+    paint_tracks,
     progress,
     read_label_pictures,
+    videos_to_write,
 )
 from ytvis.files import InputError, atomic_write, natural_key, read_text
-from ytvis.frames import (
-    bind_frames,
-    bind_stems,
-    check_order,
-    find_pictures,
-    frame_numbers,
-    guess_file_names,
-    guess_numbers,
-    video_folders,
-    video_of_path,
-    walk_folders,
-)
+from ytvis.frames import check_order, frame_numbers, video_folders, video_of_path, walk_folders
 from ytvis.masks import encode_mask
 from ytvis.pictures import list_pictures
 
@@ -62,7 +52,7 @@ def read(
     source: str | os.PathLike,
     images: str | os.PathLike | None = None,
     categories: str | os.PathLike | None = None,
-) -> Annotations:
+) -> AnnotationFile:
     """The objects of the text files in or below `source`, or of its folders of PNG files.
 
     File names are relative to `images`. With text files, all pictures of a video are its frames, found by the number
@@ -88,13 +78,9 @@ def read(
         read_video, of_each = _read_text, videos
     else:
         read_video, of_each = _read_pngs, video_folders(source, ".png", LAYOUT)
-    return Annotations(
-        labels,
-        tuple(
-            read_video(name, content, images, labels, is_only=len(of_each) == 1)
-            for name, content in progress(of_each, "videos")
-        ),
-    )
+    is_only = len(of_each) == 1
+    collectors = (read_video(name, found, images, labels, is_only) for name, found in progress(of_each, "videos"))
+    return collect(source, collectors, labels)
 
 
 def _text_videos(paths: list[Path], source: Path) -> list[tuple[str, Path]]:
@@ -147,7 +133,7 @@ def _category(number: int, labels: dict[int, str], where: str) -> str | None:
     return labels[class_number]
 
 
-def _read_text(name: str, path: Path, images: Path | None, labels: dict[int, str], is_only: bool) -> TrackedVideo:
+def _read_text(name: str, path: Path, images: Path | None, labels: dict[int, str], is_only: bool) -> TrackCollector:
     rows = []
     for line_number, line in enumerate(read_text(path).splitlines(), start=1):
         where = f"{path}, line {line_number}"
@@ -160,34 +146,21 @@ def _read_text(name: str, path: Path, images: Path | None, labels: dict[int, str
         rows.append((where, frame, number, {"size": [height, width], "counts": parts[6]}))
     if not rows:
         raise InputError(f"{path}: is empty, so the size of its frames is not known; remove it")
-    annotated = {frame for _, frame, _, _ in rows}
-    size_hw = rows[0][3]["size"]
-    if images is None:
-        numbers = guess_numbers(annotated, None, str(path))
-        file_names = guess_file_names(name, [f"{number:06d}" for number in numbers])
-    else:
-        prefix, pictures = find_pictures(images, name, is_only, str(path))
-        numbers = bind_frames(pictures, annotated, None, str(path))
-        file_names = [prefix + picture for picture in numbers.values()]
-        check_sizes(images, file_names, size_hw, str(path))
-    frame_indices = {number: frame_index for frame_index, number in enumerate(numbers)}
-    collector = TrackCollector(name, *size_hw, rows[0][0])
+    collector = TrackCollector(name, *rows[0][3]["size"], str(path))
+    frame_indices = collector.bind_numbers(images, is_only, {frame for _, frame, _, _ in rows})
     for where, frame, number, rle in progress(rows, name):
         category = _category(number, labels, where)
         if category is not None:
             collector.add(number, category, frame_indices[frame], rle, where)
-    return collector.finish(file_names)
+    return collector
 
 
 def _read_pngs(
     name: str, paths: list[Path], images: Path | None, labels: dict[int, str], is_only: bool
-) -> TrackedVideo:
+) -> TrackCollector:
     collector = read_label_pictures(name, paths, partial(_identify, labels))
-    where = str(paths[0].parent)
-    file_names = bind_stems(images, name, [path.stem for path in paths], is_only, where)
-    if images is not None:
-        check_sizes(images, file_names, (collector.height, collector.width), where)
-    return collector.finish(file_names)
+    collector.bind_stems(images, is_only, [path.stem for path in paths])
+    return collector
 
 
 def _identify(labels: dict[int, str], number: int, dtype: np.dtype, where: str) -> tuple[int, str] | None:
@@ -201,7 +174,7 @@ def _identify(labels: dict[int, str], number: int, dtype: np.dtype, where: str) 
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def write(annotations: Annotations, target: str | os.PathLike) -> None:
+def write(annotations: AnnotationFile, target: str | os.PathLike) -> None:
     """Writes <target>/<video>.txt for every video in which something is seen, and labels.txt.
 
     Frames are numbered by the numbers in their names (`frame_numbers`). A pixel shows one object: where tracks overlap
@@ -213,13 +186,15 @@ def write(annotations: Annotations, target: str | os.PathLike) -> None:
     """
     with new_folder(target) as target:
         classes = list(annotations.categories.values())
+        videos = videos_to_write(annotations)
         objects_of = [
-            number_objects(video.name, [t.category for t in video.tracks], classes) for video in annotations.videos
+            number_objects(folder, [annotations.categories[track.category_id] for track in tracks], classes)
+            for folder, _, tracks in videos
         ]
-        for video, objects in zip(progress(annotations.videos, "videos"), objects_of, strict=True):
-            numbers = frame_numbers(check_order(video.name, video.file_names, "MOTS"))
-            frames = ((numbers[frame_index], canvas) for frame_index, canvas in video.painted_frames())
-            write_text(target / f"{video.name}.txt", frames, objects)
+        for (folder, video, tracks), objects in zip(progress(videos, "videos"), objects_of, strict=True):
+            numbers = frame_numbers(check_order(folder, video.file_names, "MOTS"))
+            frames = ((numbers[index], canvas) for index, canvas in paint_tracks(folder, video, tracks))
+            write_text(target / f"{folder}.txt", frames, objects)
         write_labels(target, classes)
 
 

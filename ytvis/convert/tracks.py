@@ -1,7 +1,7 @@
 """What every format is read into and written from, and what their modules share.
 
-The module of a format has `read(source, …)` → `Annotations` and, if it can be written, `write(annotations, target, …)`.
-Whatever is wrong with a file raises InputError with one line that names it.
+The module of a format has `read(source, …)` → `AnnotationFile` and, if it can be written,
+`write(annotations, target, …)`. Whatever is wrong with a file raises InputError with one line that names it.
 """
 
 import io
@@ -11,15 +11,16 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Self, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ytvis.annotations import AnnotationFile, Track, Video
 from ytvis.files import InputError, list_folder, make_folder, natural_key
+from ytvis.frames import bind_frames, bind_stems, find_pictures, guess_file_names, guess_numbers, name_of_folder
 from ytvis.masks import check_size, decode_mask, encode_mask, to_rle, unite_masks
 from ytvis.messages import shown
 from ytvis.pictures import picture_size, read_labels
@@ -35,69 +36,14 @@ _TRUTH = dict.fromkeys(("true", "1", "1.0", "yes"), True) | dict.fromkeys(
 )
 
 
-@dataclass(frozen=True)
-class ObjectTrack:
-    """One object of a video: `segmentations` has one entry per frame: polygons, an RLE, or None if not seen."""
-
-    category: str
-    segmentations: tuple[list | dict | None, ...]
-    is_crowd: bool = False
-
-
-@dataclass(frozen=True)
-class TrackedVideo:
-    """A video and its objects. `name` is no other video's and may have slashes, as the folder of its frames."""
-
-    name: str
-    height: int
-    width: int
-    file_names: tuple[str, ...]
-    tracks: tuple[ObjectTrack, ...]
-
-    def painted_frames(self) -> Iterator[tuple[int, np.ndarray]]:
-        """`paint_frames` of every frame, by its index; a track's number is its place, from 1. Crowds are left out."""
-        indices = progress(range(len(self.file_names)), self.name)
-        return paint_frames(((index, self._seen_in(index)) for index in indices), self.height, self.width, self.name)
-
-    def _seen_in(self, frame_index: int) -> Iterator[tuple[int, dict]]:
-        for number, track in enumerate(self.tracks, start=1):
-            rle = to_rle(track.segmentations[frame_index], self.height, self.width)
-            if rle is not None and not track.is_crowd:
-                yield number, rle
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """A data set: the names of its categories by id, ascending, and its videos."""
-
-    categories: Mapping[int, str]
-    videos: tuple[TrackedVideo, ...]
-
-    @classmethod
-    def with_seen_categories(cls, videos: Iterable[TrackedVideo]) -> Self:
-        """The data set of `videos`, with the categories their tracks have, in natural order, from id 1."""
-        videos = tuple(videos)
-        names = sorted({track.category for video in videos for track in video.tracks}, key=natural_key)
-        return cls(dict(enumerate(names, start=1)), videos)
-
-    def category_entries(self) -> list[dict[str, Any]]:
-        """The categories as annotation files list them."""
-        return [{"id": category_id, "name": name} for category_id, name in self.categories.items()]
-
-    def with_crowds_as_objects(self) -> Self:
-        """The same with every crowd as an object."""
-        videos = (
-            replace(video, tracks=tuple(replace(track, is_crowd=False) for track in video.tracks))
-            for video in self.videos
-        )
-        return replace(self, videos=tuple(videos))
-
-
 class TrackCollector:
-    """Puts the tracks of one video together from what its frames hold."""
+    """Puts one video and its tracks together from what its frames hold.
+
+    `file_names` are those of its frames: `name_frames` or one of the two `bind_…` gives them.
+    """
 
     def __init__(self, name: str, height: int, width: int, where: str):
-        """Begins a video; `where` is the place of its size in messages.
+        """Begins a video; `where` is its place in messages.
 
         Raises:
             InputError: no mask is read of frames of this size.
@@ -109,10 +55,58 @@ class TrackCollector:
         self.name = name
         self.height = height
         self.width = width
+        self.file_names: tuple[str, ...] = ()
+        self._where = where
         self._parts: dict[Hashable, dict[int, list[list | dict]]] = {}
         self._categories: dict[Hashable, str] = {}
         self._counts: Counter[Hashable] = Counter()
         self._crowd_counts: Counter[Hashable] = Counter()
+
+    def name_frames(self, file_names: Iterable[str]) -> None:
+        """Gives the frames their `file_names`; a picture that is several frames is logged."""
+        self.file_names = tuple(file_names)
+        (picture, count), *_ = Counter(self.file_names).most_common(1)
+        if count > 1:
+            logger.warning("%s: the picture %s is %d of its frames; name each frame once", self.name, picture, count)
+
+    def bind_numbers(
+        self,
+        images: Path | None,
+        is_only: bool,
+        annotated: Collection[int],
+        expected: range | None = None,
+        order: str | None = None,
+        prefix: str = "",
+    ) -> dict[int, int]:
+        """{number of a frame in the source: its index} of the frames, which get the names of their pictures.
+
+        See `find_pictures` for `images` and `is_only`, `bind_frames` for the others. Without `images` the names are
+        guessed to be `prefix` and the number.
+
+        Raises:
+            InputError: frames and pictures do not fit, or a picture is of another size.
+        """
+        if images is None:
+            numbers = guess_numbers(annotated, expected, self._where)
+            self.name_frames(guess_file_names(self.name, [f"{prefix}{number:06d}" for number in numbers]))
+        else:
+            folder, pictures = find_pictures(images, self.name, is_only, self._where)
+            numbers = bind_frames(pictures, annotated, expected, self._where, order)
+            self._name_pictures(images, [folder + picture for picture in numbers.values()])
+        return {number: frame_index for frame_index, number in enumerate(numbers)}
+
+    def bind_stems(self, images: Path | None, is_only: bool, stems: Sequence[str]) -> None:
+        """Gives the frames the names of the pictures with these names without suffix: see `frames.bind_stems`.
+
+        Raises:
+            InputError: a frame has no picture, or two, or one of another size.
+        """
+        self._name_pictures(images, bind_stems(images, self.name, stems, is_only, self._where))
+
+    def _name_pictures(self, images: Path | None, file_names: Sequence[str]) -> None:
+        if images is not None:
+            check_sizes(images, file_names, (self.height, self.width), self._where)
+        self.name_frames(file_names)
 
     def add(
         self,
@@ -145,18 +139,20 @@ class TrackCollector:
         """The keys of the objects that are seen."""
         return self._parts.keys()
 
+    @property
+    def categories(self) -> set[str]:
+        """The categories of the objects that are seen."""
+        return {self._categories[key] for key in self._parts}
+
     def drop(self, key: Hashable) -> None:
         """Forgets an object."""
         del self._parts[key]
 
-    def finish(self, file_names: Sequence[str]) -> TrackedVideo:
-        """The video, tracks in the order of their first appearance; its frames are `file_names`.
+    def tracks(self, video_id: int, category_ids: Mapping[str, int]) -> Iterator[Track]:
+        """The tracks in the order of their first appearance, in terms of the ids of the video and the categories.
 
-        A track is a crowd if it is one wherever it is seen. A picture that is several frames is logged.
+        A track is a crowd if it is one wherever it is seen.
         """
-        (picture, count), *_ = Counter(file_names).most_common(1)
-        if count > 1:
-            logger.warning("%s: the picture %s is %d of its frames; name each frame once", self.name, picture, count)
         mixed = [key for key in self._parts if 0 < self._crowd_counts[key] < self._counts[key]]
         if mixed:
             logger.warning(
@@ -164,15 +160,13 @@ class TrackCollector:
                 self.name,
                 len(mixed),
             )
-        tracks = tuple(
-            ObjectTrack(
-                self._categories[key],
-                tuple(self._union(parts.get(frame_index)) for frame_index in range(len(file_names))),
-                self._crowd_counts[key] == self._counts[key],
+        for key, parts in self._parts.items():
+            yield Track(
+                video_id,
+                category_ids[self._categories[key]],
+                tuple(self._union(parts.get(frame_index)) for frame_index in range(len(self.file_names))),
+                iscrowd=self._crowd_counts[key] == self._counts[key],
             )
-            for key, parts in self._parts.items()
-        )
-        return TrackedVideo(self.name, self.height, self.width, tuple(file_names), tracks)
 
     def _union(self, parts: list[list | dict] | None) -> list | dict | None:
         if parts is None or len(parts) == 1:
@@ -180,6 +174,65 @@ class TrackCollector:
         if all(isinstance(part, list) for part in parts):
             return [polygon for part in parts for polygon in part]
         return unite_masks([to_rle(part, self.height, self.width) for part in parts])
+
+
+def collect(
+    source: str | os.PathLike, videos: Iterable[TrackCollector], categories: Mapping[int, str] | None = None
+) -> AnnotationFile:
+    """The data set of `videos`, numbered from 1.
+
+    Its `categories` are by default those that are seen, in natural order, from id 1.
+    """
+    collectors = tuple(videos)
+    if categories is None:
+        names = sorted(set().union(*(collector.categories for collector in collectors)), key=natural_key)
+        categories = dict(enumerate(names, start=1))
+    category_ids = {name: category_id for category_id, name in categories.items()}
+    numbered = dict(enumerate(collectors, start=1))
+    tracks = (track for video_id, video in numbered.items() for track in video.tracks(video_id, category_ids))
+    return AnnotationFile(
+        str(source),
+        False,
+        {key: Video(key, video.width, video.height, video.file_names, video.name) for key, video in numbered.items()},
+        categories,
+        tuple(tracks),
+    )
+
+
+def videos_to_write(annotations: AnnotationFile) -> list[tuple[str, Video, list[Track]]]:
+    """(folder, video, its tracks) of each video; the name of the folder may have slashes, and no two are the same.
+
+    It is the name the source gave, else the folder of the frames, or video_<id> where that is no name.
+    """
+    videos = annotations.videos.values()
+    names = [video.given_name or _name_by_frames(video) for video in videos]
+    if len(set(names)) < len(names):
+        names = [f"video_{video.video_id}" for video in videos]
+    return list(zip(names, videos, annotations.of_video().values(), strict=True))
+
+
+def _name_by_frames(video: Video) -> str:
+    number = f"video_{video.video_id}"
+    folder, *others = {str(PurePosixPath(name).parent) for name in video.file_names}
+    return number if others else name_of_folder(folder, number)
+
+
+def category_entries(categories: Mapping[int, str]) -> list[dict[str, Any]]:
+    """The categories as annotation files list them."""
+    return [{"id": category_id, "name": name} for category_id, name in categories.items()]
+
+
+def paint_tracks(folder: str, video: Video, tracks: Sequence[Track]) -> Iterator[tuple[int, np.ndarray]]:
+    """`paint_frames` of every frame, by its index; a track's number is its place, from 1. Crowds are left out."""
+
+    def seen_in(frame_index: int) -> Iterator[tuple[int, dict]]:
+        for number, track in enumerate(tracks, start=1):
+            rle = to_rle(track.segmentations[frame_index], video.height, video.width)
+            if rle is not None and not track.iscrowd:
+                yield number, rle
+
+    indices = progress(range(len(video)), folder)
+    return paint_frames(((index, seen_in(index)) for index in indices), video.height, video.width, folder)
 
 
 def paint_frames(
@@ -230,7 +283,7 @@ def read_label_pictures(
     for frame_index, path in enumerate(progress(paths, name)):
         numbers = read_labels(path)
         if collector is None:
-            collector = TrackCollector(name, *numbers.shape, str(path))
+            collector = TrackCollector(name, *numbers.shape, str(path.parent))
         if numbers.shape != (collector.height, collector.width):
             raise InputError(f"{path}: is not of the size of {paths[0].name}")
         for number in np.unique(numbers[numbers > 0]).tolist():

@@ -67,7 +67,7 @@ def test_video_ids_make_the_videos_and_frame_ids_their_order(tmp_path, frame_key
         videos=[{"id": 1, "name": "clip1"}, {"id": 2, "name": "day\\two"}],
     )
     path = write_json(tmp_path / "coco.json", content)
-    assert [video.name for video in coco.read(path).videos] == ["clip1", "day/two"]
+    assert [video.name for video in coco.read(path).videos.values()] == ["clip1", "day/two"]
     result = converted(tmp_path, "coco", path)
     nine, ten = (f"clip1_{first + number:04d}.jpg" for number in (9, 10))
     assert seen(result) == [{nine: 3, ten: 2}, {"b.jpg": 1, "a.jpg": 0}]
