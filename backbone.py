@@ -75,7 +75,7 @@ def make_convolution(width: int, stride: int, deformable: bool) -> nn.Module:
 
 
 def make_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module | None:
-    """What a block's input goes through to be added to its output; None if it fits as it is."""
+    """The projection of a block's input before it is added to the output; None if their shapes agree."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
@@ -133,7 +133,7 @@ def make_backbone(config) -> ResNet:
 
 
 class FusedDeformConv2d(nn.Module):
-    """As `FusedConv2d`, of a deformable convolution, with a ReLU; takes `conv` over, whose weights stay float32."""
+    """As `FusedConv2d`, for a deformable convolution with a ReLU; changes `conv`, whose weights stay float32."""
 
     def __init__(self, conv: ModulatedDeformConv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, pack: bool):
         super().__init__()
@@ -150,7 +150,7 @@ class FusedDeformConv2d(nn.Module):
 
 
 class FusedBlock(nn.Module):
-    """What `block` computes in evaluation, with its batch norms, ReLUs and sum in the convolutions; takes it over."""
+    """Computes `block` in evaluation, with batch norms, ReLUs and sum fused into its convolutions; changes `block`."""
 
     def __init__(self, block: BasicBlock | Bottleneck, dtype: torch.dtype, pack: bool):
         super().__init__()

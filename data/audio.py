@@ -1,4 +1,4 @@
-"""The sound of one file, copied into another that is being written."""
+"""Copies the sound of one file into another while that is written."""
 
 import logging
 import os
@@ -14,9 +14,9 @@ _RATE_OF_TRANSCODED = 48_000  # Hz, the usual rate of AAC beside pictures
 
 
 class AudioCopy:
-    """Copies the best audio track of the file `path` into `output`, an mp4 container whose head is not yet written.
+    """Copies the best audio track of the file `path` into `output`, an mp4 container whose header is not yet written.
 
-    A codec that mp4 players do not know is transcoded to AAC. A file without sound adds nothing; sound that
+    A codec that mp4 players do not support is transcoded to AAC. A file without sound adds nothing; sound that
     cannot be read, or only in part, is logged. Without a `path` nothing is copied.
     """
 
@@ -37,7 +37,7 @@ class AudioCopy:
             self._give_up(error)
 
     def copy_until(self, time_s: float) -> None:
-        """Writes what is heard before `time_s`, in seconds since the start of the file."""
+        """Writes the sound before `time_s`, in seconds since the start of the file."""
         try:
             while self._waiting is not None or (packet := next(self._packets, None)) is not None:
                 self._waiting = self._waiting or packet
@@ -49,12 +49,12 @@ class AudioCopy:
             self._give_up(error)
 
     def close(self) -> None:
-        """Closes the file that is copied from."""
+        """Closes the source file."""
         if self._input is not None:
             self._input.close()
 
     def _give_up(self, error: Exception) -> None:
-        logger.warning("%s: its sound cannot be copied, or only in part: %s", self._path, error)
+        logger.warning("%s: the sound cannot be copied, or only in part: %s", self._path, error)
         self._packets, self._waiting = iter(()), None
 
     def _prepare(self, source: av.AudioStream) -> Iterator[tuple[float, av.Packet]]:

@@ -1,4 +1,4 @@
-"""The classes of your own data set, which its annotation file names."""
+"""Takes the classes of your own data set from its annotation file."""
 
 import logging
 import os
@@ -13,11 +13,11 @@ logger = logging.getLogger(__name__)
 
 
 def config_for(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = None) -> Config:
-    """As `get_config`, but the classes of a data set elsewhere than the config's own are those of its annotation file.
+    """As `get_config`, but takes the classes of another data set than the config's own from its annotation file.
 
-    That is the case where `overrides` name another `dataset.root` and no `dataset.class_names`, or where the model's
-    dict has none. The names are those of the train split's file, in the order of their ids; the config's own stay where
-    they cover all of them, or where there is no such file.
+    It does so if `overrides` give another `dataset.root` and no `dataset.class_names`, or if the model's dict has no
+    class names. The names are those in the train split's file, in the order of their ids. The config's own names are
+    kept if they cover all of them, or if the file does not exist.
 
     Raises:
         InputError: as `get_config`, or the file cannot be read.

@@ -1,11 +1,11 @@
-"""What training eats: clips of annotated frames, in an order and with draws that depend on nothing but a seed.
+"""Clips of annotated frames for training; their order and random augmentations depend only on a seed.
 
     clips = ClipDataset.from_config(cfg, YTVISDataset.from_config(cfg, "train"))
     sampler = ClipSampler(len(clips), batch_size=8, seed=0)
     for batch in make_clip_loader(clips, sampler, num_workers=2, pin_memory=True):      # endless `ClipBatch`es
 
-A `ClipDataset` turns a `SampleKey` into a `Clip`, the same one whenever and wherever it is asked; `ClipSampler` says
-which keys make up the batch of an iteration. So a run that is resumed, has other workers or more ranks sees the same.
+A `ClipDataset` turns a `SampleKey` into a `Clip`, always the same one; a `ClipSampler` gives the keys of each
+iteration's batch. A resumed run, or one with another number of workers or ranks, therefore trains on the same batches.
 """
 
 import logging
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class SampleKey(NamedTuple):
-    """Which clip: the `index` of its key frame in a `ClipDataset`, and the `seed` of everything drawn for it."""
+    """The key of a clip: the `index` of its key frame in a `ClipDataset`, and the `seed` of its random draws."""
 
     index: int
     seed: int
@@ -58,9 +58,9 @@ class ClipDataset(Dataset[Clip]):
         max_distance: int = 2,
         views: AffineViews | None = None,
     ):
-        """A clip's other frames are drawn from the `max_distance` annotated frames before and after its key frame.
+        """Draws a clip's other frames from the `max_distance` annotated frames before and after its key frame.
 
-        Each frame of a static image is a view of its own of `views`; all are the image as it is for None.
+        Each frame of a static image is a different view made by `views`; with None all are the unchanged image.
 
         Raises:
             InputError: no frame has a valid annotation.
@@ -94,13 +94,13 @@ class ClipDataset(Dataset[Clip]):
         return len(self._key_frames)
 
     def __getitem__(self, key: SampleKey) -> Clip:
-        """The clip of a key, frames in time order: a function of the key alone, torch's generators stay as they were.
+        """Returns the clip of a key, frames in time order, drawn from the key alone; torch's generators are unchanged.
 
-        Too few annotated frames near the key frame: it is there several times. `instance_ids` are the annotations'
-        ids. A segmentation that cannot be used is logged and left out; targets may be empty.
+        With too few annotated frames near it, the key frame is repeated. `instance_ids` are the annotations' ids. A
+        segmentation that cannot be used is logged and left out; targets may be empty.
 
         Raises:
-            IndexError: no such key frame.
+            IndexError: the index is out of range.
             InputError: a frame's file cannot be used.
         """
         key_frame = self._key_frames[key.index]
@@ -111,7 +111,7 @@ class ClipDataset(Dataset[Clip]):
         return Clip(torch.stack(images), targets)
 
     def _annotated_frames(self, key_frame: _KeyFrame) -> list[tuple[np.ndarray, FrameAnnotations]]:
-        """The frames of a clip with their truth, before they become network input."""
+        """Returns the frames of a clip with their truth, before they become network input."""
         if not self.dataset.is_static:
             return [self._load(key_frame.video, frame_index) for frame_index in self._draw_frames(key_frame)]
         image = self._load(key_frame.video, frame_index=0)
@@ -135,8 +135,8 @@ class ClipDataset(Dataset[Clip]):
 class ClipSampler(Sampler[list[SampleKey]]):
     """A batch sampler: the keys of iteration `start_iteration`, `start_iteration` + 1, …, up to `num_iterations`.
 
-    All samples form one line: epoch after epoch, each a shuffle of the `num_items` items of its own. Iteration k takes
-    samples k·batch_size … of it, wherever an epoch ends, so its batch is a function of (seed, k).
+    All samples form one sequence, epoch after epoch; each epoch is a new shuffle of the `num_items` items. Iteration k
+    takes samples k·batch_size … of it, across the end of an epoch, so its batch is a function of (seed, k).
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class ClipSampler(Sampler[list[SampleKey]]):
         together; this rank gets samples `rank`, `rank` + `world_size`, … of each batch.
 
         Raises:
-            ValueError: a number is out of its range, or `batch_size` is no multiple of `world_size`.
+            ValueError: a number is out of its range, or `batch_size` is not a multiple of `world_size`.
         """
         if num_items < 1 or batch_size < 1 or seed < 0 or start_iteration < 0:
             raise ValueError(
@@ -172,7 +172,7 @@ class ClipSampler(Sampler[list[SampleKey]]):
         self.world_size = world_size
 
     def __len__(self) -> int:
-        """The number of batches to come; TypeError if they never end."""
+        """The number of remaining batches; TypeError without `num_iterations`."""
         if self.num_iterations is None:
             raise TypeError("an endless ClipSampler has no length")
         return max(0, self.num_iterations - self.start_iteration)
@@ -193,24 +193,23 @@ class ClipSampler(Sampler[list[SampleKey]]):
 
 
 def _sample_seed(seed: int, sample: int) -> int:
-    """A number below 2^63 that differs, for all we can tell, from that of any other seed and sample."""
+    """A number below 2^63 that practically never equals that of another seed and sample."""
     return int(np.random.SeedSequence((seed, sample)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def collate_clips(clips: list[Clip]) -> ClipBatch:
-    """The clips, at least one and all of one size, as a batch."""
+    """Returns the clips, at least one and all of one size, as a batch."""
     return ClipBatch(torch.stack([clip.frames for clip in clips]), tuple(clip.targets for clip in clips))
 
 
 def make_clip_loader(
     clips: Dataset, sampler: ClipSampler, num_workers: int, pin_memory: bool, collate: Callable = collate_clips
 ) -> DataLoader:
-    """An iterable of the batches of `sampler`, made by `collate` of the items of a `ClipDataset`, or another data set
-    with `SampleKey`s for keys, and prepared ahead by `num_workers` processes (0: by the caller's).
+    """Returns an iterable of the batches of `sampler`: items of a `ClipDataset`, or another data set with `SampleKey`s
+    for keys, combined by `collate` and prepared ahead by `num_workers` processes (0: in the calling process).
 
-    The processes live as long as one pass, so an endless sampler keeps them. Torch's generators are not drawn from.
-    `pin_memory` puts the batches where an accelerator fetches them fastest. Iterating raises InputError where a frame's
-    file cannot be used.
+    The processes live for one pass, so with an endless sampler they are kept. Torch's generators are not drawn from.
+    `pin_memory` puts the batches into pinned memory. Iterating raises InputError if a frame's file cannot be used.
     """
     return _ClipLoader(
         _ClipsOrErrors(clips),
@@ -224,7 +223,7 @@ def make_clip_loader(
 
 
 class _ClipsOrErrors(Dataset):
-    """Clips, or the InputErrors in their place: raised in a worker, one would arrive as the text of a traceback."""
+    """Returns clips, or InputErrors in their place: one raised in a worker would arrive as the text of a traceback."""
 
     def __init__(self, clips: Dataset):
         self.clips = clips
@@ -237,7 +236,7 @@ class _ClipsOrErrors(Dataset):
 
 
 def _collate(collate: Callable, items: list) -> TensorFields | InputError:
-    """What `collate` makes of `items`, or the first InputError among them."""
+    """Returns the batch of `items`, or the first InputError among them."""
     error = next((item for item in items if isinstance(item, InputError)), None)
     return collate(items) if error is None else error
 

@@ -2,10 +2,10 @@
 
     python -m data.config STMask_plus_base_ada_config --set tracking.max_hidden_age=5     # prints a config
     python -m data.config                                                                  # lists the names
-    python -m data.config STMask_plus_base_ada_config --help_keys                          # says what each key is
+    python -m data.config STMask_plus_base_ada_config --help_keys                          # explains each key
 
 A config is a tree of frozen dataclasses: their fields are all the keys, each with its type, default, meaning and rules.
-`MODELS` says, as dicts of dotted keys, how each named model differs from the defaults; `--set key=value` overrides.
+`MODELS` holds each named model's differences from the defaults, by dotted key; `--set key=value` overrides them.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ytvis.files import InputError
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """The files of one split, as candidates relative to the data set's root; the first that exists counts."""
+    """The files of one split, as candidates relative to the data set's root; the first that exists is used."""
 
     ann_file: tuple[str, ...] = key((), "annotation file")
     image_root: tuple[str, ...] = key((), "folder of frames")
@@ -48,12 +48,12 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class InputConfig:
-    """What a frame becomes before the network sees it."""
+    """How frames are resized, normalised and padded."""
 
-    size_hw: tuple[int, int] = key((360, 640), "height and width that frames are resized to, pixels", POSITIVE)
+    size_hw: tuple[int, int] = key((360, 640), "height and width of resized frames, pixels", POSITIVE)
     mean: tuple[float, float, float] = key((123.675, 116.28, 103.53), "subtracted from R, G, B of 0…255")
-    std: tuple[float, float, float] = key((58.395, 57.12, 57.375), "R, G, B are divided by this after that", POSITIVE)
-    size_divisor: int = key(32, "zeros pad height and width to multiples of this", POSITIVE)
+    std: tuple[float, float, float] = key((58.395, 57.12, 57.375), "divisor of R, G, B after that", POSITIVE)
+    size_divisor: int = key(32, "height and width are padded with zeros to multiples of this", POSITIVE)
     whole_pixels: bool = key(True, "resized pixels are rounded to whole numbers; off for the weights of YOLACT")
 
 
@@ -64,7 +64,7 @@ class BackboneConfig:
     block: Literal["bottleneck", "basic"] = key("bottleneck", "kind of block; basic as in ResNet-18 and 34")
     blocks: tuple[int, int, int, int] = key((3, 4, 23, 3), "blocks in the stages C2, C3, C4, C5", POSITIVE)
     stem_channels: int = key(64, "channels of the first convolution, and of the 3×3 ones in C2", POSITIVE)
-    dcn_interval: int = key(3, "in C3…C5 the first and every n-th block after it is deformable; 0: none", NOT_NEGATIVE)
+    dcn_interval: int = key(3, "every n-th block of C3…C5, from the first on, is deformable; 0: none", NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,18 @@ class HeadConfig:
     channels: int = key(256, "channels of the pyramid and of the head", POSITIVE)
     kernels: tuple[tuple[int, int], ...] = key(
         ((3, 3), (3, 5), (5, 3)),
-        "FCA: an anchor of so many cells, height and width, for each convolution of that shape",
+        "FCA: shapes of the convolutions and of their anchors, height and width in cells",
         *(NOT_EMPTY, POSITIVE, ODD),
     )
-    square_kernels: bool = key(False, "no FCA: anchors keep their shapes, and all have 3×3 convolutions")
+    square_kernels: bool = key(False, "no FCA: all convolutions are 3×3; anchors keep their shapes")
     calibration: Literal["none", "ali", "ada"] = key("none", "FCB: how features are aligned to the anchors' boxes")
-    num_prototypes: int = key(32, "K, prototypes that masks are made of", POSITIVE)
-    embedding_dim: int = key(128, "E, length of an embedding; 0: there are none", NOT_NEGATIVE)
-    centerness: bool = key(True, "whether there is a centerness, a factor of the scores")
+    num_prototypes: int = key(32, "K, number of mask prototypes", POSITIVE)
+    embedding_dim: int = key(128, "E, length of an embedding; 0: no embeddings", NOT_NEGATIVE)
+    centerness: bool = key(True, "predict a centerness, which multiplies the scores")
     anchor_scales: tuple[tuple[float, ...], ...] = key(
         (),
-        "YOLACT's head in place of FCA's: the scales of the anchors of each of P3…P7, pixels of the input, and one "
-        "convolution for each output, without others before it",
+        "YOLACT's head in place of FCA's, with a single convolution for each output: the scales of the anchors of "
+        "each of P3…P7, pixels of the input",
         *(POSITIVE, PYRAMID),
     )
     mask_iou_net: bool = key(False, "YOLACT++'s mask rescoring: scores are multiplied by the expected IoU of the mask")
@@ -93,96 +93,95 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class TemporalFusionConfig:
-    """The net that expects where known objects are in the next frame."""
+    """The net that predicts the known objects in the next frame."""
 
-    enabled: bool = key(True, "whether there is one")
-    detach_features: bool = key(False, "its losses train it alone, not the features that it reads; off as published")
+    enabled: bool = key(True, "use temporal fusion")
+    detach_features: bool = key(False, "its losses train only the net, not its input features; off as published")
     patch_size: int = key(11, "side of the correlation's window, cells", POSITIVE, ODD)
-    channels: tuple[int, int, int] = key((512, 512, 1024), "channels of its three convolutions", POSITIVE)
-    roi_size: int = key(7, "side of what RoIAlign cuts out, cells", POSITIVE)
+    channels: tuple[int, int, int] = key((512, 512, 1024), "channels of the net's three convolutions", POSITIVE)
+    roi_size: int = key(7, "side of RoIAlign's output, cells", POSITIVE)
 
 
 @dataclass(frozen=True)
 class DetectionConfig:
     """Detection in one frame."""
 
-    conf_threshold: float = key(0.05, "class score of a candidate", FRACTION)
-    nms_threshold: float = key(0.5, "box IoU that a better candidate suppresses at", FRACTION)
-    top_k: int = key(200, "candidates that go through NMS, the best", POSITIVE)
-    max_detections: int = key(100, "detections of a frame at most", POSITIVE)
-    cross_class_nms: bool = key(True, "fast NMS over all classes together; off: for each class")
+    conf_threshold: float = key(0.05, "least class score of a candidate", FRACTION)
+    nms_threshold: float = key(0.5, "box IoU above which NMS drops the worse candidate", FRACTION)
+    top_k: int = key(200, "number of best candidates that go through NMS", POSITIVE)
+    max_detections: int = key(100, "most detections of a frame", POSITIVE)
+    cross_class_nms: bool = key(True, "run fast NMS over all classes together; off: for each class")
 
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """The life of a track. Without temporal fusion, score_decay, max_hidden_age, min_mask_pixels and score_threshold do
-    nothing; with it, ambiguous_mask_iou does nothing. Without embeddings their cosine term is 0."""
+    """How tracks are matched and kept. Without temporal fusion, score_decay, max_hidden_age, min_mask_pixels and
+    score_threshold do nothing; with it, ambiguous_mask_iou does nothing. Without embeddings their cosine term is 0."""
 
     match_coeff: tuple[float, float, float, float] = key(
-        (0.0, 1.0, 2.0, 0.0), "affinity beside the embeddings' cosine: weights of score, mask IoU, box IoU, same label"
+        (0.0, 1.0, 2.0, 0.0),
+        "weights of score, mask IoU, box IoU and same label in the affinity, beside the embeddings' cosine",
     )
     new_object_similarity: float = key(0.5, 'cosine term of the affinity to the dummy "new object"')
     new_object_iou: float = key(0.3, 'IoUs of the affinity to the dummy "new object"')
-    ambiguous_mask_iou: float = key(0.3, "a detection that overlaps two objects by more changes neither's state")
-    score_decay: float = key(0.95, "factor of an unseen object's score, per frame", FRACTION)
-    score_threshold: float = key(0.05, "score of a visible object", FRACTION)
+    ambiguous_mask_iou: float = key(0.3, "a detection whose mask IoU with two objects exceeds this updates neither")
+    score_decay: float = key(0.95, "factor of the score of an unseen object in each frame", FRACTION)
+    score_threshold: float = key(0.05, "least score of a visible object", FRACTION)
     max_hidden_age: int = key(10, "frames that an unseen object stays visible for")
     max_track_age: int = key(0, "frames until an unseen object is forgotten; 0, as published: never", NOT_NEGATIVE)
-    min_mask_pixels: int = key(2, "pixels of a visible object's mask")
+    min_mask_pixels: int = key(2, "least number of mask pixels of a visible object")
 
 
 @dataclass(frozen=True)
 class PostprocessConfig:
-    """What is reported."""
+    """Which tracks are reported."""
 
-    score_threshold: float = key(0.05, "score of a reported track in a frame", FRACTION)
-    top_k: int = key(0, "reported tracks of a frame at most; 0: all")
-    one_sided_clamps: bool = key(
-        False, "boxes outside the frame are reported, and edges clamped on one side only, as in YOLACT"
-    )
+    score_threshold: float = key(0.05, "least score of a reported track in a frame", FRACTION)
+    top_k: int = key(0, "most reported tracks of a frame; 0: all")
+    one_sided_clamps: bool = key(False, "report boxes outside the frame and clamp edges on one side only, as in YOLACT")
     length_power: float = key(
         0.0,
-        "exponent of the share of a video's frames that show a track, a factor of its mean score in results: "
-        "tracks of a few frames seldom are right; 0, as published: the mean alone",
+        "a track's score in results is its mean score × (share of the video's frames that show it) to this power, "
+        "as tracks of a few frames are seldom right; 0, as published: the mean alone",
         NOT_NEGATIVE,
     )
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe. Numbers of iterations hold for batches of 4 clips (8 images) and are divided by batch/4."""
+    """The training recipe. Iterations are given for batches of 4 clips (8 images) and divided by batch/4."""
 
     optimizer: Literal["sgd", "adamw"] = key("sgd", "SGD with momentum, or AdamW")
     learning_rate: float = key(1e-4, "learning rate after the warm-up", NOT_NEGATIVE)
     momentum: float = key(0.9, "momentum of SGD", NOT_NEGATIVE)
     weight_decay: float = key(1e-4, "weight decay", NOT_NEGATIVE)
-    lr_schedule: Literal["steps", "cosine"] = key("steps", "the learning rate falls in steps, or along half a cosine")
+    lr_schedule: Literal["steps", "cosine"] = key("steps", "lower the learning rate in steps, or along half a cosine")
     gamma: float = key(0.1, "factor of the learning rate at each step", NOT_NEGATIVE)
-    lr_steps: tuple[int, ...] = key((150_000, 200_000), "iterations of the steps")
+    lr_steps: tuple[int, ...] = key((150_000, 200_000), "iterations at which the learning rate steps down")
     warmup_iterations: int = key(500, "iterations of the linear warm-up")
     iterations: int = key(250_000, "iterations of the whole run")
     clip_grad_norm: float = key(
-        0.0, "longer gradients are shortened to it, the temporal net's and all others apart; 0: none", NOT_NEGATIVE
+        0.0, "greatest norm of the gradients, of the temporal net's and of all others apart; 0: no limit", NOT_NEGATIVE
     )
-    freeze_batch_norm: bool = key(True, "batch norms keep their statistics and weights")
+    freeze_batch_norm: bool = key(True, "freeze the statistics and weights of batch norms")
     pretrained: str = key(
         "weights/yolact_plus_base_54_800000.pth",
         "checkpoint to start from, or torchvision:resnet50, hf:OWNER/REPO/FILE, https://…; empty: none",
     )
-    max_frame_distance: int = key(2, "annotated frames between the two frames of a clip at most", NOT_NEGATIVE)
-    flip_probability: float = key(0.5, "share of clips that are mirrored", FRACTION)
+    max_frame_distance: int = key(2, "greatest distance of the two frames of a clip, annotated frames", NOT_NEGATIVE)
+    flip_probability: float = key(0.5, "probability that a clip is mirrored", FRACTION)
     photometric: bool = key(False, "change brightness, contrast, hue and saturation")
-    zoom_out: bool = key(False, "show clips smaller, on a larger ground")
-    crop: bool = key(False, "show parts of clips, larger")
+    zoom_out: bool = key(False, "shrink clips onto a larger background")
+    crop: bool = key(False, "enlarge random parts of clips")
     static_rotation: float = key(10.0, "views of a static image: rotation up to ±, degrees", ANGLE)
     static_scale: tuple[float, float] = key((0.8, 1.25), "views: least and greatest scale", POSITIVE, RISING)
-    static_translation: float = key(0.1, "views: translation up to ±, share of the sides", FRACTION)
+    static_translation: float = key(0.1, "views: translation up to ±, fraction of the sides", FRACTION)
     static_shear: float = key(5.0, "views: shear up to ±, degrees", ANGLE)
     box_iou_loss: bool = key(True, "train boxes with the distance IoU; off: with smooth L1 of their deltas")
-    contrastive: bool = key(False, "train embeddings with a softmax over all others; off: by pairs")
+    contrastive: bool = key(False, "train embeddings with a softmax over all others; off: with pairs")
     semantic_loss: float = key(
         0.0,
-        "weight of a loss S of the class of every cell of P3 (after YOLACT), which helps from scratch; 0: none",
+        "weight of S, a semantic loss on P3 (after YOLACT) that helps training from scratch; 0: no such loss",
         NOT_NEGATIVE,
     )
     loss_weights: LossWeights = field(default_factory=LossWeights)
@@ -193,20 +192,22 @@ class TrainConfig:
 class QuirksConfig:
     """Behaviour of the published code that looks unintended, on as its weights were trained; see docs/quirks.md."""
 
-    centerness_kernel_major: bool = key(True, "within a level, centerness is ordered by kernel first, all else by cell")
+    centerness_kernel_major: bool = key(
+        True, "within a level, centerness is ordered by kernel first, all other outputs by cell"
+    )
     double_tanh_without_fusion: bool = key(True, "without temporal fusion, mask coefficients go through tanh twice")
     plain_scores_without_fusion: bool = key(True, "without temporal fusion, scores leave out the centerness")
     binary_masks_without_fusion: bool = key(True, "without temporal fusion, masks are binarised, then resized")
     square_anchors: bool = key(True, "YOLACT's anchors, of head.anchor_scales, are as high as wide; off for YOLACT++")
     hidden_low_scores: bool = key(True, "objects of any score, after centerness, are tracked, though not reported")
-    ohem_weights_by_position: bool = key(True, "weights of class losses are laid over anchors in their order")
+    ohem_weights_by_position: bool = key(True, "weights of class losses are assigned to anchors by position")
     mask_bce_outside_crop: bool = key(True, "mask losses are cropped by the predicted box, not by the true one")
-    lr_not_autoscaled: bool = key(True, "the learning rate does not grow with the batch")
+    lr_not_autoscaled: bool = key(True, "the learning rate does not scale with the batch size")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything a model and its data are made of. Immutable; `get_config` is the only maker."""
+    """All settings of a model and its data. Immutable; create it with `get_config`."""
 
     name: str
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -233,7 +234,7 @@ class Config:
         return "\n".join(f"{key} = {value!r}" for key, value in self.flat().items())
 
     def explained(self) -> str:
-        """The keys with their values and, indented below each, what it is and takes; a line each."""
+        """The keys with their values and, indented below each, its meaning, type and limits."""
         keys = dict(_leaf_fields(Config))
         return "\n".join(
             f"{name} = {value!r}\n    {keys[name].metadata['meaning']}; {_type_name(keys[name].type)}"
@@ -323,11 +324,12 @@ DATASETS = _read_only(
 
 
 def dataset_overrides(name: str) -> dict[str, Any]:
-    """The dotted keys of the data set `name` of `DATASETS`, whatever its case: overrides that put it in the place of a
-    config's own, and give the network its classes.
+    """Returns overrides that replace a config's data set, and its classes, by the data set `name` of `DATASETS`.
+
+    Upper and lower case are the same.
 
     Raises:
-        InputError: there is no such data set (the message gives the nearest).
+        InputError: the data set is unknown (the message gives the nearest name).
     """
     for known, keys in DATASETS.items():
         if known.lower() == name.lower():
@@ -382,7 +384,7 @@ def _yolact_models() -> dict[str, dict[str, Any]]:
         "head.embedding_dim": 0,
         "head.centerness": False,
         "temporal_fusion.enabled": False,
-        # A detection is the object of the greatest overlap; one of another class has to overlap more.
+        # A detection is matched to the object of greatest overlap; one of another class needs a greater overlap.
         "tracking.match_coeff": (0.0, 1.0, 1.0, 1.0),
         "tracking.new_object_similarity": 0.0,
         "quirks.double_tanh_without_fusion": False,
@@ -422,12 +424,12 @@ MODELS = _read_only(
             "head.embedding_dim": 32,
             "temporal_fusion.channels": (64, 64, 128),
             "temporal_fusion.detach_features": True,
-            # Its weights are its own: nothing asks it to repeat what looks unintended in how others were trained.
+            # Its weights were trained here, so it needs none of the quirks of the published weights.
             "quirks.centerness_kernel_major": False,
             "quirks.ohem_weights_by_position": False,
             "quirks.mask_bce_outside_crop": False,
-            # Chosen on other videos than the valid split's, see weights/README.md: embeddings trained by a softmax
-            # say more than boxes do, and tracks of a few frames are often second ones of an object.
+            # Chosen on videos outside the valid split, see weights/README.md: embeddings trained with a softmax tell
+            # objects apart better than boxes, and tracks of a few frames are often duplicates.
             "tracking.match_coeff": (0.0, 0.5, 0.5, 0.5),
             "tracking.new_object_similarity": 0.85,
             "tracking.new_object_iou": 0.0,
@@ -447,7 +449,7 @@ MODELS = _read_only(
     }
 )
 
-# File names of published weights that are not the config's own name.
+# File names of published weights that differ from the config's name.
 WEIGHT_NAMES: Mapping[str, str] = types.MappingProxyType(
     {
         "STMask_r101_FCA+TF": "STMask_plus_base_config",
@@ -483,7 +485,7 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     values = dict(MODELS[name])
     overrides = split_overrides(overrides)
     if overrides.pop("name", name) != name:
-        raise InputError("the key 'name' cannot be set: it is the config's own name")
+        raise InputError("the key 'name' cannot be set: it is the config's name")
     valid = dict(_leaf_fields(Config))
     for dotted, value in {**values, **overrides}.items():
         if dotted not in valid:
@@ -500,7 +502,7 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
 
 
 def split_overrides(overrides: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:
-    """{dotted key: value} of overrides as `get_config` takes them; the last of a key counts.
+    """{dotted key: value} of overrides as `get_config` takes them; the last value of a key is used.
 
     Raises:
         InputError: a text is not of the form key=value.
@@ -511,7 +513,7 @@ def split_overrides(overrides: Mapping[str, Any] | Sequence[str] | None) -> dict
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives a command line the options --config, --set and --print_config."""
+    """Adds the options --config, --set and --print_config to a command line."""
     group = parser.add_argument_group("config")
     group.add_argument("--config", metavar="NAME", help="config name, as `python -m data.config` lists them")
     group.add_argument(
@@ -525,11 +527,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def overrides_from(assignments: Sequence[str], shortcuts: Mapping[str, Any], dataset: str | None = None) -> list[str]:
-    """Overrides for `get_config`: those of `dataset`, if given (see `dataset_overrides`), all `assignments` key=value,
-    then the values of `shortcuts` (key → value) that are not None.
+    """Returns overrides for `get_config`: those of `dataset`, if given (see `dataset_overrides`), all `assignments`
+    key=value, then the values of `shortcuts` (key → value) that are not None.
 
     Raises:
-        InputError: there is no such data set.
+        InputError: the data set is unknown.
     """
     of_dataset = dataset_overrides(dataset) if dataset else {}
     return [
@@ -547,7 +549,7 @@ def _split_assignment(text: str) -> tuple[str, str]:
 
 
 def _nearest(word: str, candidates: Iterable[str]) -> str:
-    """'; did you mean …?' with the candidate that ends so, or else the closest."""
+    """'; did you mean …?' with the candidate that ends in `word`, or else the closest."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.0)
     if not close:
@@ -649,7 +651,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(prog="python -m data.config", description="List the configs, or print one.")
     parser.add_argument("name", nargs="?", help="config to print; without it, all names")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key (repeatable)")
-    parser.add_argument("--help_keys", action="store_true", help="say what each key of the config is and takes")
+    parser.add_argument("--help_keys", action="store_true", help="explain each key of the config")
     options = parser.parse_args(arguments)
 
     def show() -> None:

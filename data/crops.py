@@ -1,10 +1,10 @@
-"""Pictures of single objects, to learn from alone what the classes look like.
+"""Crops of single objects, for training the backbone to tell the classes apart.
 
     crops = CropDataset.from_config(cfg, YTVISDataset.from_config(cfg, "train"))
     batch = collate_crops([crops[key] for key in keys])          # keys are those of a `ClipSampler`
 
-An object costs a small picture here, and a whole frame in a clip: where no weights are to be had to start from, a
-backbone learns the classes from crops many times as fast.
+A crop is much smaller than a frame of a clip: without weights to start from, a backbone learns the classes from crops
+many times as fast.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ from ytvis.pictures import read_picture
 GROUND = 0  # the label of a crop that shows no object
 CROP_SIDE = 48  # pixels; an object fills most of its width
 SURROUNDINGS = (1.1, 1.7)  # the side of the square that is cut out, in longer sides of the object's box
-MAX_OFFSET = 0.15  # of the object from the middle, in sides of the square
+MAX_OFFSET = 0.15  # greatest offset of the object from the middle, in sides of the square
 GROUND_TRIES = 10
 
 
 class CropDataset(Dataset[CropBatch]):
-    """The crops of one annotated frame after another; its length is the number of frames that show something.
+    """The crops of each annotated frame; its length is the number of frames that show something.
 
-    A frame gives one crop of each of its objects and, where there is room, one of the ground. A crop is a square about
-    the object, moved and scaled by lot, resized to `CROP_SIDE` pixels; those of a frame are flipped, and their colours
-    changed, together.
+    A frame gives one crop of each of its objects and, where there is room, one of the background. A crop is a square
+    around the object, randomly moved and scaled, resized to `CROP_SIDE` pixels; the crops of a frame are flipped, and
+    their colours changed, together.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CropDataset(Dataset[CropBatch]):
 
     @classmethod
     def from_config(cls, cfg: Config, dataset: YTVISDataset) -> Self:
-        """The crops of `dataset`, normalised as `cfg.input` says.
+        """The crops of `dataset`, normalised as in `cfg.input`.
 
         Raises:
             InputError: no frame has a valid annotation.
@@ -75,10 +75,10 @@ class CropDataset(Dataset[CropBatch]):
         return len(self._frames)
 
     def __getitem__(self, key: SampleKey) -> CropBatch:
-        """The crops of a key's frame: a function of the key alone, torch's generators stay as they were.
+        """Returns the crops of a key's frame. They depend on the key alone; torch's generators are unchanged.
 
         Raises:
-            IndexError: no such frame.
+            IndexError: the index is out of range.
             InputError: the frame's file cannot be used.
         """
         video, frame_index = self._frames[key.index]
@@ -95,13 +95,13 @@ class CropDataset(Dataset[CropBatch]):
                 squares.append(ground)
                 labels.append(GROUND)
             crops = [torch.from_numpy(_cut(frame, square)).permute(2, 0, 1) for square in squares]
-            # All at once, with the same draws: small pictures cost more to call for than to change.
+            # All at once, with the same draws: for small pictures a call costs more than the work.
             images = self._augment(torch.stack(crops)) if crops else torch.zeros(0, 3, CROP_SIDE, CROP_SIDE)
         return CropBatch(images, torch.tensor(labels, dtype=torch.int64))
 
 
 def collate_crops(parts: Sequence[CropBatch]) -> CropBatch:
-    """All crops of `parts`, at least one, one after another."""
+    """Returns all crops of `parts`, at least one, as one batch."""
     return CropBatch.cat(list(parts))
 
 
@@ -110,7 +110,7 @@ def _uniform(low: float, high: float) -> float:
 
 
 def _square_about(box: np.ndarray) -> tuple[float, float, float]:
-    """Centre x, y and side in pixels of a square about `box` x1 y1 x2 y2, drawn by lot."""
+    """Centre x, y and side in pixels of a random square around `box` x1 y1 x2 y2."""
     x1, y1, x2, y2 = box.tolist()
     side = max(x2 - x1 + 1, y2 - y1 + 1) * _uniform(*SURROUNDINGS)
     move_x, move_y = (side * _uniform(-MAX_OFFSET, MAX_OFFSET) for _ in "xy")
@@ -120,7 +120,7 @@ def _square_about(box: np.ndarray) -> tuple[float, float, float]:
 def _ground_square(
     boxes: np.ndarray, size_hw: tuple[int, int], squares: Sequence[tuple[float, float, float]]
 ) -> tuple[float, float, float] | None:
-    """A square as large as one of `squares` whose middle no box of `boxes` [N,4] holds; None if there seems none."""
+    """A square as large as one of `squares` whose middle is in no box of `boxes` [N,4]; None if none is found."""
     if not squares:
         return None
     side = squares[int(torch.randint(len(squares), ()))][2]

@@ -49,19 +49,19 @@ logger = logging.getLogger(__name__)
 class YTVISDataset:
     """The videos, classes and annotations of a YouTube-VIS-format file, or of a COCO-format file of images.
 
-    `is_static` says that the videos are images, of one frame each; `has_truth` that the file has annotations.
+    `is_static` is True if the videos are images, of one frame each; `has_truth` if the file has annotations.
     `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None where the file lacks the class;
-    `labels` is the way back.
+    `labels` is the inverse.
     """
 
     def __init__(self, ann_file: str | os.PathLike, image_root: str | os.PathLike, class_names: Sequence[str]):
         """Reads and checks `ann_file`; file names in it are relative to `image_root`.
 
-        Categories are told by name (case, spaces, hyphens and underscores do not matter) if `class_names` has all of
-        them, otherwise in the order of their ids if they are as many as `class_names`.
+        Categories are matched by name (case, spaces, hyphens and underscores do not matter) if `class_names` has all of
+        them, otherwise by the order of their ids if there are as many as `class_names`.
 
         Raises:
-            InputError: the file or the folder is missing, or the file is not in the format.
+            InputError: the file or the folder is missing, or the file has another format.
         """
         self.ann_file = Path(ann_file)
         self.image_root = image_folder(image_root)
@@ -91,10 +91,10 @@ class YTVISDataset:
         """The `split` (of `ytvis.splits.SPLITS`) of `cfg.dataset`; `ann_file` and `image_root` override the config's.
 
         train_sub and valid_sub are parts of the train split's file, or of `ann_file`. If `video_ids_file` is given,
-        only those videos of the split that it lists are taken (see `ytvis.splits.read_video_ids`).
+        only the videos of the split that it lists are used (see `ytvis.splits.read_video_ids`).
 
         Raises:
-            InputError: the data set is not there (the message says where it was looked for) or cannot be used.
+            InputError: the data set is not found (the message lists the places searched) or cannot be used.
         """
         candidates = getattr(cfg.dataset, base_split(split))
         root = Path(cfg.dataset.root).expanduser()
@@ -104,7 +104,7 @@ class YTVISDataset:
         found_folder = next((path for path in folders if os.path.isdir(path)), None)
         if found_file is None or found_folder is None:
             missing = [
-                f"no {what} at {', '.join(map(str, paths)) or '(no place is configured)'}"
+                f"{what} not found at {', '.join(map(str, paths)) or '(no place is configured)'}"
                 for what, paths, found in (
                     ("annotation file", ann_files, found_file),
                     ("folder of frames", folders, found_folder),
@@ -115,39 +115,39 @@ class YTVISDataset:
         dataset = cls(found_file, found_folder, cfg.dataset.class_names)
         video_ids = videos_of_split(split, [video.video_id for video in dataset.videos])
         if not video_ids:
-            raise InputError(f"{found_file}: has a single video, which is valid_sub; nothing is left for {split}")
+            raise InputError(f"{found_file}: has a single video, which goes to valid_sub; {split} is empty")
         if video_ids_file is not None:
             video_ids = read_video_ids(video_ids_file, frozenset(video_ids))
         return dataset.subset(video_ids)
 
     def subset(self, video_ids: Iterable[int]) -> Self:
-        """The data set with no videos but those of `video_ids`, whatever their order; this one stays as it is.
+        """Returns a data set with only the videos of `video_ids`, in this one's order; this one is unchanged.
 
         Raises:
-            InputError: there is no video of such an id.
+            InputError: an id is unknown.
         """
         wanted = set(video_ids)
         unknown = wanted - self._videos.keys()
         if unknown:
-            raise InputError(f"{self.ann_file}: there is no video {min(unknown)}")
+            raise InputError(f"{self.ann_file}: video {min(unknown)} not found")
         subset = copy.copy(self)
         subset._videos = {video.video_id: video for video in self.videos if video.video_id in wanted}
         subset._annotations = {video_id: self._annotations[video_id] for video_id in subset._videos}
         return subset
 
     def truth(self) -> YTVOS:
-        """The annotations of these videos alone, read anew, as they are to be scored against.
+        """Reads the file again and returns the annotations of these videos alone, for scoring.
 
         Raises:
-            InputError: the file cannot be read any more.
+            InputError: the file can no longer be read.
         """
         return restrict(YTVOS(self.ann_file), self._videos)
 
     def key_frames(self) -> list[tuple[Video, tuple[int, ...]]]:
-        """(video, its `annotated_frames`) for each video that has any, to train on.
+        """(video, its `annotated_frames`) for each video that has any, for training.
 
         Raises:
-            InputError: there are none; the message says why.
+            InputError: no video has any; the message gives the reason.
         """
         frames = [(video, self.annotated_frames(video.video_id)) for video in self.videos]
         frames = [(video, own) for video, own in frames if own]
@@ -155,22 +155,21 @@ class YTVISDataset:
             tracks = [track for own in self._annotations.values() for track in own]
             why = "no frame has a valid annotation"
             if not self.has_truth:
-                why = "there are no annotations"
+                why = "it has no annotations"
             elif tracks and all(track.iscrowd for track in tracks):
                 why = f"all {len(tracks)} annotations are crowds (iscrowd 1), which training leaves out"
             raise InputError(f"{self.ann_file}: {why}; training needs a set with truth")
         return frames
 
     def annotations(self, video_id: int) -> tuple[Track, ...]:
-        """The annotated objects of a video, crowds included; () without any. KeyError for an unknown video."""
+        """The annotated objects of a video, crowds included; () if it has none. KeyError for an unknown video."""
         return self._annotations[video_id]
 
     def annotated_frames(self, video_id: int) -> tuple[int, ...]:
         """The indices of the frames that show something by `frame_annotations`, ascending.
 
-        A segmentation is only looked into where the file lacks its box or its area, so one that cannot be used may
-        still count here; one that is looked into and cannot be used is logged and left out. KeyError for an unknown
-        video.
+        A segmentation is only decoded if the file lacks its box or its area, so an unusable one may still count here;
+        one that is decoded and cannot be used is logged and left out. KeyError for an unknown video.
         """
         return tuple(
             frame_index
@@ -191,14 +190,14 @@ class YTVISDataset:
         return area > 0 and min(box[2:]) >= 1
 
     def frame_annotations(self, video_id: int, frame_index: int, *, skip_unusable: bool = False) -> FrameAnnotations:
-        """What one frame shows, in the file's order; of length 0 if that is nothing.
+        """Returns the annotations of one frame, in the file's order; of length 0 if it shows nothing.
 
-        Left out are crowds, objects without a segmentation in this frame, and those with no area or with a box less
-        than a pixel wide or high. A box or an area that the file lacks is taken from the mask, and so is a box that
-        does not match it.
+        Crowds, objects without a segmentation in this frame, and objects with no area or with a box less than a pixel
+        wide or high are left out. A missing box or area is taken from the mask, and so is a box that does not match
+        the mask.
 
         Raises:
-            KeyError: no such video.
+            KeyError: the video is unknown.
             InputError: a segmentation cannot be used; `skip_unusable` logs that and leaves the object out instead.
         """
         video = self._videos[video_id]
@@ -229,7 +228,7 @@ class YTVISDataset:
         )
 
     def _box_and_mask(self, track: Track, frame_index: int) -> tuple[list[float], np.ndarray] | None:
-        """The object's x y width height and mask, or None if it is no truth of this frame; InputError if unusable."""
+        """The object's x y width height and mask, or None if it is left out here; InputError if unusable."""
         video = self._videos[track.video_id]
         (rle,), (pixels,) = read_masks(track, video, Diagnostics(refuse=self.ann_file), frames=[frame_index])
         box, area = (values and values[frame_index] for values in (track.bboxes, track.areas))
@@ -253,11 +252,12 @@ def read_frames(
     num_workers: int = 2,
     keep_frames: bool = False,
 ) -> DataLoader:
-    """An iterable of the `FrameInput` of every frame of `videos` (default: all), in order; its length is their number.
+    """Returns an iterable of the `FrameInput` of every frame of `videos` (default: all), in order; its length is the
+    number of frames.
 
-    Frames are read ahead by `num_workers` processes, by the caller's own for 0. A frame that is missing, cannot be
-    decoded, or is not of the video's size comes as a `FrameInput` with `error` set: nothing is raised. `keep_frames`
-    also hands on the frame's own pixels.
+    Frames are read ahead by `num_workers` processes, or by the calling one for 0. A frame that is missing, cannot be
+    decoded, or differs from the video's size comes as a `FrameInput` with `error` set: nothing is raised. With
+    `keep_frames` the items also hold the frame's own pixels.
     """
     files = _FrameFiles(dataset.image_root, dataset.videos if videos is None else videos, transform, keep_frames)
     return DataLoader(
@@ -271,7 +271,7 @@ def read_frames(
 
 
 class _FrameFiles(Dataset):
-    """The frames of videos one after another. The index is one number a video, so that many frames cost nothing."""
+    """The frames of videos one after another. The index stores one number for each video, not for each frame."""
 
     def __init__(self, image_root: Path, videos: Sequence[Video], transform: FrameTransform, keep_frames: bool):
         self.image_root = image_root
@@ -309,10 +309,10 @@ def _as_is(frame: FrameInput) -> FrameInput:
 
 
 def init_worker(worker_id: int) -> None:
-    """For `DataLoader`: the workers are the parallelism, each keeps to one thread (torch's loader sees to its own).
+    """Prepares a worker of `DataLoader`: OpenCV uses one thread (torch's loader limits its own), SIGTERM is ignored.
 
-    When to stop is their parent's to say: torchrun and clusters send SIGTERM to all processes at once, and a worker
-    that died of it would break the parent off before it has saved. Workers end with their parent in any case.
+    Torchrun and clusters send SIGTERM to all processes at once, and a worker that ends by it would stop the parent
+    before it has saved. Workers end with their parent in any case.
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -322,7 +322,7 @@ def init_worker(worker_id: int) -> None:
 
 
 def _where_to_put(cfg: Config, split: str, missing: str) -> str:
-    """The whole message about a data set that is missing."""
+    """The message for a data set that is not found."""
     candidates = getattr(cfg.dataset, base_split(split))
     place = ""
     if candidates.ann_file and candidates.image_root:

@@ -3,7 +3,7 @@
     python -m data.synthetic --root data/ShapesVIS --train_videos 160 --valid_videos 40 --seed 0
 
 Paper-cut shapes move over a textured ground under a moving camera; they enter, leave, cross and hide each other. The
-shape alone decides the category; colour, texture, size, rotation and stretch are drawn by lot.
+shape alone decides the category; colour, texture, size, rotation and stretch are random.
 
 The same seed gives the same pixels and the same annotation bytes on every machine. That holds because
 - random numbers are `random()` and `integers()` of a PCG64 generator seeded with (seed, split, index);
@@ -37,15 +37,15 @@ from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, atomic_write, read_json
 from ytvis.masks import encode_masks, mask_boxes, measure_masks
 
-# Part of the stamp: a change of the drawing must raise it, so that cached sets are drawn anew.
+# Part of the stamp: raise it with every change of the drawing, so that cached sets are drawn again.
 GENERATOR_VERSION = 1
 CATEGORY_NAMES: tuple[str, ...] = DATASETS["ShapesVIS"]["dataset.class_names"]
 DEFAULT_ROOT: str = DATASETS["ShapesVIS"]["dataset.root"]
 SPLITS = ("train", "valid")
 
-# No object stays invisible for longer between two appearances, or behind others; below the trackers' usual patience.
+# Most frames that an object is invisible between two appearances, or behind others; below the usual max_hidden_age.
 MAX_HIDDEN_FRAMES = 8
-# A sliver below this counts as hidden: nobody would outline it, and it vanishes in the network input.
+# An object with fewer pixels counts as hidden: it vanishes in the network input.
 MIN_VISIBLE_PIXELS = 12
 
 _STAMP_NAME = "shapesvis.json"
@@ -107,7 +107,7 @@ def _pick(rng: np.random.Generator, choices: Sequence):
 
 
 def _direction(angle: int) -> tuple[float, float]:
-    """Cosine and sine of an integer angle, rounded so far that every libm gives the same."""
+    """Cosine and sine of an integer angle, rounded until every libm gives the same."""
     radians = 2 * math.pi * (angle % _TURN) / _TURN
     return round(math.cos(radians) * 2**20) / 2**20, round(math.sin(radians) * 2**20) / 2**20
 
@@ -137,7 +137,7 @@ def _triangle(x, y, a, b):
 
 
 def _star(x, y, a, b):
-    """A five-pointed star is what is within at least four of the five lines through its points."""
+    """A five-pointed star: the points within at least four of the five lines through its tips."""
     first = second = np.full(np.broadcast_shapes(x.shape, y.shape), -np.inf)
     for k in range(5):
         nx, ny = _direction(_TURN // 4 + round(k * _TURN / 5))
@@ -157,8 +157,8 @@ def _crescent(x, y, a, b):
 
 @dataclass(frozen=True)
 class _Shape:
-    """A shape's outline, how far it may be stretched (the range of width / height before rotation), and whether it
-    covers its box well enough to hide others."""
+    """A shape's outline, the range of its width / height before rotation, and `solid`: whether it covers its box well
+    enough to hide others."""
 
     distance: Callable[..., np.ndarray]
     stretch: tuple[float, float]
@@ -238,7 +238,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Where everything is at any time; later objects are above earlier ones."""
+    """The motion of the camera and of all objects; later objects are above earlier ones."""
 
     hw: tuple[int, int]
     length: int
@@ -258,7 +258,7 @@ class _Scene:
         )
 
     def silhouette(self, item: _Object) -> np.ndarray:
-        """[T,h,w] bool: the object's pixels in view as if nothing lay above it."""
+        """[T,h,w] bool: the object's pixels in view, also those that others hide."""
         result = np.zeros((self.length, *self.hw), bool)
         for t in range(self.length):
             pose = self.pose(item, t)
@@ -297,7 +297,7 @@ def _plan_object(rng: np.random.Generator, category_id: int, scene: _Scene, crow
     else:
         centre, spread = scene.camera.at(moment), (0.38 * scene.hw[1], 0.38 * scene.hw[0])
     x, y = (middle + _between(rng, -far, far) for middle, far in zip((centre.x, centre.y), spread, strict=True))
-    # Straight as often as not: turned at random, few long shapes would have long, thin boxes.
+    # Half of them are axis-aligned: turned at random, few long shapes would have long, thin boxes.
     angle = math.floor(_between(rng, -0.03, 0.03) * _TURN) + _pick(rng, range(4)) * _TURN // 4
     spin = _between(rng, -0.006, 0.006)
     if rng.random() < 0.5:
@@ -312,17 +312,17 @@ def _plan_object(rng: np.random.Generator, category_id: int, scene: _Scene, crow
 
 
 def _plan_categories(rng: np.random.Generator, index: int) -> list[int]:
-    """The objects' category ids. The first goes round with the index, so that small sets hold all of them."""
+    """The objects' category ids. The first cycles with the index, so that small sets hold all of them."""
     category_ids = [index % len(CATEGORY_NAMES) + 1]
     for _ in range(_pick(rng, _OBJECT_COUNTS) - 1):
-        # Now and then two of a kind: telling them apart is what tracking is about.
+        # Sometimes two of one category, which tracking has to tell apart.
         repeat = rng.random() < 0.15
         category_ids.append(category_ids[-1] if repeat else _pick(rng, range(1, len(CATEGORY_NAMES) + 1)))
     return category_ids
 
 
 def _plan_scene(rng: np.random.Generator, category_ids: Sequence[int]) -> tuple[_Scene, np.ndarray]:
-    """A scene of such objects and their masks [N,T,h,w]. Each object is drawn by lot until it and those below fit."""
+    """A random scene of such objects and their masks [N,T,h,w]; each is redrawn until it and those below are valid."""
     hw = _pick(rng, _FRAME_SIZES_HW)
     length = _pick(rng, range(12, 25))
     scene = _Scene(hw, length, _plan_camera(rng, hw, length), ())
@@ -339,7 +339,7 @@ def _plan_scene(rng: np.random.Generator, category_ids: Sequence[int]) -> tuple[
 
 
 def _visible(silhouettes: np.ndarray) -> np.ndarray:
-    """[N,T,h,w] bool: what is left of silhouettes [N,T,h,w] that are above each other in their order."""
+    """[N,T,h,w] bool: the visible parts of silhouettes [N,T,h,w], each above those before it."""
     masks = silhouettes.copy()
     covered = np.zeros(silhouettes.shape[1:], bool)
     for mask in masks[::-1]:
@@ -350,7 +350,7 @@ def _visible(silhouettes: np.ndarray) -> np.ndarray:
 
 
 def _longest_run(flags: np.ndarray) -> int:
-    """The length of the longest run of True in `flags` [T] bool; 0 if there is none."""
+    """The length of the longest run of True in `flags` [T] bool; 0 if all are False."""
     longest = current = 0
     for flag in flags:
         current = current + 1 if flag else 0
@@ -359,8 +359,8 @@ def _longest_run(flags: np.ndarray) -> int:
 
 
 def _acceptable(silhouettes: np.ndarray, masks: np.ndarray) -> bool:
-    """Whether every object is seen enough, and hidden for at most MAX_HIDDEN_FRAMES: between two appearances for
-    whatever reason, and behind others at any time."""
+    """Whether every object is seen enough, and is never hidden behind others, nor invisible between two appearances,
+    for more than MAX_HIDDEN_FRAMES."""
     for in_view, seen in zip(silhouettes.sum(axis=(2, 3)), masks.sum(axis=(2, 3)), strict=True):
         frames = np.flatnonzero(seen)
         if len(frames) < 6 or 2 * seen.sum() < in_view.sum() or seen.max() < 100:
@@ -458,7 +458,7 @@ def _sample(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Look:
-    """How a scene is painted: tiles, light and lens. `shutter` is the share of a frame's time that it is open."""
+    """How a scene is painted: tiles, light and lens. `shutter` is the open fraction of a frame's time."""
 
     ground: np.ndarray
     objects: tuple[np.ndarray, ...]
@@ -473,7 +473,7 @@ def _plan_look(rng: np.random.Generator, count: int) -> _Look:
     ramp = _pick(rng, _GROUND_COLOURS)
     kind = _pick(rng, ("clouds", "contours", "stripes", "checks", "planks"))
     ground = _tile(_pattern(rng, kind, _GROUND_SIDE, _pick(rng, (8, 16))), ramp)
-    # Colours that differ clearly from the ground: only the shape should be hard.
+    # Colours that differ clearly from the background: only the shape should be hard.
     fitting = [c for c in _OBJECT_COLOURS if sum(abs(p - q) for p, q in zip(c, ramp[1], strict=True)) > 150]
     tiles = []
     for _ in range(count):
@@ -539,16 +539,16 @@ def _paint_frame(rng: np.random.Generator, scene: _Scene, look: _Look, t: int) -
     canvas = canvas * (256 + int(rng.integers(-look.flicker, look.flicker + 1))) >> 8
     if look.grain:
         canvas += rng.integers(-look.grain, look.grain + 1, (height, width, 1))
-    # Six bits a channel: not to be seen, and a third less on disk.
+    # Six bits a channel: not visible, and a third less on disk.
     return np.clip(canvas, 0, 255).astype(np.uint8) & 252 | 2
 
 
 def draw_video(seed: int, split: str, index: int) -> ShapesVideo:
     """Video number `index` (from 0) of a split, "train" or "valid"; it depends on these three values alone.
 
-    1…6 objects and 12…24 frames of one of five sizes. Objects are put into the scene one by one, each drawn by lot
-    until all are seen in at least 6 frames, and no run of frames in which one is invisible between two appearances,
-    or wholly behind others, is longer than MAX_HIDDEN_FRAMES.
+    It has 1…6 objects and 12…24 frames of one of five sizes. Objects are added one by one, each redrawn until all are
+    seen in at least 6 frames, and none is invisible between two appearances, or wholly behind others, for more than
+    MAX_HIDDEN_FRAMES.
 
     Raises:
         InputError: an unknown split, or a negative seed or index.
@@ -576,13 +576,13 @@ def generate(
     workers: int | None = None,
     progress: bool = False,
 ) -> Path:
-    """The folder `root`, holding ShapesVIS: drawn now, or found there from an earlier call with the same numbers.
+    """Draws ShapesVIS into the folder `root`, unless it already has the set of the same numbers; returns `root`.
 
         annotations/train.json, valid.json               YouTube-VIS 2019 format, compressed RLE
         train/JPEGImages/train_00000/00000.png …         the frames; valid likewise
         shapesvis.json                                   the numbers it was drawn with
 
-    A set drawn with other numbers is replaced. The set appears whole or not at all: it is drawn into a temporary
+    A set drawn with other numbers is replaced. The set is written whole or not at all: it is drawn into a temporary
     folder beside `root`, which is then renamed. `workers` processes draw (default: one per CPU core, at most 8; 1
     draws in this process). They are spawned, so a script that calls this needs an `if __name__ == "__main__":` guard.
     `progress` shows a bar on the error stream.
@@ -618,7 +618,7 @@ def generate(
 
 
 def _read_stamp(root: Path) -> dict | None:
-    """What `root` was drawn with, None if it is missing or empty; InputError if it is anything but a ShapesVIS set."""
+    """The numbers `root` was drawn with, None if it is missing or empty; InputError if it is not a ShapesVIS set."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
     ours = {_STAMP_NAME, "annotations", *SPLITS}
@@ -713,7 +713,7 @@ def _document(seed: int, records: list[tuple[dict, list[dict]]]) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m data.synthetic`: draws the set, or finds it, and prints where it is and what it holds."""
+    """`python -m data.synthetic`: draws the set, unless it exists, and prints its path and contents."""
     parser = Parser(
         prog="python -m data.synthetic",
         description="Draw ShapesVIS, the demo data set of eight moving shapes, in YouTube-VIS 2019 format.",
@@ -723,13 +723,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train_videos", type=int, default=160, metavar="N", help="videos to train on")
     parser.add_argument("--valid_videos", type=int, default=40, metavar="N", help="videos to validate on")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same videos on every machine")
-    parser.add_argument("--workers", type=int, help="processes that draw; None: one per CPU core, at most 8")
+    parser.add_argument("--workers", type=int, help="number of processes; None: one per CPU core, at most 8")
     options = parser.parse_args(arguments)
     return run_command("data.synthetic", lambda: describe(generate(**vars(options), progress=True)))
 
 
 def describe(root: Path) -> None:
-    """Prints what the set at `root` holds."""
+    """Prints the numbers of videos, frames and objects in the set at `root`."""
     for split in SPLITS:
         path = root / "annotations" / f"{split}.json"
         content = read_json(path)

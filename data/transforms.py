@@ -151,17 +151,17 @@ class ClipTransform:
             masks=masks,
             instance_ids=sample["instance_ids"],
         )
-        # A box without area has no logarithm to regress, a mask without pixels nothing to learn from. (NaN: dropped.)
+        # The sides of a box are regressed as logarithms, so they must be over 0. (NaN: dropped.)
         has_area = (targets.boxes[:, 2:] > targets.boxes[:, :2]).all(dim=1)
         return targets[has_area & masks.flatten(1).any(dim=1).bool()]
 
 
 class AffineViews:
-    """Shows an annotated image as other frames of a video would: rotated, scaled, moved and sheared, each time anew.
+    """Imitates another frame of a video: rotates, scales, moves and shears an annotated image, differently each time.
 
-    The angles `rotation` and `shear` (along the rows) are drawn from ± so many degrees, the factor from `scale` (least,
-    most), the move from ± the part `translation` of the image's sides; all draws come from torch's global CPU
-    generator. What comes in from outside the image has the colour `fill`.
+    The angles are drawn from ±`rotation` and ±`shear` (along the rows) degrees, the factor from `scale` (least, most),
+    the move from ±`translation` (a fraction of the image's sides); all draws come from torch's global CPU generator.
+    Pixels from outside the image have the colour `fill`.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class AffineViews:
         )
 
     def __call__(self, frame: np.ndarray, annotations: FrameAnnotations) -> tuple[np.ndarray, FrameAnnotations]:
-        """(frame, annotations) of a view of `frame` [h,w,3] uint8 RGB, of the same size.
+        """Returns (frame, annotations) of a view of `frame` [h,w,3] uint8 RGB, of the same size.
 
         An object's box is that of its mask in the view; one with no pixel left is dropped, so N may be 0.
 
@@ -217,7 +217,7 @@ class AffineViews:
 
 
 def _to_sample(frame: np.ndarray, annotations: FrameAnnotations) -> dict[str, Tensor]:
-    """One frame in the types that torchvision's transforms tell apart; they pass plain tensors through."""
+    """Returns a frame in the types that torchvision's transforms need; they do not change plain tensors."""
     _check_frame(frame)
     return {
         "image": tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)),
@@ -232,7 +232,7 @@ def _to_sample(frame: np.ndarray, annotations: FrameAnnotations) -> dict[str, Te
 
 
 def _crop_samples(samples: list[dict[str, Tensor]], crop: v2.RandomIoUCrop) -> list[dict[str, Tensor]]:
-    """The samples cut to one region, drawn for the objects of the first; each box is that of what is left of its mask.
+    """Crops the samples to one region, drawn for the objects of the first; each box is that of its cropped mask.
 
     torchvision's own crop drops an object whose centre is outside, and the network would learn that it is background.
     """
@@ -261,7 +261,7 @@ def _crop_sample(sample: dict[str, Tensor], place: tuple[int, int, int, int]) ->
 
 
 class _Resize(v2.Resize):
-    """torchvision's resize, nearest for masks, but images as `FrameTransform` does it: theirs differs in the pixels."""
+    """torchvision's resize, nearest for masks, but `FrameTransform`'s for images, as torchvision's pixels differ."""
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
         if not isinstance(inpt, tv_tensors.Image):

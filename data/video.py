@@ -38,13 +38,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-DEFAULT_FRAME_RATE = 25.0  # of what has no time stamps
+DEFAULT_FRAME_RATE = 25.0  # of sources without time stamps
 
-# Visually close to the source at a size people send around; libx264's own scale, 0 is lossless, 51 the worst.
+# libx264's scale: 0 is lossless, 51 the worst. This looks close to the source at a moderate file size.
 _CONSTANT_RATE_FACTOR = 20
 _LONGER_SOUND = 1.0  # seconds that a file's sound often continues after its last picture
-_CAMERA_DIGITS = 4  # of a camera's number at most
-# The clock of videos whose frames have time stamps: 90 kHz, as in MPEG, holds all usual frame rates exactly.
+_CAMERA_DIGITS = 4  # most digits of a camera's number
+# The clock of videos whose frames have time stamps: 90 kHz, as in MPEG, represents all usual frame rates exactly.
 _TICK = Fraction(1, 90_000)
 
 
@@ -66,9 +66,9 @@ class SourceFrame:
 class FrameSource(Protocol):
     """Frames in order. `num_frames` is their expected number, None if unknown; `frame_rate` in frames per second.
 
-    `reads_ahead`: a thread may fetch frames before they are requested. What cannot be read is skipped and reported at
-    the end: the iteration raises InputError after the last frame that could be read. Closing the iterator releases
-    whatever the source holds open.
+    `reads_ahead`: a thread may fetch frames before they are requested. Frames that cannot be read are skipped and
+    reported at the end: the iteration raises InputError after the last readable frame. Closing the iterator releases
+    all that the source holds open.
     """
 
     name: str
@@ -82,13 +82,14 @@ class FrameSource(Protocol):
 def open_source(
     source: str | os.PathLike | int | Iterable[Any] | FrameSource, frame_rate: float = DEFAULT_FRAME_RATE
 ) -> FrameSource:
-    """The frames of `source`: a video file or stream address, a picture, a folder or a glob of pictures (in natural
-    order), a camera's number (int or digits), or any iterable of frames (see `FrameIterable`). A source stays as it is.
+    """Returns the frames of `source`: a video file or stream address, a picture, a folder or a glob of pictures (in
+    natural order), a camera's number (int or digits), or any iterable of frames (see `FrameIterable`). A `FrameSource`
+    is returned unchanged.
 
-    `frame_rate` makes the time stamps of pictures and iterables, which have none.
+    `frame_rate` gives the time stamps of pictures and iterables, which have none of their own.
 
     Raises:
-        InputError: there is nothing of the kind, or it cannot be opened. A camera is opened when iteration begins.
+        InputError: the source is not found or cannot be opened. A camera is opened when iteration begins.
         TypeError: `source` is of another type.
     """
     if not 0 < frame_rate < float("inf"):
@@ -112,22 +113,22 @@ def open_source(
     if glob.has_magic(text):
         found = sorted(filter(os.path.isfile, glob.glob(text, recursive=True)), key=natural_key)
         return ImageFiles(text, [Path(name) for name in found], frame_rate)
-    raise InputError(f"{text}: no such file or folder, no camera's number, and no pattern such as frames/*.jpg")
+    raise InputError(f"{text}: not a file, a folder, a camera's number or a pattern such as frames/*.jpg")
 
 
 class VideoFile:
-    """The frames of a video file, with the time stamps they are shown at, and upright as players show them.
+    """The frames of a video file, with their presentation times, and upright as players show them.
 
-    All have the size of the first. Time stamps rise strictly: one that is missing or does not is set to a frame's
-    duration after the one before. `pixel_aspect` is the width of a pixel over its height, as it is to be shown; where
-    the file turns its pictures, from the first frame on.
+    All have the size of the first. Time stamps rise strictly: one that is missing or does not rise is set to a frame's
+    duration after the one before. `pixel_aspect` is the width over the height of a pixel as shown; for a file that
+    turns its pictures, from the first frame on.
     """
 
     reads_ahead = True
     pixel_aspect = Fraction(1)
 
     def __init__(self, path: str | os.PathLike):
-        """Reads the file's head.
+        """Reads the file's header.
 
         Raises:
             InputError: the file cannot be opened as a video, or has no pictures.
@@ -162,11 +163,11 @@ class VideoFile:
                 index += 1
             seconds, is_exact = _declared_seconds(container)
         if seconds - end > max(1.5 * longest, 0.1):  # the last frame's duration is often a guess
-            early = f"it ends {seconds - end:.1f} seconds early, as a file does that was cut off"
+            early = f"it ends {seconds - end:.1f} seconds early, as if it was cut off"
             if is_exact:
                 faults.append(early)
             elif seconds - end > _LONGER_SOUND:
-                logger.warning("%s: %s, or whose sound is longer than its pictures", self.name, early)
+                logger.warning("%s: %s, or its sound is longer than its pictures", self.name, early)
         if faults:
             raise InputError(f"{self.name}: broken: {faults[0]}; {index} frames could be read")
 
@@ -177,12 +178,12 @@ class VideoFile:
             raise InputError(f"{self.name}: cannot be opened as a video ({_reason(error)})") from None
         if container.streams.best("video") is None:
             container.close()
-            raise InputError(f"{self.name}: holds no pictures")
+            raise InputError(f"{self.name}: has no pictures")
         return container
 
 
 def _decoded(container: av.container.InputContainer, faults: list[str]) -> Iterator[av.VideoFrame]:
-    """The frames that can be decoded; a line for each fault goes to `faults`."""
+    """Yields the frames that can be decoded; appends a line to `faults` for each fault."""
     stream = container.streams.best("video")
     stream.thread_type = "AUTO"
     packets = container.demux(stream)
@@ -203,8 +204,8 @@ def _decoded(container: av.container.InputContainer, faults: list[str]) -> Itera
 
 
 def _declared_seconds(container: av.container.InputContainer) -> tuple[float, bool]:
-    """(where the pictures end, in seconds since the file's start, as its head has it; whether that is of the pictures
-    alone, not of the whole file). 0 if it is not known."""
+    """(the end of the pictures in seconds since the file's start, as in its header; whether that is the end of the
+    pictures alone, not of the whole file). 0 if unknown."""
     stream = container.streams.best("video")
     offset = (container.start_time or 0) / av.time_base
     if stream.duration and ("mp4" in container.format.name or container.format.name == "avi"):
@@ -213,7 +214,7 @@ def _declared_seconds(container: av.container.InputContainer) -> tuple[float, bo
 
 
 def _upright(frame: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
-    """`frame` turned and mirrored by the quarters that the display matrix of a phone's video asks for."""
+    """Returns `frame` turned by quarters and mirrored, as in the display matrix of a phone's video."""
     a, b, c, d = _display_matrix(picture)
     if _is_sideways(picture):
         frame = frame.transpose(1, 0, 2)
@@ -228,7 +229,7 @@ def _is_sideways(picture: av.VideoFrame) -> bool:
 
 
 def _display_matrix(picture: av.VideoFrame) -> tuple[int, int, int, int]:
-    """a, b, c, d: a pixel (x, y) is shown at (a·x + c·y, b·x + d·y), but for a common factor."""
+    """a, b, c, d: a pixel (x, y) is shown at (a·x + c·y, b·x + d·y), up to a common factor."""
     side_data = picture.side_data.get(SideDataType.DISPLAYMATRIX)
     if side_data is None:
         return 1, 0, 0, 1
@@ -247,7 +248,7 @@ class ImageFiles:
 
     def __init__(self, name: str, paths: Sequence[Path], frame_rate: float = DEFAULT_FRAME_RATE):
         if not paths:
-            raise InputError(f"{name}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            raise InputError(f"{name}: has no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
         self.name = name
         self.paths = paths
         self.num_frames = len(paths)
@@ -269,7 +270,7 @@ class ImageFiles:
 
 
 class Camera:
-    """The pictures of a camera by its number, from 0, until the iteration is closed; time runs from the first."""
+    """The pictures of the camera of a number, from 0, until the iteration is closed; times count from the first."""
 
     reads_ahead = True
     num_frames = None
@@ -283,14 +284,16 @@ class Camera:
         capture = cv2.VideoCapture(self.number)
         try:
             if not capture.isOpened():
-                raise InputError(f"{self.name} cannot be opened: is it connected, and used by no other program?")
+                raise InputError(
+                    f"{self.name} cannot be opened: check that it is connected and not used by another program"
+                )
             begin = None
             index = 0
             while True:
                 is_read, picture = capture.read()
                 now = time.monotonic()
                 if not is_read:
-                    raise InputError(f"{self.name} gives no more pictures, after {index}")
+                    raise InputError(f"{self.name} stopped after {index} pictures")
                 begin = now if begin is None else begin
                 yield SourceFrame(index, now - begin, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
                 index += 1
@@ -301,12 +304,12 @@ class Camera:
 class FrameIterable:
     """The frames of an iterable; each is fetched only when it is requested.
 
-    They are arrays [h,w,3] uint8 RGB or PIL images, which are turned upright as their EXIF tag says. Where the
-    iteration ends, a generator is closed.
+    They are arrays [h,w,3] uint8 RGB or PIL images, which are turned upright by their EXIF tag. A generator is closed
+    when the iteration ends.
 
     Raises:
-        TypeError: `frames` cannot be iterated over; or, by the iteration, a frame is of another type.
-        ValueError: by the iteration, a frame is of another shape, empty, or a PIL image of more than 8 bits a channel.
+        TypeError: `frames` cannot be iterated over; or, during iteration, a frame is of another type.
+        ValueError: during iteration, a frame is of another shape, empty, or a PIL image of more than 8 bits a channel.
     """
 
     reads_ahead = False
@@ -352,10 +355,10 @@ def _as_array(frame: Any, where: str) -> np.ndarray:
 def read_source(
     source: FrameSource, transform: FrameTransform, scene_cuts: Callable[[np.ndarray], bool] | None = None
 ) -> Iterator[FrameInput]:
-    """The frames of `source` ready for the network, with their own pixels; read ahead where the source allows it.
+    """Yields the frames of `source` ready for the network, with their own pixels; reads ahead if the source allows it.
 
-    `scene_cuts` returns for each whether it begins a new shot. Which frame is the last is not known in time, so none is
-    marked as such.
+    `scene_cuts` returns for each frame whether it begins a new shot. No frame has `is_last` set, as the end of a source
+    is not known in advance.
     """
     frames = _prepared(source, transform, scene_cuts)
     return read_ahead(frames) if source.reads_ahead else frames
@@ -381,10 +384,10 @@ def _prepared(
 
 
 def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
-    """`items` in their order, fetched by a thread that is at most `size` of them ahead.
+    """Yields `items` in order, fetched by a thread that is at most `size` of them ahead.
 
-    What `items` raises is raised here, after the item before it. When this generator is closed, the thread is ended and
-    the iterator of `items`, if it is a generator, closed. The thread runs in the caller's context (`contextvars`).
+    An exception of `items` is raised here, after the item before it. Closing this generator ends the thread and closes
+    the iterator of `items` if it is a generator. The thread runs in the caller's context (`contextvars`).
     """
     fetched: queue.Queue = queue.Queue(size)
     stopped = threading.Event()
@@ -416,7 +419,7 @@ def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
             yield item
     finally:
         stopped.set()
-        while thread.is_alive():  # it may be waiting for a place in the queue
+        while thread.is_alive():  # it may wait for a place in the queue
             with suppress(queue.Empty):
                 fetched.get_nowait()
             thread.join(timeout=0.01)
@@ -425,10 +428,10 @@ def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:
 class SceneCuts:
     """Decides frame by frame whether it begins a new shot.
 
-    Frames are compared at 64×36 pixels. It is a cut where more than the part `threshold` (0…1) of the pixels would have
-    to change to another of 4×4×4 colours to make one frame's histogram the other's, and the pixels differ by more than
-    20 levels of 255 on average. A pan keeps the histogram, a change of light or slow motion the pixels. A flash counts
-    as a cut, a dissolve does not.
+    Frames are compared at 64×36 pixels. A frame is a cut if its histogram of 4×4×4 colours differs from the last one's
+    in more than the fraction `threshold` (0…1) of the pixels, and the pixels differ by more than 20 levels of 255 on
+    average. A pan changes only the pixels, and a change of light or slow motion only the histogram, so neither is a
+    cut. A flash is a cut, a dissolve is not.
 
     Raises:
         InputError: `threshold` is outside 0…1.
@@ -459,26 +462,26 @@ class SceneCuts:
 
 
 class VideoWriter:
-    """A context manager that makes the mp4 file `path` of the frames given to `write`, whole or not at all.
+    """A context manager that writes the frames given to `write` to the mp4 file `path`, whole or not at all.
 
         with VideoWriter("out.mp4", frame_rate=25, size_hw=(720, 1280)) as writer:
             writer.write(frame)  # uint8 RGB [720,1280,3]
 
     The frames go to a temporary file in the same folder (created if missing), which is renamed over `path` when the
-    block ends and removed when it ends with an exception; `path` then holds what it held before. Without a single
-    frame no file is made. `frame_rate` is in frames per second, `size_hw` the frames' (height, width) in pixels.
+    block ends and removed when it ends with an exception; `path` is then unchanged. Without frames no file is written.
+    `frame_rate` is in frames per second, `size_hw` the frames' (height, width) in pixels.
 
-    `audio_from` is a file whose sound is taken along, from its start to the end of the last frame: copied as it is, or
-    as AAC if mp4 players would not know it. A file without sound, or whose sound cannot be read, gives none.
+    The sound of the file `audio_from` is added, from its start to the end of the last frame: unchanged, or as AAC if
+    mp4 players do not support its codec. A file without readable sound adds none.
 
-    `pixel_aspect` is the width of a pixel over its height, as players are to show it.
+    `pixel_aspect` is the width of a pixel over its height, as shown by players.
 
-    H.264 with halved chroma, which is what players show everywhere, needs even sides: an odd side grows by one pixel
-    that repeats the edge.
+    H.264 with halved chroma, which all players support, needs even sides: an odd side grows by one pixel that repeats
+    the edge.
 
     Raises:
-        ValueError: a frame rate or a side that is not positive.
-        InputError: the file or its folder cannot be written: the disk is full, say.
+        ValueError: a frame rate or a side is not positive.
+        InputError: the file or its folder cannot be written, for example because the disk is full.
     """
 
     def __init__(
@@ -510,7 +513,7 @@ class VideoWriter:
             rate=self._frame_rate,
             options={
                 "crf": str(_CONSTANT_RATE_FACTOR),
-                # x264's usual one takes 2.6 times as long for a file of the same size that is 0.8 dB closer.
+                # x264's default takes 2.6 times as long for a file of the same size that is 0.8 dB closer.
                 "preset": "veryfast",
                 # Untagged, players guess the colour matrix from the size, and shift the colours of small videos.
                 "x264-params": "colorprim=bt709:transfer=bt709:colormatrix=bt709",
@@ -528,12 +531,12 @@ class VideoWriter:
     def write(self, frame: np.ndarray, time_s: float | None = None) -> None:
         """Appends one frame: uint8 RGB [h,w,3] of the writer's `size_hw`, shown from `time_s` seconds on.
 
-        Either all frames have a time, or none has, and they follow each other at the frame rate. A time that is not
-        after that of the frame before is set 1/90000 second after it.
+        Either all frames have a time, or none has; without times they follow at the frame rate. A time that is not
+        after that of the frame before is set to 1/90000 second after it.
 
         Raises:
-            InputError: the disk is full, say.
-            ValueError: another shape or dtype, or a time where the first frame had none, or the other way round.
+            InputError: the file cannot be written, for example because the disk is full.
+            ValueError: another shape or dtype, or only some frames have a time.
         """
         if frame.shape != (*self._size_hw, 3) or frame.dtype != np.uint8:
             raise ValueError(

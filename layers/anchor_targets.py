@@ -21,7 +21,7 @@ BACKGROUND = 0
 
 @dataclass(frozen=True)
 class Match:
-    """What A anchors of I images learn: `labels` [I,A] int64, 1…C, 0 for background or −1 for neither, and `targets`
+    """Targets of A anchors of I images: `labels` [I,A] int64, 1…C, 0 for background or −1 for neither, and `targets`
     [I,A] int64, the row of the instance in its image's truth (only valid where the label is positive)."""
 
     labels: Tensor
@@ -36,7 +36,7 @@ def match(
     positive_iou: float = 0.5,
     negative_iou: float = 0.4,
 ) -> Match:
-    """The match of anchors [A,4] with the truth of I images; `class_logits` [I,A,C+1] are the network's current ones.
+    """Assigns the truth of I images to anchors [A,4]; `class_logits` [I,A,C+1] are the network's current ones.
 
     An anchor over `positive_iou` learns its best instance, one below `negative_iou` learns background. An anchor that
     overlaps two instances by more than `negative_iou` is neutral. An anchor over `positive_iou` gains 2/(1+exp(CE)) ≤ 1

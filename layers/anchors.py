@@ -1,4 +1,4 @@
-"""Anchors: boxes at every cell of a level, the size of each kernel (FCA; STMask, section 3.1) or of sizes in pixels
+"""Anchors: boxes at every cell of a level, of the kernels' sizes (FCA; STMask, section 3.1) or of sizes in pixels
 (YOLACT, ICCV 2019)."""
 
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-ASPECT_RATIOS = (1.0, 0.5, 2.0)  # width to height of YOLACT's anchors
+ASPECT_RATIOS = (1.0, 0.5, 2.0)  # width over height of YOLACT's anchors
 
 
 def make_anchors(
@@ -30,8 +30,8 @@ def make_scaled_anchors(
     input_hw: tuple[int, int],
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """As `make_anchors`, but of sizes that do not depend on the cells: `shapes_px` gives for each level the (height,
-    width) of its anchors in pixels of an input of `input_hw`."""
+    """As `make_anchors`, for anchors with sizes in pixels: `shapes_px` gives for each level the (height, width) of its
+    anchors in pixels of an input of `input_hw`."""
     height, width = input_hw
     sizes = [[(w / width, h / height) for h, w in shapes] for shapes in shapes_px]
     return _at_every_cell(level_sizes, [torch.tensor(level, dtype=torch.float32, device=device) for level in sizes])

@@ -32,7 +32,7 @@ class Detector:
     double_tanh: bool = False
 
     def __call__(self, predictions: Predictions, index: int = 0) -> Detections:
-        """Detections of image `index` of the batch; N = 0 if there are none."""
+        """Detections of image `index` of the batch; N may be 0."""
         probabilities = F.softmax(predictions.class_logits[index].float(), dim=-1)[:, 1:]  # [A,C]
         candidates = (probabilities.amax(dim=1) > self.conf_threshold).nonzero().squeeze(1)
         boxes = decode(predictions.box_deltas[index, candidates].float(), predictions.anchors[candidates])

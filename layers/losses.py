@@ -1,4 +1,4 @@
-"""What the network is trained to do: STMask's seven losses.
+"""STMask's training losses.
 
 Letters: I images of the batch (clip-major), A anchors, P positives (anchors that learn an instance) of all images.
 """
@@ -19,9 +19,9 @@ from utils.loss_weights import LossWeights
 from utils.structures import FrameTargets, FusionFeatures, Predictions
 from ytvis.files import InputError
 
-BOX_GROWTH = 1.2  # of the predicted box that crops a mask in training
+BOX_GROWTH = 1.2  # factor of the sides of the predicted box that crops a mask in training
 NEGATIVES_PER_POSITIVE = 3
-MASK_PIXELS = 8 << 20  # of prototypes' size, at a time: a dozen numbers are kept of each
+MASK_PIXELS = 8 << 20  # of prototypes' size, processed at a time: a dozen numbers are kept for each
 TEMPERATURE = 0.1  # of the cosines in the contrastive track loss
 
 
@@ -45,7 +45,7 @@ def find_positives(
 ) -> Positives:
     """The positives of I images in the order image, anchor; P = 0 is fine.
 
-    `truth` is that of all images one after another, `truth_counts` [I] how much of it is each image's.
+    `truth` is that of all images concatenated, `truth_counts` [I] the number of each image's instances.
     """
     image, anchor = (matched.labels > 0).nonzero(as_tuple=True)
     counts = torch.bincount(image, minlength=len(truth_counts))
@@ -64,7 +64,7 @@ def find_positives(
 
 
 def alone(rows: Tensor) -> Tensor:
-    """`rows`: those of all processes, where there is one."""
+    """Returns `rows` unchanged, as the gather of a single process."""
     return rows
 
 
@@ -78,9 +78,9 @@ def class_loss(
     """Weighted cross-entropy over positives and hard negatives, summed, /4.
 
     `class_logits` [I,A,C+1], `labels` [I,A] (−1 neutral), `weights` [P] of the positives in order. Hard negatives are
-    the 3·P anchors of the whole batch that are least sure to be background; each weighs 3·I/(their number). With
-    `weights_by_position` the vector of all weights, positives' first, is laid over the anchors in the order of their
-    index, so that weight and anchor do not correspond (docs/quirks.md).
+    the 3·P anchors of the whole batch with the lowest background probability; each weighs 3·I/(their number). With
+    `weights_by_position` the vector of all weights, positives' first, is assigned to the anchors in the order of their
+    index, so that weights and anchors do not correspond (docs/quirks.md).
 
     The batch may be spread over processes with equally many images each: `gather` returns the images [I,…] of all
     processes for this process's own, and the result is the sum over all images divided by the number of processes.
@@ -142,9 +142,9 @@ def contrastive_track_loss(embeddings: Tensor, instance_ids: Tensor, weights: Te
 def mask_loss(masks: Tensor, truth: Tensor, rows: Tensor, boxes: Tensor) -> Tensor:
     """Sum over pixels of BCE per mask [N], divided by the box's area in pixels.
 
-    `masks` [N,h,w] soft, resized bilinearly to those of `truth` [M,H,W] 0/1, of which `rows` [N] are compared with,
-    H/h = W/w whole; `boxes` [N,4] normalised, sides counted as at least one pixel. Where a mask is cropped to zero, a
-    truth pixel costs BCE's cap of 100.
+    `masks` [N,h,w] are soft and resized bilinearly to `truth` [M,H,W] 0/1, of which they are compared with `rows` [N];
+    H/h = W/w is whole. `boxes` [N,4] are normalised; their sides count as at least one pixel. Where a mask is cropped
+    to zero, a truth pixel costs BCE's cap of 100.
     """
     height, width = truth.shape[-2:]
     if len(masks) == 0:
@@ -152,7 +152,7 @@ def mask_loss(masks: Tensor, truth: Tensor, rows: Tensor, boxes: Tensor) -> Tens
     scale = height // masks.shape[1]
     if truth.shape[1:] != (scale * masks.shape[1], scale * masks.shape[2]):
         raise ValueError(f"truth {list(truth.shape)} is not a whole number of times the masks' {list(masks.shape)}")
-    # Only a window around what is not zero, the same size for all masks, is resized and compared.
+    # Only a window around the pixels over zero, of the same size for all masks, is resized and compared.
     inside = masks.detach() > 0
     rows_in, columns_in = _window(inside.any(dim=2)), _window(inside.any(dim=1))
     fine_rows, fine_columns = _finer(rows_in, scale), _finer(columns_in, scale)
@@ -170,12 +170,12 @@ def mask_loss(masks: Tensor, truth: Tensor, rows: Tensor, boxes: Tensor) -> Tens
 def mask_losses(
     prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, counts: Tensor, truth: Tensor, rows: Tensor
 ) -> Tensor:
-    """`mask_loss` [N] of the masks of I images' objects, one image's after another's, each cropped to its box.
+    """`mask_loss` [N] of the masks of I images' objects, image by image, each cropped to its box.
 
     `prototypes` [I,h,w,K], `mask_coeffs` [N,K] before tanh, `boxes` [N,4], `counts` [I] of objects; `truth` [M,H,W] and
-    `rows` [N] as for `mask_loss`. Only so many images at a time as their masks have `MASK_PIXELS` together.
+    `rows` [N] as for `mask_loss`. Images whose masks have `MASK_PIXELS` together are processed at a time.
     """
-    losses = [mask_coeffs[:0, 0]]  # not new zeros: without objects, too, the coefficients get a gradient
+    losses = [mask_coeffs[:0, 0]]  # not new zeros: the coefficients need a gradient without objects too
     pixels = prototypes.shape[1] * prototypes.shape[2]
     counts = counts.tolist()
     for images, mine in _runs(counts, MASK_PIXELS // pixels):
@@ -195,8 +195,8 @@ def _runs(counts: Sequence[int], most: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _window(inside: Tensor) -> Tensor:
-    """The rows [N,k], for each of `inside` [N,h] bool, of a window that covers its True rows and one more to each side
-    (as bilinear resizing reaches), as far as there are any; k is the smallest that does for all."""
+    """The rows [N,k], for each of `inside` [N,h] bool, of a window that covers its True rows and one more on each side
+    (the reach of bilinear resizing) within the image; k is the smallest that suffices for all."""
     height = inside.shape[1]
     first = inside.int().argmax(dim=1) - 1
     last = height - inside.flip(1).int().argmax(dim=1)
@@ -211,10 +211,10 @@ def _finer(rows: Tensor, scale: int) -> Tensor:
 
 
 def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
-    """Cross-entropy of the class of every cell, on average over images: an image's is the mean over the cells that
-    show an object plus the mean over the ground.
+    """Cross-entropy of the class of every cell, averaged over images: an image's is the mean over the cells that
+    show an object plus the mean over the background.
 
-    `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 the ground. A cell shows what is at its centre.
+    `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 for background. A cell has the class at its centre.
     """
     truth = FrameTargets.cat(truths)
     rows, columns = (
@@ -225,7 +225,7 @@ def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
     counts = torch.tensor([len(frame) for frame in truths], device=logits.device)
     image = torch.repeat_interleave(torch.arange(len(truths), device=logits.device), counts)
     classes = torch.zeros((len(logits), *logits.shape[-2:]), dtype=torch.int64, device=logits.device)
-    # Where objects overlap, the greatest label counts.
+    # Where objects overlap, the greatest label is used.
     classes = classes.scatter_reduce(0, image[:, None, None].expand_as(labels), labels, "amax")
     cross_entropy = F.cross_entropy(logits.float(), classes, reduction="none")
     parts = [
@@ -247,7 +247,7 @@ class MultiBoxLoss:
 
     `BIoU` (or `B`, smooth L1, with `box_iou_loss` off) boxes, `C` classes, `center` centerness, `M` masks, `T`
     embeddings; with temporal fusion, for clips of two frames, `B_shift` and `M_shift`: the boxes and masks that the
-    temporal net expects in the second frame.
+    temporal net predicts for the second frame.
     """
 
     def __init__(
@@ -261,12 +261,12 @@ class MultiBoxLoss:
         gather: Callable[[Tensor], Tensor] = alone,
         weights: LossWeights | None = None,
     ):
-        """`contrastive` takes T from `contrastive_track_loss` instead of `track_loss`.
+        """With `contrastive` T is `contrastive_track_loss` instead of `track_loss`.
 
         With `detach_features` the shift losses train the temporal net alone, not the features it reads.
 
         `gather` returns the rows of all processes for this process's rows, in the order in which they share a batch's
-        clips: what a loss takes from the whole batch is then taken from that of all. The mean of the processes' losses,
+        clips, so that a loss over the whole batch uses the batch of all processes. The mean of the processes' losses,
         and of their gradients, is that of one process with all the clips (see `utils.distributed.World.gather`).
 
         `weights` are the published ones by default."""
@@ -281,13 +281,13 @@ class MultiBoxLoss:
 
     @classmethod
     def from_config(cls, config, gather: Callable[[Tensor], Tensor] = alone) -> "MultiBoxLoss":
-        """The losses of a config, of which it takes keys of the recipe, the quirks and the temporal fusion.
+        """The losses of a config, set up by its keys of the recipe, the quirks and the temporal fusion.
 
         Raises:
             InputError: the network lacks outputs that the losses need.
         """
         if not config.head.centerness or not config.head.embedding_dim:
-            raise InputError(f"{config.name} has no centerness or no embeddings to train; train a config of STMask's")
+            raise InputError(f"{config.name} has no centerness or no embeddings to train; choose an STMask config")
         return cls(
             box_iou_loss=config.train.box_iou_loss,
             contrastive=config.train.contrastive,
@@ -358,8 +358,8 @@ class MultiBoxLoss:
         targets: Sequence[Sequence[FrameTargets]],
         truth: FrameTargets,
     ) -> dict[str, Tensor]:
-        """B_shift and M_shift: means over a clip's positives whose instance is in its second frame too; `truth` is that
-        of all images."""
+        """B_shift and M_shift: means over a clip's positives whose instance is also in its second frame; `truth` is
+        that of all images."""
         first = (positives.image % 2 == 0).nonzero().squeeze(1)
         owner = torch.repeat_interleave(torch.tensor([len(frame) for clip in targets for frame in clip]))
         in_second = owner.to(first.device) == positives.image[first][:, None] + 1

@@ -1,4 +1,4 @@
-"""Mask rescoring (YOLACT++, TPAMI 2020, section 6.1): how well a mask fits its object, judged by its shape."""
+"""Mask rescoring (YOLACT++, TPAMI 2020, section 6.1): predicts how well a mask fits its object from its shape."""
 
 from itertools import pairwise
 

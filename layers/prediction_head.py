@@ -31,11 +31,11 @@ class HeadOutput:
 
 @dataclass(frozen=True)
 class ConvolvedAtAnchors(TensorFields):
-    """Evaluates convolutions, of which each predicts one or several anchors of a cell, at selected anchors only.
+    """Evaluates convolutions, each for one or several anchors of a cell, at selected anchors only.
 
-    `values[index, anchors]` is [n,D] for image `index` and `anchors` [n] int64: the rows that the dense maps of
-    `layers` over `features` [B,C,h,w] … have there, D = `length` channels an anchor, of unit length if `normalized`.
-    Only a few dozen of thousands of anchors become objects and need mask coefficients and embeddings.
+    `values[index, anchors]` is [n,D] for image `index` and `anchors` [n] int64: the rows of the dense maps of `layers`
+    over `features` [B,C,h,w] …, with D = `length` channels an anchor, of unit length if `normalized`. Only a few dozen
+    of thousands of anchors become objects and need mask coefficients and embeddings.
     """
 
     features: tuple[Tensor, ...]
@@ -53,7 +53,7 @@ class ConvolvedAtAnchors(TensorFields):
         cells, numbers = anchors // len(filters), anchors % len(filters)
         values = self.features[0].new_empty(len(anchors), self.length)
         table = [level[index].permute(1, 2, 0).flatten(0, 1) for level in self.features]  # [cells,C], level by level
-        table = torch.cat((*table, table[0].new_zeros(1, table[0].shape[1])))  # the last row stands for the padding
+        table = torch.cat((*table, table[0].new_zeros(1, table[0].shape[1])))  # the last row is the padding
         for number, (weight, bias) in enumerate(filters):
             mine = (numbers == number).nonzero().squeeze(1)
             seen = table[self._around(cells[mine], weight.shape[2:])].flatten(1)  # [n,taps·C]
@@ -184,7 +184,7 @@ class PredictionHead(nn.Module):
         normalized: bool = False,
     ) -> Tensor | ConvolvedAtAnchors | None:
         """[B,A,D] from U of each level, D = `length`, through `tower` and `layers`; with `at_anchors` evaluated on
-        request; None where there are no such layers."""
+        request; None without such layers."""
         if tower is None or layers is None:
             return None
         features = tuple(tower(level) for level in shared)
@@ -206,8 +206,8 @@ class PredictionHead(nn.Module):
         return self.conf_layer[kernel].offsets(seen[kernel]).view(-1, 2)
 
     def _as_calibration_sees(self, box_deltas: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The regression values as FCB needs them: "ali" assumes that the anchor has the kernel's shape; where it does
-        not, the values are made relative to an anchor of the kernel's shape."""
+        """The regression values as input of FCB: "ali" assumes that the anchor has the kernel's shape; for other
+        anchors the values are converted to an anchor of the kernel's shape."""
         if not self.boxes_relative_to_kernel:
             return box_deltas
         return [
@@ -231,19 +231,18 @@ def _each(layers: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def _maps(layers: nn.Module, features: Tensor) -> list[Tensor]:
-    """What each of the convolutions gives, [B,D,h,w], or [B,k·D,h,w] for k anchors, anchor slowest."""
+    """The output of each of the convolutions, [B,D,h,w], or [B,k·D,h,w] for k anchors, anchor slowest."""
     return [layer(features) for layer in _each(layers)]
 
 
 def _anchor_fastest(levels: Sequence[Sequence[Tensor]], length: int) -> Tensor:
-    """[B,A,D], D = `length`, ordered by level, row, column, anchor (fastest), from the maps of each level, those of
-    `_maps`."""
+    """[B,A,D], D = `length`, ordered by level, row, column, anchor (fastest), from the maps of each level (`_maps`)."""
     levels = [[x.permute(0, 2, 3, 1) for x in maps] for maps in levels]
     batch, _, _, channels = levels[0][0].shape
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         merged = torch.cat([torch.stack(maps, dim=3).flatten(1, 3) for maps in levels], dim=1)
         return merged.reshape(batch, -1, length)
-    # Writes each number once, in place; autograd cannot follow that, and the compiler finds it by itself.
+    # Writes each number once, in place; autograd does not support that, and the compiler does it by itself.
     counts = [sum(x.shape[1] * x.shape[2] for x in maps) for maps in levels]
     merged = levels[0][0].new_empty(batch, sum(counts), channels)
     for maps, part in zip(levels, merged.split(counts, dim=1), strict=True):

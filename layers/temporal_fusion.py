@@ -27,7 +27,7 @@ def correlate(a: Tensor, b: Tensor, patch_size: int = 11) -> Tensor:
     span = width + 2 * radius
     products = []
     for i in range(patch_size):
-        # A row of a times the row of b that is i - r lower: all pairs of columns, of which only a band is needed.
+        # A row of a times the row of b that is i - r lower: all pairs of columns; only a band of them is needed.
         pairs = rows @ padded[:, i : i + height].reshape(batch * height, channels, span)
         band = pairs.as_strided((batch * height, patch_size, width), (width * span, 1, span + 1))
         products.append(band.view(batch, height, patch_size, width))

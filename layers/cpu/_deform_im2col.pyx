@@ -1,11 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""Columns of a deformable convolution on the CPU, and the way back; `deform_conv.py` is what calls it.
+"""Columns of a deformable convolution on the CPU and their gradients; called by `deform_columns.py`.
 
 Letters: B images, C channels, H W input, H' W' output, K = kh·kw taps, G weight groups, O offset groups. A pixel n is
-one of the B·H'·W' output places. Features lie channels last, so that the innermost loops run over neighbours in memory;
+one of the B·H'·W' output places. Features are channels last, so that the innermost loops run over neighbours in memory;
 all four corners of a sample are read there, those outside the map from a row of zeros. Nothing checks shapes here.
 
-A column is float, double, or short: then it holds the bits of a bfloat16, while places and weights stay float.
+A column is float, double, or short; a short holds the bits of a bfloat16, while places and weights stay float.
 """
 
 from cython.parallel cimport prange
@@ -192,7 +192,7 @@ cdef void scatter_pixel(const Layout* at, const real* image, const real* zeros, 
                         const real* modulation, column* columns, Py_ssize_t group_step, Py_ssize_t pixel,
                         Py_ssize_t first, Py_ssize_t stop, real* to_image, real* to_offsets,
                         real* to_modulation) noexcept nogil:
-    """The way back through one output pixel for the channels from `first` to `stop`; see `scatter`."""
+    """The gradients of one output pixel for the channels from `first` to `stop`; see `scatter`."""
     cdef Py_ssize_t places[4]
     cdef real fractions[2]
     cdef real weights[4]
@@ -264,7 +264,7 @@ def scatter(real[:, :, :, ::1] features, real[:, :, :, ::1] offsets, real[:, :, 
             column[:, :, ::1] columns, Py_ssize_t start, tuple kernel, tuple stride, tuple padding, tuple dilation,
             int threads, Py_ssize_t blocks, real[:, :, :, ::1] to_features, real[:, :, :, :, ::1] to_offsets,
             real[:, :, :, :, ::1] to_modulation):
-    """Turns gradients of `columns` into the columns themselves, and adds what flows on to the `to_` arrays.
+    """Replaces gradients in `columns` by the columns themselves, and adds the gradients to the `to_` arrays.
 
     The first arguments are as in `gather`. The channels are cut into T = `blocks`, and one thread at a time works on a
     block of an image, pixel after pixel, so that no race can change the order of a sum. `to_features` is [B,H,W,C];

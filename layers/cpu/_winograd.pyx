@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
-"""What stands around the products of Winograd's convolution F(4×4, 3×3); `winograd.py` is what calls it.
+"""The sums before and after the products of Winograd's convolution F(4×4, 3×3); called by `winograd.py`.
 
-Letters: B images, C channels, H W both input and output, a tile 4×4 places of the output, which 6×6 of the input decide,
-those around the map being zero. Tiles are numbered image by image, row by row. Features lie channels last, so that the
+Letters: B images, C channels, H W both input and output. A tile is 4×4 places of the output, computed from 6×6 of the
+input, with zeros around the map. Tiles are numbered image by image, row by row. Features are channels last, so that the
 innermost loops run over neighbours in memory. Nothing checks shapes here.
 """
 
@@ -108,7 +108,7 @@ cdef extern from *:
 
 
 def spread_tiles(const float[:, :, :, ::1] features, float[:, :, ::1] tiles, Py_ssize_t start, int threads):
-    """Fills `tiles` [n,36,C] with what the tiles from `start` on of `features` [B,H,W,C] are in Winograd's domain."""
+    """Fills `tiles` [n,36,C] with the transforms of the tiles from `start` on of `features` [B,H,W,C]."""
     cdef Py_ssize_t height = features.shape[1], width = features.shape[2], channels = features.shape[3]
     cdef Py_ssize_t across = (width + 3) // 4, each = across * ((height + 3) // 4), count = tiles.shape[0]
     cdef Py_ssize_t n, place, image

@@ -1,8 +1,8 @@
 """Deformable convolution on the CPU: samples gathered into columns, and a matrix product with the weights.
 
 `_deform_im2col.pyx` gathers the samples of all taps. The arithmetic runs as the custom operators
-`stmask::deform_conv2d` and `stmask::deform_conv2d_backward`, so autograd, torch.compile and torch.export know it.
-Without a compiler there is none of this (`is_built`).
+`stmask::deform_conv2d` and `stmask::deform_conv2d_backward`, so autograd, torch.compile and torch.export support it.
+It needs kernels built by a C compiler (`is_built`).
 
 Letters: B images, Cin and Cout channels, H W input, H' W' output, K = kh·kw taps, G weight groups, O offset groups.
 """
@@ -19,9 +19,9 @@ from ytvis.optional import import_native
 
 _deform_im2col = import_native("layers.cpu._deform_im2col", "gather", "scatter")
 
-COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache between being gathered and being multiplied
+COLUMN_BYTES = 8 << 20  # columns at a time: they stay in the cache until they are multiplied
 LAYOUT_ROWS = 256  # packed weights are laid out for about this number of pixels; more and fewer are hardly slower
-MIN_BLOCK_CHANNELS = 16  # with fewer in a block, finding a sample's place costs more than reading it
+MIN_BLOCK_CHANNELS = 16  # with fewer in a block, computing a sample's place costs more than reading it
 
 
 def is_built() -> bool:
@@ -49,7 +49,7 @@ class Columns:
         self.geometry = tuple(tuple(pair) for pair in (weight.shape[2:], stride, padding, dilation))
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Runs of pixels, each with uninitialised columns [G,n,K·Cin/G] for it, which share their memory."""
+        """Yields runs of pixels, each with uninitialised columns [G,n,K·Cin/G], all in the same memory."""
         pixel_numbers = self.groups * self.length
         memory = torch.empty(self.chunk_pixels * pixel_numbers, dtype=self.dtype)
         for start in range(0, self.pixels, self.chunk_pixels):
@@ -81,15 +81,15 @@ def _as_matrices(weight: Tensor, groups: int) -> Tensor:
 
 
 def pack_weight(weight: Tensor) -> PackedMatrices | None:
-    """`weight` [Cout,Cin,kh,kw] of a convolution with one group, laid out for `convolve` in inference; None if this
-    machine gains nothing by it. Later changes of `weight` do not reach it."""
+    """Returns `weight` [Cout,Cin,kh,kw] of a convolution with one group, laid out for `convolve` in inference; None if
+    that is not faster on this machine. The layout is a copy: it does not follow later changes of `weight`."""
     if not is_built() or weight.dtype != torch.float32 or not can_pack(weight.device, weight.dtype):
         return None
     return PackedMatrices(_as_matrices(weight.detach(), 1), LAYOUT_ROWS)
 
 
 def _memory_format(features: Tensor) -> torch.memory_format:
-    """Channels last for results if `features` are channels last and not contiguous, else contiguous."""
+    """Returns channels last if `features` are channels last and not contiguous, else contiguous."""
     channels_last = features.is_contiguous(memory_format=torch.channels_last) and not features.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
 
@@ -152,7 +152,7 @@ def _native_forward(features, offsets, modulation, weight, bias, stride, padding
     """`convolve`, for autograd and torch.compile."""
     packed = None
     if torch.is_inference_mode_enabled() and weight.shape[1] == features.shape[1]:
-        packed = pack_weight(weight)  # not in training: another rounding takes other steps than the recorded ones
+        packed = pack_weight(weight)  # not in training: another rounding would change the recorded steps
     return convolve(features, offsets, modulation, weight, bias, stride, padding, dilation, packed)
 
 

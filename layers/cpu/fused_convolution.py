@@ -1,4 +1,4 @@
-"""Convolutions for inference, with batch norm and ReLU folded in, and weights that are laid out once."""
+"""Convolutions for inference, with batch norm and ReLU folded in, and weights laid out in advance."""
 
 from itertools import pairwise
 
@@ -14,10 +14,10 @@ from layers.cpu.winograd import WinogradConv2d
 class FusedConv2d(nn.Module):
     """The convolution `conv` with the batch norm `norm` folded into it, followed by a ReLU if `relu`.
 
-    It computes in `dtype`. On a CPU that is fast in that dtype, oneDNN does all in one operator, with weights laid out
-    for each size of input (a copy of the weights a size); in float32 `WinogradConv2d` does it where it is faster,
-    except if `direct`. Elsewhere, and without `pack`, plain operators do it, as torch.compile needs: it cannot see into
-    such weights. There are no parameters: nothing to train or to save.
+    It computes in `dtype`. On a CPU that is fast in that dtype, oneDNN runs as one operator, with weights laid out for
+    each size of input (a copy of the weights for each); in float32 `WinogradConv2d` is used where it is faster, except
+    if `direct`. Elsewhere, and without `pack`, plain operators run; torch.compile needs these, as it does not support
+    such weights. The module has no parameters.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class FusedConv2d(nn.Module):
         self._packs = pack and can_pack(weight.device, dtype)
         self._packed: dict[torch.Size, Tensor] = {}
         self._may_be_winograd = self._packs and not direct and dtype == torch.float32 and WinogradConv2d.suits(conv)
-        self._winograd: WinogradConv2d | None = None  # made on demand: it has four times the weights
+        self._winograd: WinogradConv2d | None = None  # created on demand: it has four times the weights
 
     def forward(self, x: Tensor, other: Tensor | None = None) -> Tensor:
         """[B,Cout,H',W'] of `x` [B,Cin,H,W]; `other`, of the result's shape, is added before the ReLU."""

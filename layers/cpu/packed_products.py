@@ -1,7 +1,7 @@
 """Products with constant matrices, which oneDNN computes faster, in float32 on a CPU, than torch's own product.
 
-They run as convolutions of one tap, whose weights are laid out once. They are for inference: autograd does not see
-them, and they round differently.
+They run as convolutions of one tap, whose weights are laid out once. They are for inference: autograd does not
+support them, and they round differently.
 """
 
 import torch

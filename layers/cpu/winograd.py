@@ -36,7 +36,7 @@ _SPREAD = (
 
 class WinogradConv2d:
     """The convolution with `weight` [Cout,Cin,3,3] and `bias` [Cout] or None, stride 1 and padding 1, of float32 maps
-    on the CPU, followed by a ReLU if `relu`. It is for inference: autograd does not see it."""
+    on the CPU, followed by a ReLU if `relu`. It is for inference: autograd does not support it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool):
         self.out_channels, in_channels = weight.shape[:2]

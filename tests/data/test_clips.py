@@ -231,7 +231,7 @@ def test_a_segmentation_that_cannot_be_used_is_logged_and_left_out(tmp_path, cap
 
 
 def test_a_data_set_without_truth_is_refused(tmp_path):
-    with pytest.raises(InputError, match="train.json: there are no annotations; training needs a set with truth"):
+    with pytest.raises(InputError, match="train.json: it has no annotations; training needs a set with truth"):
         plain(draw(tmp_path, [2], []))
     unseen = track(1, 1, [1], segmentations=[[], []])
     with pytest.raises(InputError, match="train.json: no frame has a valid annotation"):

@@ -127,7 +127,7 @@ def test_without_annotations_there_is_nothing_to_see(tmp_path, annotations):
         del changed["annotations"]
     dataset = load(tmp_path, changed)
     assert dataset.annotations(7) == () and not dataset.has_truth
-    with pytest.raises(InputError, match=r"instances\.json: there are no annotations; training needs a set with truth"):
+    with pytest.raises(InputError, match=r"instances\.json: it has no annotations; training needs a set with truth"):
         dataset.key_frames()
     truth = dataset.frame_annotations(7, 0)
     assert len(truth) == 0
@@ -361,7 +361,7 @@ def test_a_missing_explicit_file_is_the_only_place_named(tmp_path):
     with pytest.raises(InputError) as caught:
         YTVISDataset.from_config(cfg, ann_file=tmp_path / "mine.json")
     message = str(caught.value)
-    assert message.partition(";")[0].endswith(f"no annotation file at {tmp_path / 'mine.json'}")
+    assert message.partition(";")[0].endswith(f"annotation file not found at {tmp_path / 'mine.json'}")
     assert "\n" not in message
 
 

@@ -452,7 +452,7 @@ def test_a_file_of_sound_is_refused(tmp_path):
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         samples.rate = 8000
         container.mux(tone.encode(samples))
-    with pytest.raises(InputError, match="holds no pictures"):
+    with pytest.raises(InputError, match="has no pictures"):
         open_source(path)
 
 
@@ -524,7 +524,7 @@ def test_what_is_not_there_is_named(tmp_path, monkeypatch, source):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"holds no pictures \(.*\.jpg"):
+    with pytest.raises(InputError, match=r"has no pictures \(.*\.jpg"):
         open_source(tmp_path)
     assert ".jpg" in PICTURE_SUFFIXES
 
@@ -578,13 +578,13 @@ def test_a_camera_gives_rgb_and_is_released(monkeypatch):
     assert not FakeCapture.is_released
     frames.close()
     assert FakeCapture.is_released
-    with pytest.raises(InputError, match="camera 1 gives no more pictures, after 3"):
+    with pytest.raises(InputError, match="camera 1 stopped after 3 pictures"):
         list(source)
 
 
 def test_no_camera_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", FakeCapture)
-    with pytest.raises(InputError, match="camera 0 cannot be opened: is it connected"):
+    with pytest.raises(InputError, match="camera 0 cannot be opened: check that it is connected"):
         list(open_source(0))
 
 
