@@ -43,9 +43,11 @@ _LEAST_BRIGHT = 2**12
 
 # In coded data FF stands before 00; any other byte after it but RST0…RST7 begins what is no coded data.
 _JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_JPEG_END = 0xD9
+_JPEG_END = b"\xd9"
 _PNG_END = b"IEND\xaeB`\x82"  # the type and the check sum of the last chunk, which is empty
-_JPEG_ALONE = (0x01, 0xD8)  # markers that no length follows
+_JPEG_ALONE = (b"\x01", b"\xd8")  # markers that no length follows
+_JPEG_FILL = 128  # the grey of blocks without data
+_STRAY = bytes(range(1, 255))  # no marker; read as coded data it makes a pattern
 
 # Pillow's warnings repeat our messages. The filters that silence them belong to the whole process.
 _filters = threading.Lock()
@@ -73,7 +75,7 @@ def read_picture(path: str | os.PathLike, size_hw: tuple[int, int] | None = None
                 f"the annotation file says {size_hw[1]}×{size_hw[0]}"
             )
         swapped, down, right = _turn(picture)
-        pixels = _decode_jpeg(content, path) if picture.format in _JPEG else _decode(picture, is_deep, path)
+        pixels = _decode_jpeg(picture, content, path) if picture.format in _JPEG else _decode(picture, is_deep, path)
         if swapped:
             pixels = pixels.transpose(1, 0, 2)
         return np.ascontiguousarray(pixels[::down, ::right])
@@ -83,11 +85,12 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) in pixels of the picture in a file, upright; only a TIFF has to be decoded for it.
 
     Raises:
-        InputError: it is missing, holds several pictures, is none, or is a JPEG or PNG without its end.
+        InputError: it is missing, holds several pictures, is none, or is a JPEG or PNG without its end; what is cut
+            out before the end only `read_picture` sees.
     """
     content = read_bytes(path)
     with _opened(content, path) as picture:
-        if (picture.format in _JPEG and not _jpeg_has_end(content)) or (
+        if (picture.format in _JPEG and _jpeg_end(content) is None) or (
             picture.format == "PNG" and _PNG_END not in content
         ):
             raise InputError(f"{path}: cannot be decoded as a picture: its end is missing")
@@ -186,28 +189,47 @@ def _turn(picture: Image) -> tuple[bool, int, int]:
     return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1), _TURNS[1])
 
 
-def _decode_jpeg(content: bytes, path: str | os.PathLike) -> np.ndarray:
-    """The pixels [h,w,3] of a JPEG. OpenCV takes a third of Pillow's time, but fills with grey what is cut off."""
+def _decode_jpeg(picture: Image, content: bytes, path: str | os.PathLike) -> np.ndarray:
+    """The pixels [h,w,3] of a JPEG. OpenCV is faster than Pillow, but fills with grey what is cut off."""
     import cv2
 
-    if not _jpeg_has_end(content):
+    end = _jpeg_end(content)
+    if end is None:
         raise InputError(f"{path}: cannot be decoded as a picture: its end is missing")
     decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if decoded is None:
         raise InputError(f"{path}: cannot be decoded as a picture: it is damaged")
+    # A picture of one scan that is cut ends in the grey; the others are decoded again to see it.
+    if (decoded[-1, -1] == _JPEG_FILL).all() or picture.mode == "CMYK" or "progressive" in picture.info:
+        as_it_is, with_stray = (_coarse_pixels(content[:end] + stray) for stray in (b"", _STRAY))
+        if as_it_is != with_stray:
+            raise InputError(f"{path}: cannot be decoded as a picture: data before its end is missing")
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
-def _jpeg_has_end(content: bytes) -> bool:
-    """Whether the marker of the end comes after segments and coded data that are all there."""
+def _coarse_pixels(coded: bytes) -> bytes:
+    """The pixels of a JPEG that ends with `coded` data, at a quarter of its size.
+
+    libjpeg warns where data ends too early, but neither OpenCV nor Pillow passes that on. Whether it does is seen when
+    other bytes follow: they change the picture only if the decoder gets to them.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(coded + b"\xff" + _JPEG_END), formats=["JPEG"]) as picture:
+        picture.draft(None, (picture.width // 4, picture.height // 4))
+        return picture.tobytes()
+
+
+def _jpeg_end(content: bytes) -> int | None:
+    """The place of the end marker after segments and coded data; None if it is missing."""
     place = 0
     while found := _JPEG_MARKER.search(content, place):
-        marker, place = found[1][0], found.end()
+        marker, place = found[1], found.end()
         if marker == _JPEG_END:
-            return True
+            return found.start()
         if marker not in _JPEG_ALONE:
             place += int.from_bytes(content[place : place + 2], "big")
-    return False
+    return None
 
 
 def _decode(picture: Image, is_deep: bool, path: str | os.PathLike) -> np.ndarray:

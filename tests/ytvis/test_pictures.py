@@ -99,6 +99,34 @@ def test_a_jpeg_is_whole_only_with_its_end(tmp_path, name):
     assert np.array_equal(read(tmp_path, content + b"what a camera leaves after it"), whole)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"subsampling": 0}], ids=str
+)
+def test_a_jpeg_that_is_cut_before_its_end_is_refused(tmp_path, mode, options):
+    content = encoded(Image.fromarray(photo(120, 200)).convert(mode), "JPEG", quality=90, **options)
+    read(tmp_path, content)
+    head = content.index(b"\xff\xda") + 20
+    for share in (0.01, 0.3, 0.6, 0.95):
+        cut = content[: head + int(share * (len(content) - head))].rstrip(b"\xff")
+        with pytest.raises(InputError, match="cannot be decoded as a picture: data before its end is missing"):
+            read(tmp_path, cut + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_a_whole_jpeg_that_is_as_grey_as_missing_data_is_read(tmp_path, mode, progressive):
+    grey = Image.new("RGB", (100, 61), (128,) * 3).convert(mode)
+    seen = read(tmp_path, encoded(grey, "JPEG", progressive=progressive))
+    assert np.ptp(seen) == 0
+
+
+def test_the_first_picture_of_an_mpo_is_read(tmp_path):
+    pictures = [Image.fromarray(photo()), Image.fromarray(photo()[::-1])]
+    content = encoded(pictures[0], "MPO", save_all=True, append_images=pictures[1:], progressive=True)
+    assert np.array_equal(read(tmp_path, content), read(tmp_path, encoded(photo(), "JPEG", progressive=True)))
+
+
 @pytest.mark.parametrize("name", [name for name in CODERS if "tiff" not in name])
 def test_bytes_after_the_end_do_not_matter(tmp_path, name):
     kind, options = CODERS[name]
