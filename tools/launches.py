@@ -1,0 +1,295 @@
+"""Counts what a frame costs a GPU besides arithmetic: operators, kernels, launches and waits of the host, by stage.
+
+    python -m tools.launches --config=STMask_plus_resnet50_ada_config --precision=bf16
+
+No GPU is needed: the operators that a GPU runs for the last of a few frames are run and counted on the CPU, from
+`track_videos` with batches of one to the objects in pixels of the video. Weights and frames are random, and thresholds
+are such that every frame has `--objects` objects. Launches are estimated: a convolution with a bias is two, a sort is
+four, torchvision's deformable convolution is ten. A wait is a place where the host needs a value of the device and
+stops until the device has computed it, or copies from memory that is not page-locked.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from data.config import Config, get_config
+from data.transforms import FrameTransform
+from inference.network import Network, fused_copy
+from inference.tracker import VideoTracker
+from inference.videos import track_videos
+from layers.deform_conv import deform_backend
+from stmask import STMask
+from utils.precision import PRECISIONS
+from utils.structures import FrameInput, FrameMeta
+from ytvis.command_line import Parser, positive, run_command
+from ytvis.files import atomic_write
+
+ROOT = f"{Path(__file__).parent.parent}/"
+FRAMES = 4  # the last one is counted: everything is known and allocated by then
+VIDEO_HW = (720, 1280)
+STAGES = {  # the innermost of these files that an operator is called from says its stage
+    "backbone.py": "backbone",
+    "layers/fpn.py": "pyramid",
+    "layers/protonet.py": "prototypes",
+    "layers/prediction_head.py": "head",
+    "stmask.py": "network, rest",
+    "layers/detection.py": "detect",
+    "layers/temporal_fusion.py": "temporal",
+    "layers/association.py": "match",
+    "inference/tracker.py": "track, rest",
+    "layers/postprocess.py": "report",
+}
+OTHER = "other"
+READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive")
+INDEXING = ("index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index")
+EXTRA_LAUNCHES = {"nonzero": 3, "sort": 3, "roi_align": 1, "deform_conv2d": 9}  # beyond the first
+NO_KERNEL = frozenset(
+    ["view", "_unsafe_view", "permute", "transpose", "t", "slice", "select", "expand", "squeeze", "unsqueeze", "split", "split_with_sizes", "unbind", "as_strided", "detach", "alias", "diagonal", "lift_fresh", "_reshape_alias", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"]
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command("launches", lambda: run(argv))
+
+
+def run(argv: list[str] | None) -> None:
+    parser = Parser("python -m tools.launches", __doc__)
+    parser.add_argument("--config", required=True, metavar="NAME")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="default: %(default)s")
+    parser.add_argument("--objects", type=positive, default=5, metavar="N", help="per frame (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the counts to this file")
+    options = parser.parse_args(argv)
+    counts = count_frame(get_config(options.config, [*overrides(options.objects), *options.set]), options.precision)
+    print(format_counts(counts))
+    if options.json:
+        content = {"config": options.config, "precision": options.precision, "objects": options.objects}
+        with atomic_write(options.json, "w") as file:
+            json.dump(content | counts.as_json(), file, indent=1)
+
+
+def overrides(num_objects: int) -> list[str]:
+    """What makes a network with random weights find `num_objects` objects in every frame."""
+    return [
+        "detection.conf_threshold=0",
+        "detection.nms_threshold=1",
+        f"detection.top_k={num_objects}",
+        "tracking.new_object_similarity=0",
+        "tracking.new_object_iou=0",
+        "tracking.score_threshold=0",
+        "tracking.min_mask_pixels=0",
+        "postprocess.score_threshold=0",
+    ]
+
+
+@dataclass
+class FrameCounts:
+    """What one frame costs, by stage: `operators` dispatched, `kernels` among them, estimated `launches`.
+
+    `waits` are keyed by (stage, "file:line function", kind)."""
+
+    operators: Counter[str] = field(default_factory=Counter)
+    kernels: Counter[str] = field(default_factory=Counter)
+    launches: Counter[str] = field(default_factory=Counter)
+    waits: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    def stages(self) -> list[str]:
+        """The stages that occur, in the order of a frame."""
+        seen = {*self.operators, *(stage for stage, _, _ in self.waits)}
+        return [stage for stage in dict.fromkeys((*STAGES.values(), OTHER)) if stage in seen]
+
+    def waits_of(self, stage: str) -> int:
+        return sum(number for (where, _, _), number in self.waits.items() if where == stage)
+
+    def as_json(self) -> dict[str, Any]:
+        """The counts by stage, "stages", their sums, "total", and the waits by place."""
+        numbers = {"operators": self.operators, "kernels": self.kernels, "launches": self.launches}
+        stages = {
+            stage: {name: counter[stage] for name, counter in numbers.items()} | {"waits": self.waits_of(stage)}
+            for stage in self.stages()
+        }
+        total = {name: sum(counts[name] for counts in stages.values()) for name in (*numbers, "waits")}
+        waits = [
+            {"stage": stage, "where": where, "kind": kind, "number": number}
+            for (stage, where, kind), number in self.waits.most_common()
+        ]
+        return {"stages": stages, "total": total, "waits": waits}
+
+
+def format_counts(counts: FrameCounts) -> str:
+    """A table of the stages, then the places that wait."""
+    content = counts.as_json()
+    names = list(content["total"])
+    lines = [f"{'':13}" + "".join(f"{name:>11}" for name in names)]
+    for stage, numbers in {**content["stages"], "total": content["total"]}.items():
+        lines.append(f"{stage:13}" + "".join(f"{numbers[name]:11}" for name in names))
+    lines += [f"{wait['number']:3} × {wait['kind']:20} {wait['where']} ({wait['stage']})" for wait in content["waits"]]
+    return "\n".join(lines)
+
+
+def count_frame(config: Config, precision: str = "fp32") -> FrameCounts:
+    """What a GPU is asked to do for a frame with the network of `config`, see the module."""
+    torch.manual_seed(0)
+    model = STMask.from_config(config).eval()
+    for name, parameter in model.named_parameters():
+        if "centerness_layer" in name and name.endswith("bias"):
+            torch.nn.init.constant_(parameter, 1.0)  # scores above 0
+    model = fused_copy(model, PRECISIONS[precision], pack=False)  # what runs on a GPU
+    tracker = VideoTracker(model, network=Network(model, precision, fused=False))
+    counter = OperatorCounter()
+    with deform_backend("torchvision"):
+        results = track_videos(model, random_frames(config), tracker=tracker)
+        for _ in range(FRAMES - 1):
+            next(results)
+        with HostTensors(counter), counter:
+            next(results)
+        results.close()
+    return counter.counts
+
+
+def random_frames(config: Config) -> Iterator[FrameInput]:
+    """`FRAMES` similar frames of noise as the network of `config` takes them."""
+    transform = FrameTransform.from_config(config)
+    height, width = transform.padded_hw
+    generator = torch.Generator().manual_seed(1)
+    scene = torch.randn(3, height, width, generator=generator)
+    for index in range(FRAMES):
+        image = on_host(scene + 0.05 * torch.randn(3, height, width, generator=generator))
+        meta = FrameMeta(1, index, VIDEO_HW, transform.size_hw, transform.padded_hw)
+        yield FrameInput(meta, image, is_last=index == FRAMES - 1)
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """`tensor`, marked as one that is in the host's memory where a GPU runs the network."""
+    tensor.is_on_host = True
+    return tensor
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """The tensors among `values`, also within lists and tuples."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, list | tuple):
+        return [tensor for value in values for tensor in tensors_in(value)]
+    return []
+
+
+def are_on_host(values: Any) -> bool:
+    """Whether `values` contains tensors and all of them are marked by `on_host`."""
+    tensors = tensors_in(values)
+    return bool(tensors) and all(getattr(tensor, "is_on_host", False) for tensor in tensors)
+
+
+def calling_frames() -> Iterator[tuple[str, FrameType]]:
+    """(file relative to the repository, frame) of our functions that are running, the innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(ROOT) and name != __file__:
+            yield name.removeprefix(ROOT), frame
+        frame = frame.f_back
+
+
+def stage_now() -> str:
+    """The stage of the operator that is called now."""
+    return next((STAGES[name] for name, _ in calling_frames() if name in STAGES), OTHER)
+
+
+class OperatorCounter(TorchDispatchMode):
+    """Counts the operators that are dispatched on tensors that are not `on_host`."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = FrameCounts()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = func._schema.name.split("::")[1]
+        is_composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+        if is_composite and not name.startswith("upsample"):  # in inference mode they arrive whole
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        if are_on_host([args, list(kwargs.values())]):
+            result = func(*args, **kwargs)
+            for tensor in tensors_in(result):
+                on_host(tensor)
+            return result
+        self._count(name, args)
+        return func(*args, **kwargs)
+
+    def _count(self, name: str, args: tuple) -> None:
+        stage = stage_now()
+        by_mask = 0
+        if name in INDEXING:
+            by_mask = sum(index.dtype in (torch.bool, torch.uint8) for index in tensors_in(args[1]))
+        self.counts.operators[stage] += 1
+        if name not in NO_KERNEL:
+            has_bias = name == "convolution" and args[2] is not None
+            self.counts.kernels[stage] += 1
+            self.counts.launches[stage] += 1 + EXTRA_LAUNCHES.get(name, 0) + has_bias + 4 * by_mask
+        if by_mask:
+            self.wait("index by a mask", by_mask)
+        elif name in READS:
+            self.wait("read" if name == "_local_scalar_dense" else name)
+
+    def wait(self, kind: str, number: int = 1) -> None:
+        """Counts a wait in the function of ours that is running, those of utils/ excepted."""
+        places = ((name, frame) for name, frame in calling_frames() if not name.startswith("utils/"))
+        name, frame = next(places, (OTHER, None))
+        where = f"{name}:{frame.f_lineno} {frame.f_code.co_name}" if frame else name
+        self.counts.waits[stage_now(), where, kind] += number
+
+
+class HostTensors(TorchFunctionMode):
+    """Marks what is copied to the host, and counts the copies between host and device, which on a CPU are none."""
+
+    def __init__(self, counter: OperatorCounter):
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("to", "cpu") and (name == "cpu" or _names_cpu(args[1:], kwargs)):
+            return self._copy(args[0])
+        if name == "from_numpy" or (name == "stack" and are_on_host(args)):
+            with torch._C.DisableTorchFunction():
+                return on_host(func(*args, **kwargs))
+        if not are_on_host(args):
+            if name == "tolist":
+                self.counter.wait("tolist")
+            elif name in ("tensor", "as_tensor", "new_tensor"):
+                self.counter.wait(f"upload by {name}")
+        result = func(*args, **kwargs)
+        return on_host(result) if name == "new_tensor" and are_on_host(args) else result
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        """The other side's copy of `tensor`."""
+        if are_on_host(tensor):
+            if not tensor.is_pinned():
+                self.counter.wait("upload")
+            return tensor.clone()
+        self.counter.wait("copy to the host")
+        return on_host(tensor.clone())
+
+
+def _names_cpu(args: tuple, kwargs: dict) -> bool:
+    """Whether a call of `Tensor.to` with these arguments names a device; here it is always the CPU."""
+    return any(isinstance(value, str | torch.device) for value in (*args, kwargs.get("device")))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
