@@ -59,10 +59,10 @@ class TemporalNet(nn.Module):
         `maps` [N] int64 are the indices of the maps, by default 0.
         """
         height, width = fused.shape[-2:]
-        scale = boxes.new_tensor((width, height, width, height))
         low = torch.minimum(boxes[:, :2], boxes[:, 2:])
         high = torch.maximum(boxes[:, :2], boxes[:, 2:])
-        clamped = torch.cat((low, high), dim=1).clamp(0, 1) * scale
+        x, y = torch.stack((low, high), dim=1).clamp(0, 1).unbind(dim=2)  # [N,2] each
+        clamped = torch.stack((x * width, y * height), dim=2).flatten(1)
         maps = boxes.new_zeros(len(boxes)) if maps is None else maps.to(boxes.dtype)
         # In float32 even under autocast: rounding to bfloat16 would move box edges.
         return roi_align(fused.to(boxes.dtype), torch.cat((maps[:, None], clamped), dim=1), self.roi_size, aligned=True)

@@ -54,8 +54,10 @@ OTHER = "other"
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive")
 INDEXING = ("index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index")
 EXTRA_LAUNCHES = {"nonzero": 3, "sort": 3, "roi_align": 1, "deform_conv2d": 9}  # beyond the first
-NO_KERNEL = frozenset(
-    ["view", "_unsafe_view", "permute", "transpose", "t", "slice", "select", "expand", "squeeze", "unsqueeze", "split", "split_with_sizes", "unbind", "as_strided", "detach", "alias", "diagonal", "lift_fresh", "_reshape_alias", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"]
+NO_KERNEL = (
+    *("view", "_unsafe_view", "_reshape_alias", "as_strided", "alias", "detach", "lift_fresh", "expand", "slice"),
+    *("permute", "transpose", "t", "select", "squeeze", "unsqueeze", "split", "split_with_sizes", "unbind", "diagonal"),
+    *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"),
 )
 
 
