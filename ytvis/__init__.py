@@ -1,4 +1,4 @@
-"""YouTube-VIS files and all that is done with files alone; imports no torch and works alone: `python -m ytvis`."""
+"""Reads, checks, scores, converts and shows YouTube-VIS files; does not need torch: `python -m ytvis`."""
 
 from ytvis.files import InputError
 

@@ -1,4 +1,4 @@
-"""Check, convert, score, compare and look at files in the YouTube-VIS format.
+"""Check, convert, score, compare and view files in the YouTube-VIS format.
 
     python -m ytvis score annotations.json results.json
     python -m ytvis check annotations.json --images frames
@@ -18,16 +18,16 @@ from typing import NoReturn
 from ytvis.command_line import Parser, end_process, exit_at_interrupt, run_command
 
 # {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
-# module of the command that is given is imported.
+# module of the given command is imported.
 COMMANDS = {
     "score": ("ytvis.score.command", "score a results file: AP, HOTA, IDF1, ID switches"),
-    "compare": ("ytvis.score.compare", "say whether one results file is better than another, or only by chance"),
+    "compare": ("ytvis.score.compare", "test whether one results file is significantly better than another"),
     "check": ("ytvis.check", "check an annotation file or a results file"),
     "convert": ("ytvis.convert.command", "convert annotations of other tools to the YouTube-VIS format, and back"),
-    "merge": ("ytvis.merge", "join annotation files, with the classes of the same name as one"),
-    "split": ("ytvis.splits", "divide an annotation file at random, or take the videos that a list names"),
+    "merge": ("ytvis.merge", "join annotation files, merging classes of the same name"),
+    "split": ("ytvis.splits", "divide an annotation file at random, or select the videos of a list"),
     "browse": ("ytvis.browse", "draw a contact sheet of a data set"),
-    "report": ("ytvis.report.command", "write a page about how good a results file is and where it fails"),
+    "report": ("ytvis.report.command", "write a web page with the scores and mistakes of a results file"),
     "view": ("ytvis.viewer.command", "show results beside the video, in a web page"),
 }
 
@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line, `arguments` by default those of the process; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] not in COMMANDS:
-        # The one word is parsed alone, so that no command's module is imported for --help or for a typing error.
+        # The first word is parsed alone, so that --help or a typing error imports no command's module.
         _top_parser().parse_args(arguments[:1])
-        _top_parser().error("say what to do")
+        _top_parser().error("name a command")
     name, rest = arguments[0], arguments[1:]
     module = importlib.import_module(COMMANDS[name][0])
     parser = Parser(prog=f"ytvis {name}", description=module.__doc__)

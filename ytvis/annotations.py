@@ -1,8 +1,8 @@
-"""Annotation files in the YouTube-VIS format, and in COCO's: the types of what they hold, and their one reader.
+"""Annotation files in the YouTube-VIS and COCO formats: the types of their content, and their reader.
 
-`read_annotations` gives an `AnnotationFile`, and refuses a file at its first fault; `ytvis.check` collects all faults
-of the same parser. Training, evaluation, scoring, the viewer and the converters read annotations in no other way, so
-they accept the same files.
+`read_annotations` returns an `AnnotationFile`, and refuses a file at its first fault; `ytvis.check` collects all faults
+of the same parser. Training, evaluation, scoring, the viewer and the converters all use this reader, so they accept
+the same files.
 
 COCO lists `images` where YouTube-VIS lists `videos`, and gives each annotation one `segmentation`, `bbox` and `area`
 where a track has a list of them. Everything else is the same: an image is a video of one frame.
@@ -35,7 +35,7 @@ MAX_NUMBER = 2.0**53  # of an area, a side of a box, or a score
 MAX_ID = 2**63 - 1
 
 _TAKEN_TWICE = "give each its own"
-_ONE_A_FRAME = "write one entry per frame of the video, null where the object is not seen"
+_ONE_A_FRAME = "write one entry per frame of the video, null where the object is not visible"
 _SEE_FORMAT = "docs/data.md describes the format"
 
 NOT_AN_OBJECT = Rule("fault", "an entry is not a JSON object", _SEE_FORMAT)
@@ -48,24 +48,26 @@ OTHER_LENGTH = Rule("warning", "'length' is not the number of file_names", "corr
 FRAME_ORDER = Rule("warning", "frames are not in the order of their numbers", "check that file_names is in time order")
 SAME_FRAME = Rule("warning", "a frame is named twice in a video", "name each frame once")
 SAME_CATEGORY = Rule("fault", "a category id is used twice", _TAKEN_TWICE)
-NO_NAME = Rule("fault", "a category has an empty name", "name it: class names are taken from here")
+NO_NAME = Rule("fault", "a category has an empty name", "name it: class names are read from here")
 SAME_NAME = Rule("warning", "two categories have the same name", "they count as two classes: give each its own name")
 NOT_A_LIST = Rule("fault", "a value is not a list", _ONE_A_FRAME)
 NULL_ANNOTATION = Rule("warning", "an annotation is null", "it is ignored: remove it")
 SAME_ANNOTATION = Rule("fault", "an annotation id is used twice", _TAKEN_TWICE)
-UNKNOWN_VIDEO = Rule("fault", "an annotation is of a video that is not in the file", "add the video or remove it")
+UNKNOWN_VIDEO = Rule("fault", "an annotation has a video that is not in the file", "add the video or remove it")
 UNKNOWN_CATEGORY = Rule("fault", "an annotation has a category that is not in the file", "add it or correct the id")
 BAD_CROWD = Rule("fault", "'iscrowd' is neither 0 nor 1", "write one number per track: 1 for a crowd of objects")
 LONG_LIST = Rule("fault", "a list is longer than its video", _ONE_A_FRAME)
 SHORT_LIST = Rule("warning", "a list ends before its video", f"the rest counts as null: {_ONE_A_FRAME}")
-NO_SEGMENTATIONS = Rule("warning", "an annotation lacks 'segmentations'", "it is never seen: write its masks")
+NO_SEGMENTATIONS = Rule(
+    "warning", "an annotation lacks 'segmentations'", "the object is never visible: write its masks"
+)
 UNREADABLE_MASK = Rule("fault", "a segmentation cannot be used", "write polygons or RLE [height, width] of the video")
 BAD_BOX = Rule("fault", "a box is not x, y, width, height", "write four numbers in pixels, or null")
 BAD_AREA = Rule("fault", "an area is not a number of pixels", "write the pixels of each mask, or null")
 
 SMALL_BOX = Rule("warning", "a box is less than a pixel wide or high", "the object is left out there: correct the box")
 BOX_OUTSIDE = Rule(
-    "warning", "a box reaches out of the frame", "the mask's is used; write x, y, width, height in pixels"
+    "warning", "a box extends outside the frame", "the mask's is used; write x, y, width, height in pixels"
 )
 BOX_NOT_MASK = Rule(
     "warning", "a box does not match its mask", "the mask's is used; write x, y, width, height around it"
@@ -81,8 +83,8 @@ BOX_TOLERANCE = 2.0  # pixels: tools disagree on whether a box ends on its last 
 class Video:
     """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels.
 
-    `file_names` are relative to the folder of the frames; see `frame_path`. `given_name` is what the source of a
-    converter calls it, with slashes if it is a path of folders; an annotation file names no video.
+    `file_names` are relative to the folder of the frames; see `frame_path`. `given_name` is its name in a converter's
+    source, with slashes if it is a path of folders; annotation files do not name videos.
     """
 
     video_id: int
@@ -96,18 +98,18 @@ class Video:
 
     @property
     def name(self) -> str:
-        """What people call the video: its `given_name`, or see `video_name`."""
+        """The video's name in messages and pages: its `given_name`, or that of `video_name`."""
         return self.given_name or video_name(self.file_names, self.video_id)
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One object of a video, as an annotation file or a results file has it.
+    """One object of a video in an annotation file or a results file.
 
-    `segmentations` has one entry per frame: polygons, an RLE, or None where the object is not seen. So do, where the
-    file has them, `bboxes` (x y width height in pixels), `areas` (pixels), `scores` (of a frame alone, None where the
-    track is not seen) and `shifted` (whether temporal fusion alone shows the track). `annotation_id` and `iscrowd` are
-    of annotations, `score` of results. A set may have a million tracks, hence the slots.
+    `segmentations` has one entry per frame: polygons, an RLE, or None where the object is not visible. So do, if the
+    file has them, `bboxes` (x y width height in pixels), `areas` (pixels), `scores` (of a single frame, None where the
+    track is not visible) and `shifted` (whether only temporal fusion shows the track). Annotations have `annotation_id`
+    and `iscrowd`, results have `score`. The class has slots because a set may have a million tracks.
     """
 
     video_id: int
@@ -124,10 +126,10 @@ class Track:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """What an annotation file holds: videos by id, in the file's order, and category names by id, ids ascending.
+    """The content of an annotation file: videos by id, in the file's order, and category names by ascending id.
 
-    No two names are equal: a repeated one has its id after it. `tracks` are None where the file has no truth. Images of
-    a COCO file, `is_static`, are videos of one frame.
+    Names are unique: a repeated one has its id appended. `tracks` is None if the file has no truth. The images of a
+    COCO file (`is_static`) are videos of one frame.
     """
 
     path: str
@@ -148,9 +150,9 @@ class AnnotationFile:
 
 
 def read_annotations(path: str | os.PathLike) -> AnnotationFile:
-    """What an annotation file holds; masks are unchecked, `read_masks` reads them.
+    """Reads an annotation file; masks stay unchecked until `read_masks` reads them.
 
-    What the file has wrong, but can be read as it is, is logged.
+    Faults that do not prevent reading are logged.
 
     Raises:
         InputError: the file cannot be read, or has a fault that `ytvis.check` reports.
@@ -163,7 +165,7 @@ def read_annotations(path: str | os.PathLike) -> AnnotationFile:
 
 
 def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """The names of an annotation file's categories in the order of their ids.
+    """Returns the names of an annotation file's categories in the order of their ids.
 
     Raises:
         InputError: the file cannot be read, or its videos or categories have faults.
@@ -172,22 +174,22 @@ def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def read_content(path: str | os.PathLike) -> dict[str, Any]:
-    """The JSON object of an annotation file, values unchecked; a COCO file's in the YouTube-VIS format.
+    """Returns the JSON object of an annotation file, values unchecked; a COCO file's in the YouTube-VIS format.
 
-    Lists of runs are compressed and polygons made arrays as they are read: as lists of numbers they take many times the
+    Lists of runs are compressed and polygons become arrays while reading, as lists of numbers take many times the
     memory.
 
     Raises:
-        InputError: there is no such file, or it holds no JSON object.
+        InputError: the file is not found, or does not hold a JSON object.
     """
     return as_content(read_json(path, compact_masks()), path)
 
 
 def compact_masks() -> Callable[[dict], dict]:
-    """An `object_hook` for a JSON file of masks that makes of its objects, as they are read, what takes little memory.
+    """Returns an `object_hook` for a JSON file of masks that saves memory while reading.
 
-    A mask of runs becomes compressed RLE, and the sizes of all masks of one size are one object. The polygons of a COCO
-    file's `segmentation` become arrays. What cannot be used stays as it is, for the reader to report.
+    A mask of runs becomes compressed RLE, and masks of equal size share one size object. The polygons of a COCO file's
+    `segmentation` become arrays. Unusable values are left unchanged, for the reader to report.
     """
     sizes: dict[tuple, list] = {}
 
@@ -208,12 +210,12 @@ def compact_masks() -> Callable[[dict], dict]:
 
 
 def kind_of(content: Mapping[str, Any]) -> str:
-    """What the content of an annotation file as it is lists: "images" in a COCO file, otherwise "videos"."""
+    """The key of the list of videos in an annotation file's content: "images" in a COCO file, otherwise "videos"."""
     return "images" if "images" in content and "videos" not in content else "videos"
 
 
 def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
-    """`content` in the YouTube-VIS format; as it is if it is no COCO file's, else its lists are used up.
+    """Returns `content` in the YouTube-VIS format; unchanged if it is not a COCO file's, else its lists are emptied.
 
     Raises:
         InputError: it is not a JSON object.
@@ -237,7 +239,7 @@ def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
 
 
 def read_checked(path: str | os.PathLike) -> tuple[dict[str, Any], AnnotationFile]:
-    """(The content of an annotation file as it is, a COCO file's in COCO's format; what `read_annotations` gives).
+    """(The unchanged content of an annotation file, a COCO file's in COCO's format; the result of `read_annotations`).
 
     Raises:
         InputError: the file has a fault, or a mask that cannot be used.
@@ -256,10 +258,10 @@ def read_checked(path: str | os.PathLike) -> tuple[dict[str, Any], AnnotationFil
 
 
 def write_content(content: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Writes the content of an annotation file, as `read_checked` gives it.
+    """Writes the content of an annotation file, as returned by `read_checked`.
 
     Raises:
-        InputError: nothing can be written there.
+        InputError: the file cannot be written.
     """
     with atomic_write(path) as file:
         json.dump(content, file, default=_plain, separators=(",", ":"))
@@ -267,7 +269,7 @@ def write_content(content: Mapping[str, Any], path: str | os.PathLike) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON holds of compressed runs and of a polygon, as `compact_masks` makes them."""
+    """The JSON form of compressed runs and of a polygon made by `compact_masks`."""
     return value.decode("ascii") if isinstance(value, bytes) else list(value)
 
 
@@ -277,7 +279,7 @@ def is_static(content: Mapping[str, Any]) -> bool:
 
 
 def parse_annotations(content: dict[str, Any], path: str | os.PathLike, found: Diagnostics) -> AnnotationFile:
-    """The `content` of `read_content`, as far as it can be used; what is wrong with it goes to `found`.
+    """Returns the usable part of the `content` of `read_content`; reports faults to `found`.
 
     Raises:
         InputError: it has no videos or no categories, or `found` refuses a fault.
@@ -290,17 +292,17 @@ def parse_annotations(content: dict[str, Any], path: str | os.PathLike, found: D
 
 
 class AnnotationParser:
-    """Reads the content of an annotation file piece by piece; what is wrong goes to a `Diagnostics`.
+    """Reads the content of an annotation file piece by piece; reports faults to a `Diagnostics`.
 
-    `videos` are by id, None for one that cannot be used; `categories` are names by id, ids ascending.
+    `videos` are by id, None for an unusable one; `categories` are names by ascending id.
     """
 
     def __init__(self, content: Mapping[str, Any], path: str | os.PathLike, found: Diagnostics, complete: bool = True):
-        """Unless `complete`, as for scoring what a program made, there may be no videos or categories, an annotation id
+        """Unless `complete`, as for scoring what a program made, videos and categories may be empty, an annotation id
         may be used twice, and videos may lack size and `file_names`: these are 0×0, and their tracks of any length.
 
         Raises:
-            InputError: there is no list of videos or categories, or it is empty, or `found` refuses a fault.
+            InputError: the list of videos or categories is missing or empty, or `found` refuses a fault.
         """
         self._content = content
         self._path = path
@@ -312,7 +314,7 @@ class AnnotationParser:
         self.categories = self._parse_categories()
 
     def tracks(self) -> Iterator[tuple[dict[str, Any], Track | None]]:
-        """(entry, its track or None if it cannot be used) for each annotation that is not null."""
+        """(entry, its track or None if unusable) for each annotation that is not null."""
         entries = self._content.get("annotations")
         if entries is None:
             return
@@ -453,9 +455,9 @@ class AnnotationParser:
         is_valid: Callable[[Any], bool],
         if_invalid: Rule,
     ) -> tuple[Any | None, ...] | None:
-        """A list of one entry per frame, None for null, [] and what cannot be used.
+        """A list of one entry per frame, None for null, [] and unusable values.
 
-        None if the list is missing or empty, or holds only null, which says no more than a missing one.
+        None if the list is missing or empty, or holds only null, which means the same.
         """
         values = entry.get(key)
         if values is None or values == []:
@@ -477,7 +479,7 @@ class AnnotationParser:
     # ------------------------------------------------------------------------------------------ fields
 
     def _id(self, entry: Mapping, key: str, where: str) -> int | None:
-        """`entry[key]`, or None where it is no id."""
+        """`entry[key]`, or None if it is not an id."""
         value = entry.get(key)
         if is_id(value):
             return int(value)
@@ -486,7 +488,7 @@ class AnnotationParser:
         return None
 
     def _field(self, entry: Mapping, key: str, kind: type, where: str) -> Any | None:
-        """`entry[key]`, or None where it is missing or of another type. The place begins with what the entry is."""
+        """`entry[key]`, or None if it is missing or of another type. The place begins with the kind of the entry."""
         value = entry.get(key)
         if isinstance(value, kind) and not isinstance(value, bool):
             return value
@@ -501,17 +503,17 @@ class AnnotationParser:
         return None
 
     def _word(self, word: str) -> str:
-        """What the file's format calls `word`."""
+        """`word` in the terms of the file's format."""
         return self._words.get(word, word)
 
 
 def is_id(value: Any) -> bool:
-    """Whether `value` is an integer that an id can be, of 64 bits."""
+    """Whether `value` is a 64-bit integer, as ids are."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and -MAX_ID <= value <= MAX_ID
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number that a calculation can use."""
+    """Whether `value` is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
@@ -521,7 +523,7 @@ def is_crowd_flag(value: Any) -> bool:
 
 
 def is_segmentation(value: Any) -> bool:
-    """Whether `value` may be polygons or an RLE; `read_masks` says whether it is."""
+    """Whether `value` may be polygons or an RLE; `read_masks` checks it fully."""
     return isinstance(value, list | dict)
 
 
@@ -551,7 +553,7 @@ def read_masks(
 ) -> tuple[list[dict | None], np.ndarray]:
     """(The RLE of a track on each of `frames`, by default all, or None; the pixels of each, int64 [frames]).
 
-    A segmentation that cannot be used is None and of -1 pixels, and goes to `found`, as `where` says, by default by the
+    An unusable segmentation gives None and -1 pixels, and is reported to `found` under `where`, by default with the
     annotation's id. A mask must be of the size of its video, if that is known.
 
     Raises:
@@ -575,7 +577,7 @@ def read_masks(
 
 
 def box_fault(box: Sequence[float], mask_box: Sequence[float], video: Video) -> Rule | None:
-    """What is wrong with the `box` x y width height of an object whose mask has `mask_box`; None if nothing is."""
+    """Returns the fault of the `box` x y width height of an object whose mask has `mask_box`, or None."""
     x, y, width, height = box
     if min(width, height) < 1:
         return SMALL_BOX
@@ -590,16 +592,16 @@ def box_fault(box: Sequence[float], mask_box: Sequence[float], video: Video) -> 
 
 
 def is_within(file_name: str) -> bool:
-    """Whether the name of a frame, in which back-slashes separate folders, is below the folder it is relative to."""
+    """Whether the name of a frame, in which back-slashes separate folders, stays below the folder it is relative to."""
     name = posixpath.normpath(file_name.replace("\\", "/"))
     return not (name.startswith("/") or PureWindowsPath(name).is_absolute() or PurePosixPath(name).parts[:1] == ("..",))
 
 
 def frame_path(image_root: Path, file_name: str) -> Path:
-    """Where a frame of an annotation file is, within the folder `image_root`; it may be missing.
+    """Returns the path of a frame of an annotation file within the folder `image_root`; it may be missing.
 
-    Back-slashes, as Windows writes them, separate folders, unless they are part of the name of a file that is there.
-    Links are followed.
+    Back-slashes, as written on Windows, separate folders, unless they are part of the name of an existing file. Links
+    are followed.
 
     Raises:
         InputError: `file_name` is absolute or leads out of the folder.
@@ -616,35 +618,36 @@ def frame_path(image_root: Path, file_name: str) -> Path:
 
 
 def resolve_frame(image_root: Path, file_name: str) -> Path:
-    """The `frame_path` of a frame after all links, for pages that show files to others; it may be missing.
+    """Returns the `frame_path` of a frame with all links resolved, for pages that show files to others; it may be
+    missing.
 
     `image_root` itself must be without links.
 
     Raises:
-        InputError: the name or a link leads out of the folder, or the name is none that a file can have.
+        InputError: the name or a link leads out of the folder, or the name is not valid for a file.
     """
     try:
         path = frame_path(image_root, file_name).resolve()
     except (OSError, RuntimeError, ValueError):  # too long, links in a circle, a null byte
-        raise InputError(f"{excerpt(file_name)}: is no name that a frame can have") from None
+        raise InputError(f"{excerpt(file_name)}: not a valid name of a frame") from None
     if not path.is_relative_to(image_root):
         raise InputError(f"{excerpt(file_name)}: leads out of the folder of frames, {image_root}")
     return path
 
 
 def video_name(file_names: Sequence[str], video_id: int) -> str:
-    """What people call a video: the folder of its frames, or else the name of its only picture, or else its number."""
+    """Returns a video's name: the folder of its frames, or else the name of its only picture, or else its number."""
     path = PurePosixPath(str(file_names[0]).replace("\\", "/")) if file_names else PurePosixPath()
     return path.parent.name or (path.stem if len(file_names) == 1 else f"video {video_id}")
 
 
 def normalised_name(name: str) -> str:
-    """A class name as it is compared: without regard to case, and with _ for spaces and hyphens."""
+    """A class name in its form for comparison: lower case, with _ for spaces and hyphens."""
     return re.sub(r"[\s-]", "_", name.strip().lower())
 
 
 def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
-    """`names` of categories by rising id; a name that has been used has the id after it."""
+    """`names` of categories by rising id; the id is appended to a name that is already used."""
     distinct: dict[int, str] = {}
     used: set[str] = set()
     for category_id in sorted(names):
@@ -660,7 +663,7 @@ def match_categories(
     """The label 1…C of each category id, by name, or else by order.
 
     Raises:
-        InputError: the names differ, and so does their number.
+        InputError: both the names and their number differ.
     """
     labels = {normalised_name(name): label for label, name in enumerate(class_names, start=1)}
     names = [normalised_name(name) for name in categories.values()]
@@ -675,6 +678,6 @@ def match_categories(
     logger.warning(
         "%s: the model's classes have other names (%s); categories are taken in the order of their ids",
         path,
-        excerpt(", ".join(unknown)) or "a name is there twice",
+        excerpt(", ".join(unknown)) or "a name is used twice",
     )
     return {category_id: label for label, category_id in enumerate(categories, start=1)}

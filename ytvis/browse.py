@@ -4,7 +4,7 @@ r"""Draws a contact sheet of a data set: a row for each video, with the masks, b
     python -m ytvis browse annotations/train.json --images train/JPEGImages --output sheet.png \
         --videos 3,17 --columns 10
 
-Without --videos it shows the first eight. An object keeps its number and its colour over the frames of its video.
+Without --videos the first eight are shown. An object keeps its number and colour over the frames of its video.
 """
 
 import argparse
@@ -41,13 +41,13 @@ def draw_sheet(
     video_ids: Sequence[int] | None = None,
     columns: int = 6,
 ) -> np.ndarray:
-    """The sheet [h,w,3] uint8 RGB: a row for each of `video_ids` (default: the first eight videos of the file).
+    """Returns the sheet [h,w,3] uint8 RGB: a row for each of `video_ids` (default: the first eight videos of the file).
 
     A row has `columns` tiles: frames spread evenly over those of the video that show an object, or over all if none
     does; the rest of the row stays black. Crowds are not drawn; segmentations that cannot be used are logged.
 
     Raises:
-        InputError: a file cannot be used, or there is no such video.
+        InputError: a file cannot be used, or a video is not found.
     """
     image_root = image_folder(image_root)
     annotations = read_annotations(ann_file)
@@ -57,7 +57,7 @@ def draw_sheet(
     if unknown:
         known = ", ".join(map(str, list(videos)[:10]))
         raise InputError(
-            f"{ann_file}: there is no video {unknown[0]}; it has {known}{', …' if len(videos) > 10 else ''}"
+            f"{ann_file}: video {unknown[0]} not found; the file has {known}{', …' if len(videos) > 10 else ''}"
         )
     found = Diagnostics()
     rows = []
@@ -108,7 +108,7 @@ class _Row:
         return np.pad(tile, ((GAP, GAP), (GAP, GAP), (0, 0)))
 
     def _objects(self, frame: int, category_ids: list[int]) -> PixelObjects:
-        """What a frame shows, at the size of its tile; boxes are the file's, or else those of the masks."""
+        """Returns the objects of a frame at the size of its tile; boxes are the file's, or else those of the masks."""
         shown = [number for number, masks in enumerate(self.masks) if masks[frame]]
         tracks = [self.tracks[number] for number in shown]
         return PixelObjects.from_rles(
@@ -121,7 +121,7 @@ class _Row:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("ann_file", help="annotation file, YouTube-VIS or COCO format")
     parser.add_argument("--images", metavar="DIR", required=True, help="folder that the file_names are relative to")
     parser.add_argument("--output", metavar="FILE", required=True, help="picture to write, .png or .jpg")
@@ -152,4 +152,4 @@ def _ids(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is no list of numbers such as 3,17") from None
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not a list of numbers such as 3,17") from None

@@ -1,11 +1,11 @@
-"""Checks an annotation file in the YouTube-VIS or COCO format, and the frames it names, before training on it.
+"""Checks an annotation file in the YouTube-VIS or COCO format, and its frames, before training on it.
 
     python -m ytvis check data/mine/annotations/train.json --images data/mine/train/JPEGImages
     python -m ytvis check data/mine/annotations/train.json --images data/mine/train/JPEGImages --no_images
     python -m ytvis check results.json --ann_file data/mine/annotations/valid.json
 
-Every fault is one line with its place; the same fault many times is one line with the first place. An image of a COCO
-file counts as a video of one frame. Training, evaluation and scoring accept what has no faults. Exit codes: 0 no faults
+Every fault is one line with its place; a repeated fault is one line with the first place. An image of a COCO file
+counts as a video of one frame. Training, evaluation and scoring accept files without faults. Exit codes: 0 no faults
 (perhaps warnings), 1 faults, 2 unusable.
 """
 
@@ -37,23 +37,25 @@ from ytvis.pictures import WrongSize, read_picture
 AREA_TOLERANCE = 0.1  # the area of a polygon is not quite that of its pixels
 MOST_CLASSES = 100  # whose tracks are listed
 
-NO_ANNOTATIONS = Rule("warning", "the file has no annotations", "it serves to run a model, not to train or score one")
-NO_AREAS = Rule("warning", "an annotation lacks 'areas'", "nothing to do: areas are taken from the masks")
-NO_BOXES = Rule("warning", "an annotation lacks 'bboxes'", "nothing to do: boxes are taken from the masks")
-CROWD = Rule("warning", "an object is a crowd", "training leaves it out and scoring ignores it: is 'iscrowd' right?")
-EMPTY_TRACK = Rule("warning", "a track is never seen", "remove it: in scoring it counts as missed")
-EMPTY_MASK = Rule("warning", "a mask has no pixels", "write null where the object is not seen")
+NO_ANNOTATIONS = Rule(
+    "warning", "the file has no annotations", "use it to run a model; training and scoring need annotations"
+)
+NO_AREAS = Rule("warning", "an annotation lacks 'areas'", "nothing to do: areas are computed from the masks")
+NO_BOXES = Rule("warning", "an annotation lacks 'bboxes'", "nothing to do: boxes are computed from the masks")
+CROWD = Rule("warning", "an object is a crowd", "training leaves it out and scoring ignores it: check 'iscrowd'")
+EMPTY_TRACK = Rule("warning", "a track is never visible", "remove it: in scoring it counts as missed")
+EMPTY_MASK = Rule("warning", "a mask has no pixels", "write null where the object is not visible")
 BOX_ALONE = Rule("warning", "a box has no mask", "it is ignored: write its mask, or null for the box")
-AREA_NOT_MASK = Rule("warning", "an area does not match its mask", "areas are the pixels of each mask")
+AREA_NOT_MASK = Rule("warning", "an area does not match its mask", "write the number of pixels of each mask")
 NOT_SEEN = Rule("warning", "a video has no annotations", "annotate it, or leave it out of the file")
 NO_IMAGE = Rule("fault", "an image file is missing", "check --images and the file_names")
 UNREADABLE_IMAGE = Rule("fault", "an image cannot be decoded", "write it again")
-IMAGE_SIZE = Rule("fault", "an image is not of its video's size", "correct width and height, or resize the image")
+IMAGE_SIZE = Rule("fault", "an image differs in size from its video", "correct width and height, or resize the image")
 
 
 @dataclass
 class Summary:
-    """What a file holds, as far as it can be used; `per_class` counts the tracks, classes without any included."""
+    """Counts of the usable content of a file; `per_class` counts the tracks, classes without any included."""
 
     videos: int = 0
     frames: int = 0
@@ -82,12 +84,12 @@ def examine_annotations(
     decode: bool = True,
     progress: bool = False,
 ) -> tuple[list[Diagnostic], Summary]:
-    """(What is wrong with an annotation file, what it holds); with `image_root` the frames are looked at, too.
+    """Returns (the faults of an annotation file, counts of its content); with `image_root` also checks the frames.
 
-    Without `decode` frames only have to be there. `progress` shows a bar on the error stream.
+    Without `decode` frames only have to exist. `progress` shows a bar on the error stream.
 
     Raises:
-        InputError: the file cannot be read, holds no videos or no categories, or there is no such folder.
+        InputError: the file cannot be read, has no videos or no categories, or the folder is not found.
     """
     folder = None if image_root is None else image_folder(image_root)
     found = Diagnostics()
@@ -108,7 +110,7 @@ def examine_annotations(
 
 
 def _examine_tracks(parser: AnnotationParser, found: Diagnostics, summary: Summary) -> None:
-    """Looks into every annotation, and counts."""
+    """Checks and counts every annotation."""
     annotated = set()
     for entry, track in parser.tracks():
         if isinstance(entry.get("video_id"), int):
@@ -127,7 +129,7 @@ def _examine_tracks(parser: AnnotationParser, found: Diagnostics, summary: Summa
 
 
 def _examine_track(track: Track, video: Video, found: Diagnostics) -> int:
-    """The number of frames in which a track is seen."""
+    """Checks a track; returns the number of frames in which it is visible."""
     where = f"annotation {track.annotation_id}"
     masks, pixels = read_masks(track, video, found)
     boxes = mask_boxes(masks)
@@ -151,7 +153,7 @@ def _examine_track(track: Track, video: Video, found: Diagnostics) -> int:
             found.add(AREA_NOT_MASK, place, f"{stated}, the mask has {area} pixels")
     if not pixels.any():
         found.add(EMPTY_TRACK, where)
-    return int((pixels != 0).sum())  # where a mask cannot be used, something is to be seen, though not where
+    return int((pixels != 0).sum())  # an unusable mask shows that the object is visible, but not where
 
 
 def _examine_box(box: list[float], mask_box: list[float], video: Video, where: str, found: Diagnostics) -> None:
@@ -168,7 +170,7 @@ def _examine_box(box: list[float], mask_box: list[float], video: Video, where: s
 def _examine_images(
     videos: Sequence[Video], image_root: Path, decode: bool, progress: bool, found: Diagnostics
 ) -> None:
-    """Looks for every frame, and decodes it if `decode`."""
+    """Checks that every frame exists, and decodes it if `decode`."""
     frames = [(video, name) for video in videos for name in video.file_names]
 
     def look(frame: tuple[Video, str]) -> tuple[Rule, str] | None:
@@ -179,7 +181,7 @@ def _examine_images(
             return NO_IMAGE, str(error)
         return _image_fault(path, video, decode)
 
-    # Threads are enough: decoding leaves the interpreter to the others.
+    # Threads are enough: decoding releases the interpreter's lock.
     with ThreadPool() as pool:
         faults = tqdm(pool.imap(look, frames, chunksize=16), "images", len(frames), unit="image", disable=not progress)
         for (video, name), fault in zip(frames, faults, strict=True):
@@ -189,7 +191,7 @@ def _examine_images(
 
 
 def _image_fault(path: Path, video: Video, decode: bool) -> tuple[Rule, str] | None:
-    """(What is wrong with the file of a frame, details), None if nothing is."""
+    """Returns (the fault of the file of a frame, details), or None."""
     if not os.path.isfile(path):
         return NO_IMAGE, str(path)
     if not decode:
@@ -205,15 +207,17 @@ def _image_fault(path: Path, video: Video, decode: bool) -> tuple[Rule, str] | N
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("file", help="annotation file, YouTube-VIS or COCO format; with --ann_file a results file")
-    parser.add_argument("--ann_file", metavar="FILE", help="the annotation file that the results are of")
+    parser.add_argument("--ann_file", metavar="FILE", help="annotation file of the results")
     parser.add_argument("--images", metavar="DIR", help="folder that the file_names are relative to")
-    parser.add_argument("--no_images", action="store_true", help="do not decode the images, only look for them")
+    parser.add_argument(
+        "--no_images", action="store_true", help="check only that the images exist, without decoding them"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what is wrong with the file, and what it holds; returns the exit code."""
+    """Prints the faults and the content of the file; returns the exit code."""
     if options.ann_file is not None:
         from ytvis.check_results import examine_results
 

@@ -1,8 +1,7 @@
-"""Checks a results file before it is sent to a server: what it would refuse, or score differently than meant.
+"""Checks a results file before it is sent to a server: finds what the server refuses or scores unexpectedly.
 
-`examine_results` reads the file once, entry by entry, and keeps a bounded part of it. What is "refused" is also refused
-by `ytvis score`; warnings are what the official evaluator refuses and we do not, and what is accepted as it is but
-hardly as it was meant.
+`examine_results` reads the file once, entry by entry, and keeps a bounded part of it. A fault "refused" is also refused
+by `ytvis score`; a "warning" is refused only by the official evaluator, or is accepted but probably a mistake.
 """
 
 import os
@@ -23,11 +22,11 @@ MEMORY = 256 * 2**20  # bytes of masks that are kept to look for duplicates
 NOT_JSON = Rule("refused", "the file is not whole JSON", "write it again with a JSON writer")
 NOT_A_LIST = Rule("refused", "the file is not a list", "write one list with one entry per track")
 NOTHING = Rule("warning", "the list is empty", "every object counts as missed; the official evaluator fails on it")
-NEVER_SEEN = Rule("warning", "a track has only empty masks", "leave it out: it can only count against you")
-DUPLICATE = Rule(
-    "warning", "two tracks of a class are nearly the same", "keep one: the other can only count against you"
+NEVER_SEEN = Rule("warning", "a track has only empty masks", "leave it out: it can only lower the score")
+DUPLICATE = Rule("warning", "two tracks of a class are nearly the same", "keep one: the other can only lower the score")
+SCATTERED = Rule(
+    "warning", "tracks of a video are far apart in the file", "put them together, so that duplicates are found"
 )
-SCATTERED = Rule("warning", "tracks of a video are far apart in the file", "put them together to look for duplicates")
 TOO_MANY = Rule("warning", f"over {MAX_TRACKS} tracks of a class in a video", f"only the best {MAX_TRACKS} count")
 NO_PREDICTION = Rule("warning", "a video has no track", "its objects count as missed")
 
@@ -37,9 +36,9 @@ def examine_results(
     results_path: str | os.PathLike,
     choose: Callable[[Sequence[int]], Sequence[int]] | None = None,
 ) -> list[Diagnostic]:
-    """What is wrong with a results.json for the videos and categories of an annotation file; [] if nothing is.
+    """Returns the faults of a results.json for the videos and categories of an annotation file; [] if it has none.
 
-    `choose` says which of the videos the results should be of, given all their ids; by default all.
+    `choose` returns the videos that the results should have, given all their ids; by default all.
 
     Raises:
         InputError: one of the files cannot be read, or the annotation file itself has faults.
@@ -64,7 +63,7 @@ def examine_results(
 
 
 class _Examiner:
-    """Takes the entries one by one; what is wrong is in `found`."""
+    """Checks the entries one by one; collects faults in `found`."""
 
     def __init__(self, videos: dict[int, Video], categories: dict[int, str]):
         self.found = Diagnostics()
@@ -80,7 +79,7 @@ class _Examiner:
         self._given_up: set[int] = set()
 
     def take(self, index: int, entry: Any) -> None:
-        """Looks at entry number `index`."""
+        """Checks entry number `index`."""
         self._num_entries += 1
         track = self._parser.parse(entry, f"entry {index}")
         video_id = entry.get("video_id") if isinstance(entry, dict) else None
@@ -98,7 +97,7 @@ class _Examiner:
                 self.found.add(TOO_MANY, where, f"category {track.category_id}")
 
     def finish(self) -> None:
-        """To be called after the last entry."""
+        """Finishes the check after the last entry."""
         if not self._num_entries and not list(self.found):
             self.found.add(NOTHING, "the file")
         for video_id in self._videos:
@@ -106,7 +105,7 @@ class _Examiner:
                 self.found.add(NO_PREDICTION, f"video {video_id}")
 
     def _compare(self, index: int, track: Track, where: str) -> None:
-        """Looks for duplicates of a track among those before it, and keeps it for those after it."""
+        """Compares a track with those before it to find duplicates, and keeps it for those after it."""
         video_id = track.video_id
         if video_id in self._given_up:
             self.found.add(SCATTERED, where)
@@ -130,7 +129,7 @@ def _tube_iou(first: Track, second: Track) -> float:
     """Pixels that two tracks share over those of either, in all frames together; 0 if neither has any."""
     areas = [sum(filter(None, track.areas)) for track in (first, second)]
     if min(areas) <= DUPLICATE_IOU * max(areas):
-        return 0.0  # it cannot be more than DUPLICATE_IOU, so it need not be known
+        return 0.0  # it cannot exceed DUPLICATE_IOU, so it is not computed
     tubes = [Tubes.of([list(track.segmentations)]) for track in (first, second)]
     shared = frame_overlaps(*tubes)[0].sum()
     return float(shared / (sum(areas) - shared))

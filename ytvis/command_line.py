@@ -1,4 +1,4 @@
-"""Command lines: parsers, and the exit codes and one-line messages that all programs here share."""
+"""Command lines: parsers, and the exit codes and one-line messages shared by all programs here."""
 
 import argparse
 import math
@@ -16,7 +16,7 @@ KILLED_BY_INTERRUPT = 130  # what a shell reports for Ctrl+C
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that shows `description` as it is written, and reports bad arguments in one line, with exit code 2."""
+    """A parser that does not wrap `description`, and reports bad arguments in one line, with exit code 2."""
 
     def __init__(self, prog: str | None = None, description: str | None = None, **options: Any):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -26,9 +26,9 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {one_line(message)}; --help lists the options\n")
 
     def refuse_options_of(self, other: "Parser", arguments: Sequence[str], reason: str) -> None:
-        """Raises InputError, "--OPTION `reason`", if `arguments` have an option that `other` knows and this does not.
+        """Raises InputError, "--OPTION `reason`", if `arguments` have an option of `other` that this parser lacks.
 
-        It is for a program with several modes, each with a parser of its own.
+        It is for a program with several modes, each with its own parser.
         """
         for text in arguments:
             name = text.partition("=")[0]
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def number_in(kind: type[int] | type[float], least: float = -math.inf, most: float = math.inf) -> Callable[[str], Any]:
-    """A converter for argparse of text to an int or a float in `least`…`most`."""
+    """Returns a converter for argparse from text to an int or a float in `least`…`most`."""
     noun = "a whole number" if kind is int else "a number"
     limits = f" in {least}…{most}" if most < math.inf else f" of at least {least}" if least > -math.inf else ""
 
@@ -46,7 +46,7 @@ def number_in(kind: type[int] | type[float], least: float = -math.inf, most: flo
             value = kind(text)
         except ValueError:
             value = math.nan
-        if not least <= value <= most:  # so it is for nan
+        if not least <= value <= most:  # True for nan too
             raise argparse.ArgumentTypeError(f"{shown(text, 80)} is not {noun}{limits}")
         return value
 
@@ -55,11 +55,11 @@ def number_in(kind: type[int] | type[float], least: float = -math.inf, most: flo
 
 positive = number_in(int, 1)
 not_negative = number_in(int, 0)
-seed_number = number_in(int, 0, 2**32 - 1)  # what every random generator here takes
+seed_number = number_in(int, 0, 2**32 - 1)  # valid for every random generator here
 
 
 def exit_at_interrupt(program: str) -> None:
-    """From now on an interrupt (Ctrl+C) that nothing handles ends the process like one in `run_command`.
+    """Makes an unhandled interrupt (Ctrl+C) end the process like one in `run_command`.
 
     A script calls it before imports that take seconds.
     """
@@ -69,15 +69,15 @@ def exit_at_interrupt(program: str) -> None:
             sys.__excepthook__(kind, error, traceback)
             return
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
-        os._exit(KILLED_BY_INTERRUPT)  # after this hook Python would end by the signal itself
+        os._exit(KILLED_BY_INTERRUPT)  # after this hook Python would end itself by the signal
 
     sys.excepthook = report
 
 
 def end_process(code: int | None) -> NoReturn:
-    """Ends the process with the exit code that `run_command` gave.
+    """Ends the process with the exit code returned by `run_command`.
 
-    After an interrupt Python would end by the signal, if it came while a module that is imported ran `exec`.
+    Python itself would end by the signal after an interrupt that came while an imported module ran `exec`.
     """
     if code == KILLED_BY_INTERRUPT:
         os._exit(code)
@@ -85,17 +85,17 @@ def end_process(code: int | None) -> NoReturn:
 
 
 def run_command(program: str, command: Callable[[], int | None], hint: str = "") -> int:
-    """The exit code of `command`, which runs one command line of `program`; None is 0.
+    """Runs `command`, one command line of `program`, and returns its exit code; None is 0.
 
-    InputError and what the system refuses (a full disk) are 2, Ctrl+C is 130, with one line on stderr each; `hint` ends
-    the latter. A reader of the output that has ended, such as `head`, is no error.
+    InputError and errors of the system (a full disk) give 2, Ctrl+C gives 130, with one line on stderr each; `hint` is
+    appended to the latter. If the reader of the output has ended, such as `head`, that is not an error.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name may hold what the stream's encoding does not
+            stream.reconfigure(errors="backslashreplace")  # a name may have characters that the stream's encoding lacks
     try:
         code = command() or 0
-        if sys.stdout is not None:  # as it is where the process was started without one
+        if sys.stdout is not None:  # None if the process was started without one
             sys.stdout.flush()
         return code
     except InputError as error:
@@ -115,7 +115,7 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
 
 
 def _report(line: str) -> None:
-    """Prints a line to stderr, if that is open and not full: the exit code says the rest."""
+    """Prints a line to stderr if that is possible; otherwise the exit code alone reports the error."""
     with suppress(OSError):
         if sys.stderr is not None:
             print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What is wrong with a file, one line for each kind of fault: ten thousand of a kind are one line with their number.
+"""Faults of a file, one line for each kind with the number of its occurrences.
 
 A reader reports every fault to a `Diagnostics`. The checker collects them all; everything else refuses a file at its
 first fault, in the same words.
@@ -17,7 +17,7 @@ Severity = Literal["refused", "fault", "warning"]  # "refused" is a fault of a r
 
 
 class Rule(NamedTuple):
-    """A kind of fault: how bad it is, what is wrong, and how to correct it. A file with a warning is still accepted."""
+    """A kind of fault: its severity, what is wrong, and how to correct it. A file with a warning is still accepted."""
 
     severity: Severity
     what: str
@@ -40,20 +40,20 @@ class Diagnostic:
 
 
 class Diagnostics:
-    """Collects what is wrong; iterates over one `Diagnostic` a rule, warnings last, otherwise in order of appearance.
+    """Collects faults; iterates over one `Diagnostic` a rule, warnings last, otherwise in order of appearance.
 
-    No more is kept than one of each rule.
+    Only one of each rule is kept.
     """
 
     def __init__(self, refuse: str | os.PathLike | None = None, also: Collection[Rule] = ()):
-        """With `refuse`, the name of the file, the first fault raises InputError, and so do the warnings `also`."""
+        """With `refuse`, the name of the file, the first fault or warning of `also` raises InputError."""
         self._refuse = refuse
         self._also = also
         self._first: dict[Rule, tuple[str, str]] = {}
         self._counts: Counter[Rule] = Counter()
 
     def add(self, rule: Rule, where: str, detail: Any = "") -> None:
-        """Notes that `rule` is broken at `where`; `detail` says more about this one case."""
+        """Adds a fault of `rule` at `where`; `detail` describes this one case."""
         if rule not in self._first:
             self._first[rule] = (excerpt(where), "" if detail == "" else excerpt(detail))
         self._counts[rule] += 1
@@ -62,7 +62,7 @@ class Diagnostics:
             raise InputError(f"{self._refuse}: {found.where}: {found.what}; {found.mend}")
 
     def of(self, *rules: Rule) -> list[Diagnostic]:
-        """What was found of these rules."""
+        """The faults found of these rules."""
         return [self._diagnostic(rule) for rule in rules if rule in self._first]
 
     def __iter__(self) -> Iterator[Diagnostic]:
@@ -75,12 +75,12 @@ class Diagnostics:
 
 
 def exit_code(diagnostics: Iterable[Diagnostic]) -> int:
-    """1 if there is anything but warnings, otherwise 0."""
+    """1 if anything but warnings was found, otherwise 0."""
     return int(any(diagnostic.severity != "warning" for diagnostic in diagnostics))
 
 
 def format_diagnostics(diagnostics: Iterable[Diagnostic]) -> str:
-    """One line per diagnostic, and a last one with their sums; "nothing is wrong" if there are none."""
+    """One line per diagnostic, and a last one with their sums; "nothing is wrong" without any."""
     diagnostics = list(diagnostics)
     sums = Counter()
     for diagnostic in diagnostics:

@@ -1,4 +1,4 @@
-"""Draws the objects of a frame, found or true: tinted masks, outlines, boxes and labels, one colour per track."""
+"""Draws the objects of a frame, predicted or true: tinted masks, outlines, boxes and labels, one colour per track."""
 
 import math
 import time
@@ -31,7 +31,7 @@ _GAP = 8  # pixels between two pictures
 
 @dataclass(frozen=True)
 class PixelObjects:
-    """N objects of one frame in its pixels, as drawing takes them.
+    """N objects of one frame in its pixels, for drawing.
 
     `boxes_px` [N,4] integers x1 y1 x2 y2, `labels` [N] 1…C, `track_ids` [N], `masks` [N,h,w] bool; `scores` [N] in
     0…1, or None where there are none, as for the truth. Anything with these attributes, as arrays or as tensors on
@@ -57,9 +57,9 @@ class PixelObjects:
         scores: Sequence[float] | None = None,
         boxes: Sequence[Sequence[float] | None] | None = None,
     ) -> Self:
-        """Objects with compressed RLEs for masks, as they are in a picture of `size_hw` (height, width) of the frame.
+        """Returns objects from compressed RLEs, scaled to a picture of the frame of `size_hw` (height, width).
 
-        `boxes` are x y width height in pixels of the frame, cut off at its edges; one that is None, or not given, is
+        `boxes` are x y width height in pixels of the frame, clipped at its edges; one that is None, or not given, is
         that of the mask.
         """
         height, width = size_hw
@@ -91,12 +91,12 @@ def track_colour(track_id: int) -> Colour:
 
 
 def css_colour(colour: Colour) -> str:
-    """An RGB colour as a style sheet has it: #rrggbb."""
+    """An RGB colour in the notation of style sheets: #rrggbb."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever reads better on `background` (BT.601 luma)."""
+    """Black or white, whichever is more legible on `background` (BT.601 luma)."""
     luma = 0.299 * background[0] + 0.587 * background[1] + 0.114 * background[2]
     return (0, 0, 0) if luma > 140 else (255, 255, 255)
 
@@ -126,7 +126,7 @@ class FrameRate:
         self._times: deque[float] = deque(maxlen=11)
 
     def update(self) -> float | None:
-        """Counts one more frame; the rate, None at the first."""
+        """Counts one more frame; returns the rate, None at the first."""
         self._times.append(self._clock())
         seconds = self._times[-1] - self._times[0]
         return (len(self._times) - 1) / seconds if seconds > 0 else None
@@ -134,7 +134,7 @@ class FrameRate:
 
 @dataclass(frozen=True)
 class Overlay:
-    """How the frames of a stream are drawn: the switches of `draw_objects`, and the state kept between frames.
+    """Draws the frames of a stream with the options of `draw_objects`; keeps state between frames.
 
     `trails` adds the path of each object, `frame_rate` the frames per second in the corner.
     """
@@ -147,7 +147,7 @@ class Overlay:
     frame_rate: FrameRate | None = None
 
     def draw(self, frame: np.ndarray, objects: PixelObjects, class_names: Sequence[str]) -> np.ndarray:
-        """A copy of the next `frame`, drawn as `draw_objects` does."""
+        """Returns a copy of the next `frame`, drawn as by `draw_objects`."""
         if self.trails is not None:
             self.trails.add(objects)
         rate = self.frame_rate.update() if self.frame_rate is not None else None
@@ -177,7 +177,7 @@ def draw_objects(
     caption: str = "",
     letter_height: float | None = None,
 ) -> np.ndarray:
-    """A copy of `frame` with every object's mask, outline, box and label "name #id score" on it.
+    """Returns a copy of `frame` with every object's mask, outline, box and label "name #id score" on it.
 
     `frame` is uint8 RGB [h,w,3]; `objects` has masks of that size, boxes may reach beyond it; `class_names[0]` is the
     name of label 1. Small objects are drawn over large ones, labels over everything. Lines and letters grow with the
@@ -227,10 +227,10 @@ def truth_beside_prediction(
     class_names: Sequence[str],
     letter_height: float | None = None,
 ) -> np.ndarray:
-    """Two pictures of `frame`, `truth` left and `found` right of a white gap: uint8 RGB [h,2w+8,3].
+    """Returns two pictures of `frame`, `truth` left and `found` right of a white gap: uint8 RGB [h,2w+8,3].
 
-    Each is drawn by `draw_objects`, with a caption in the lower left corner. A colour stands for the same object on
-    both sides only if the caller gives it the same track id in both.
+    Each is drawn by `draw_objects`, with a caption in the lower left corner. An object has the same colour on both
+    sides only if the caller gives it the same track id in both.
     """
     halves = [
         draw_objects(frame, objects, class_names, caption=caption, letter_height=letter_height)
@@ -259,7 +259,7 @@ def _tint_table(colour: Colour) -> np.ndarray:
 
 
 def _draw_trail(picture: np.ndarray, way: list[tuple[int, int]], colour: Colour, outline: int) -> None:
-    """Draws the points `way`, oldest first, as a widening line with a rim, so that it also shows on its own mask."""
+    """Draws the points `way`, oldest first, as a widening line with a rim that makes it visible on its own mask."""
     rim = text_colour(colour)
     widths = [round(outline * (1 + 2 * step / max(1, len(way) - 1))) for step in range(1, len(way))]
     for extra, paint in ((2 * outline, rim), (0, colour)):
@@ -281,8 +281,8 @@ def _draw_label(
 ) -> Rect:
     """Draws one of `texts`, each shorter than the one before, as the label of `box`; returns the label's x1 y1 x2 y2.
 
-    It is the first text that is at most half as wide as the picture and has a place inside the picture that is not
-    `taken`: on the box, inside or under it, at its left or its right side. Without one it covers as little as possible.
+    It is the first text that is at most half as wide as the picture and fits inside the picture outside `taken`: on
+    the box, inside or under it, at its left or its right side. If none fits, the label overlaps as little as possible.
     """
     height, width = picture.shape[:2]
     scale = cap_height / _FONT_CAP_HEIGHT

@@ -1,8 +1,8 @@
-"""Files: written whole or not at all, read only if they are files, and refused in one line where that is impossible.
+"""Reads and writes files: only regular files are read, files are written whole or not at all, errors are one line.
 
-A path comes from a person or out of a file, so it may be anything: a name that is too long or holds a NUL, a link to
-itself, a folder, a pipe. Use `os.path.isfile`, `isdir` and `exists` to look it up (False for all of these, where the
-methods of `Path` raise), and the functions here to open, list and write.
+A path given by a person or a file may be anything: a name that is too long or holds a NUL, a link to itself, a folder,
+a pipe. Check it with `os.path.isfile`, `isdir` and `exists` (False for all of these, where the methods of `Path`
+raise), and use the functions here to open, list and write.
 """
 
 import io
@@ -19,7 +19,7 @@ from typing import IO, Any, BinaryIO
 
 CHUNK = 2**16  # characters of a JSON list that are read at a time
 
-# First bytes of what is taken for a JSON file now and then.
+# First bytes of files that are sometimes given in place of a JSON file.
 _OTHER_KINDS = {
     b"\x1f\x8b": "compressed by gzip; unpack it",
     b"PK\x03\x04": "a ZIP archive; unpack it",
@@ -32,14 +32,14 @@ _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
 class InputError(Exception):
-    """Something the person gave cannot be used. The message is one line: which file, what is wrong, what to do.
+    """Input from the user cannot be used. The message is one line: which file, what is wrong, what to do.
 
     The command lines print it and exit with code 2.
     """
 
 
 class NotJSON(InputError):
-    """A file is not whole JSON; `problem` says why, without the file's name."""
+    """A file is not whole JSON; `problem` is the reason, without the file's name."""
 
     def __init__(self, path: str | os.PathLike, problem: str):
         super().__init__(f"{path}: is not a JSON file: {problem}")
@@ -47,7 +47,7 @@ class NotJSON(InputError):
 
 
 class NotAList(InputError):
-    """A file that should hold a JSON list begins as something else; `problem` says how."""
+    """A file that should hold a JSON list does not begin as one; `problem` is its beginning."""
 
     def __init__(self, path: str | os.PathLike, problem: str):
         super().__init__(f"{path}: must be a list: {problem}")
@@ -58,7 +58,7 @@ class NotAList(InputError):
 
 
 def open_input(path: str | os.PathLike) -> BinaryIO:
-    """A regular file, open for reading bytes; a link to one is followed.
+    """Opens a regular file for reading bytes; a link to one is followed.
 
     Raises:
         InputError: it cannot be read, or is a folder, a pipe or a device (which could keep a command waiting for ever).
@@ -76,10 +76,10 @@ def open_input(path: str | os.PathLike) -> BinaryIO:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """What a regular file holds.
+    """Returns the content of a regular file.
 
     Raises:
-        InputError: it cannot be read, or is no regular file.
+        InputError: it cannot be read, or is not a regular file.
     """
     with open_input(path) as file:
         try:
@@ -92,7 +92,7 @@ def read_text(path: str | os.PathLike) -> str:
     """The text of a file in UTF-8, with a byte order mark or without, in UTF-16 or in UTF-32; lines end with \\n.
 
     Raises:
-        InputError: it cannot be read, or is no such text.
+        InputError: it cannot be read, or has another encoding.
     """
     content = read_bytes(path)
     try:
@@ -103,15 +103,14 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Any:
-    """What a JSON file holds, in any encoding that `read_text` takes; `object_hook` makes what stands for each of its
-    objects.
+    """Returns the content of a JSON file in any encoding of `read_text`; `object_hook` converts each of its objects.
 
-    As Python's own reader does, it takes NaN and Infinity, numbers of any size up to 4300 digits, the last of two
-    values under one key, and halves of surrogate pairs.
+    As Python's own reader it accepts NaN and Infinity, numbers of up to 4300 digits, repeated keys (the last is used),
+    and halves of surrogate pairs.
 
     Raises:
         InputError: the file cannot be read.
-        NotJSON: it is no JSON.
+        NotJSON: it is not JSON.
     """
     content = read_bytes(path)
     try:
@@ -125,15 +124,15 @@ def read_json(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None
 
 
 def read_json_list(path: str | os.PathLike, object_hook: Callable[[dict], Any] | None = None) -> Iterator[Any]:
-    """The entries of the JSON list in a file, of which no more than one and a chunk are in memory.
+    """Yields the entries of the JSON list in a file, keeping no more than one and a chunk in memory.
 
-    It takes the same files as `read_json`. `object_hook` makes what stands for each JSON object; it may be called twice
-    for the same one.
+    It accepts the same files as `read_json`. `object_hook` converts each JSON object; it may be called twice for the
+    same one.
 
     Raises:
         InputError: the file cannot be read.
-        NotAList: it holds something else.
-        NotJSON: it is not whole JSON; the entries before the fault have come.
+        NotAList: it does not hold a list.
+        NotJSON: it is not whole JSON; raised after the entries before the fault.
     """
     with open_input(path) as file:
         try:
@@ -150,7 +149,7 @@ def read_json_list(path: str | os.PathLike, object_hook: Callable[[dict], Any] |
 
 
 class _ListReader:
-    """Takes a JSON list apart: `text` is the part of the file in memory, of which `place` is what comes next."""
+    """Parses a JSON list: `text` is the part of the file in memory, `place` the position of the next character."""
 
     def __init__(self, file: IO[str], object_hook: Callable[[dict], Any] | None):
         self.file = file
@@ -180,7 +179,7 @@ class _ListReader:
             raise NotJSON(path, _json_problem(error)) from None
 
     def next_character(self) -> str:
-        """The first character that is no white space, to which it goes; "" at the end of the file."""
+        """Skips white space and returns the next character; "" at the end of the file."""
         while True:
             self.place = _WHITE_SPACE.match(self.text, self.place).end()
             if self.place < len(self.text):
@@ -189,19 +188,19 @@ class _ListReader:
                 return ""
 
     def read(self, number: int) -> bool:
-        """Reads so many characters more, if the file has them, and forgets those that have been taken."""
+        """Reads so many more characters, if the file has them, and drops those already parsed."""
         new = self.file.read(number)
         self.text, self.place = self.text[self.place :] + new, 0
         return bool(new)
 
     def entry(self) -> Any:
-        """The entry that begins at `place`; goes to the comma or bracket after it."""
+        """Returns the entry that begins at `place`; moves to the comma or bracket after it."""
         while True:
             try:
                 entry, end = self.decoder.raw_decode(self.text, self.place)
             except json.JSONDecodeError as error:
                 problem = f"{error.msg} at {self.text[error.pos : error.pos + 20]!r}"
-                # What is only cut off by the chunk shows at its end, or as a string that has none.
+                # A value cut by the end of the chunk fails there, or as a string without an end.
                 may_go_on = error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
             else:
                 end = _WHITE_SPACE.match(self.text, end).end()
@@ -210,7 +209,7 @@ class _ListReader:
                     self.place = end
                     return entry
                 problem = f"{rest!r} follows an entry" if rest else "the list has no end"
-                may_go_on = len(rest) <= 16  # it may be the rest of a number
+                may_go_on = len(rest) <= 16  # the rest of the number may follow
             if not may_go_on:
                 raise ValueError(problem)
             # Twice as much each time: a large entry is not decoded too often.
@@ -219,7 +218,7 @@ class _ListReader:
 
 
 def _other_kind(content: bytes) -> str | None:
-    """What a file that is no JSON is by its first bytes, None if they do not tell."""
+    """Returns the kind of a file that is not JSON by its first bytes, None if unknown."""
     return next((f"it is {kind}" for first, kind in _OTHER_KINDS.items() if content.startswith(first)), None)
 
 
@@ -240,7 +239,7 @@ def list_folder(path: str | os.PathLike) -> list[str]:
     """The names in a folder, sorted; a link to a folder is followed.
 
     Raises:
-        InputError: there is no such folder, or it cannot be listed.
+        InputError: the folder is not found or cannot be listed.
     """
     try:
         return sorted(os.listdir(path))
@@ -249,10 +248,10 @@ def list_folder(path: str | os.PathLike) -> list[str]:
 
 
 def image_folder(path: str | os.PathLike) -> Path:
-    """The folder of frames `path`, which may be a link.
+    """Returns the folder of frames `path`, which may be a link.
 
     Raises:
-        InputError: it is no folder.
+        InputError: it is not a folder.
     """
     if not os.path.isdir(path):
         raise InputError(f"{path}: no such folder of frames")
@@ -260,7 +259,7 @@ def image_folder(path: str | os.PathLike) -> Path:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str, str], ...]:
-    """A key that sorts names as people do, numbers by their value: frame2 comes before frame10."""
+    """Returns a key that sorts numbers in names by their value: frame2 comes before frame10."""
     parts = ((part, part.lstrip("0")) for part in re.split(r"([0-9]+)", name))
     # Not by int(), which refuses thousands of digits.
     return tuple((0, len(value), value, part) if part.isdecimal() else (1, 0, part, "") for part, value in parts)
@@ -270,7 +269,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str, str], ...]:
 
 
 class _Output(io.FileIO):
-    """A file that remembers what went wrong when it was written to: some writers hide it behind errors of their own."""
+    """A file that keeps the error of a failed write, as some writers replace it by their own."""
 
     error: OSError | None = None
 
@@ -284,14 +283,14 @@ class _Output(io.FileIO):
 
 @contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
-    """A file object whose content appears under `path` only when the block ends without an exception.
+    """Opens a file whose content appears under `path` only when the block ends without an exception.
 
     The bytes go to a temporary file in the same folder (created if missing), are flushed to disk and renamed over
-    `path`; after a crash or an exception `path` holds what it held before. `mode` is "w" (UTF-8 text, in which halves
-    of surrogate pairs are escaped) or "wb".
+    `path`; after a crash or an exception `path` is unchanged. `mode` is "w" (UTF-8 text, in which halves of surrogate
+    pairs are escaped) or "wb".
 
     Raises:
-        InputError: `path` is a folder, a pipe or a device, or cannot be written: the disk is full, say.
+        InputError: `path` is a folder, a pipe or a device, or cannot be written, for example because the disk is full.
     """
     path = Path(path)
     make_folder(path.parent)
@@ -301,7 +300,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         if os.path.exists(path) and not os.path.isfile(path):
             kind = "a folder" if os.path.isdir(path) else "a pipe or a device"
             raise InputError(f"{path}: cannot be written: it is {kind}; name a file")
-        # The name is cut, so that the temporary one is not too long where the name is not.
+        # The name is cut, so that the temporary one is not too long.
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     except (OSError, ValueError) as error:
         raise _not_possible(path, "written", error) from None
@@ -328,10 +327,10 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
 
 def make_folder(path: str | os.PathLike) -> Path:
-    """The folder `path`, made if it is missing, with those above it.
+    """Creates the folder `path` and its parents if they are missing, and returns it.
 
     Raises:
-        InputError: it cannot be made; a file is there, say.
+        InputError: it cannot be created, for example because it is a file.
     """
     path = Path(path)
     try:
@@ -342,7 +341,7 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 
 def put_aside(path: str | os.PathLike, ending: str = "") -> Path:
-    """Renames the file NAME.SUFFIX to the first of NAME.1.SUFFIX, NAME.2.SUFFIX, … that is free, and returns that.
+    """Renames the file NAME.SUFFIX to the first free name of NAME.1.SUFFIX, NAME.2.SUFFIX, …, and returns that.
 
     An `ending` stays the end of the name; the name without it must be free too.
 
@@ -362,7 +361,7 @@ def put_aside(path: str | os.PathLike, ending: str = "") -> Path:
 
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
-    """Makes an InputError that names `path` of an OSError while it is written, renamed or removed."""
+    """Turns an OSError of writing, renaming or removing `path` into an InputError that names it."""
     try:
         yield
     except OSError as error:
@@ -370,7 +369,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _not_possible(path: str | os.PathLike, what: str, error: OSError | ValueError) -> InputError:
-    reason = error.strerror or str(error) if isinstance(error, OSError) else "no file can have this name"
+    reason = error.strerror or str(error) if isinstance(error, OSError) else "the name is not valid for a file"
     advice = "" if what in ("read", "listed") else "; choose another place"
     return InputError(f"{path}: cannot be {what}: {reason}{advice}")
 
@@ -383,7 +382,7 @@ def _umask() -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable, on systems that can open a folder; nothing can be done where that fails."""
+    """Makes a rename in `folder` durable, on systems that can open a folder; errors are ignored."""
     if os.name == "posix":
         with suppress(OSError):
             descriptor = os.open(folder, os.O_RDONLY)

@@ -117,7 +117,7 @@ def test_frames_are_spread_over_the_video(files):
 def test_videos_are_shown_as_asked_for(files):
     both, one = draw_sheet(*files, [3, 7], 2), draw_sheet(*files, [7], 2)
     assert np.array_equal(both[-len(one) :], one)
-    with pytest.raises(InputError, match=r"ann\.json: there is no video 5"):
+    with pytest.raises(InputError, match=r"ann\.json: video 5 not found"):
         draw_sheet(*files, [7, 5])
 
 
@@ -157,7 +157,7 @@ def test_the_command_writes_the_sheet(files, tmp_path, capsys):
     [
         ({"--output": "sheet.gif"}, "sheet.gif: must end with .png or .jpg"),
         ({"--images": "nowhere"}, "nowhere: no such folder"),
-        ({"--videos": "9"}, "there is no video 9"),
+        ({"--videos": "9"}, "video 9 not found"),
     ],
 )
 def test_bad_input_is_exit_code_2(files, tmp_path, capsys, changes, message):

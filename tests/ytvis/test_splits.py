@@ -96,7 +96,7 @@ def test_a_file_that_is_given_is_the_one_that_is_split(tmp_path):
 def test_a_single_video_is_for_validation_and_cannot_be_trained_on(tmp_path):
     config = place(tmp_path, [4])
     assert ids(YTVISDataset.from_config(config, "valid_sub")) == [4]
-    with pytest.raises(InputError, match=r"train\.json: has a single video.*nothing is left for train_sub"):
+    with pytest.raises(InputError, match=r"train\.json: has a single video.*train_sub is empty"):
         YTVISDataset.from_config(config, "train_sub")
 
 
@@ -169,7 +169,7 @@ def test_a_subset_leaves_the_data_set_as_it_was(tmp_path):
     assert ids(subset) == [5, 8] and ids(dataset) == [5, 1, 8]
     assert ids(subset.subset([8])) == [8] and ids(dataset.subset([])) == []
     assert len(subset.frame_annotations(5, 0)) == 1 and subset.labels == dataset.labels
-    with pytest.raises(InputError, match=r"train\.json: there is no video 1$"):
+    with pytest.raises(InputError, match=r"train\.json: video 1 not found$"):
         subset.subset([5, 1])
 
 
