@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import FusedConv2d, fold_batch_norm
-from layers.deform_conv import ModulatedDeformConv2d
+from layers.deform_conv import ModulatedDeformConv2d, inference_weight
 
 
 class BasicBlock(nn.Module):
@@ -133,14 +133,15 @@ def make_backbone(config) -> ResNet:
 
 
 class FusedDeformConv2d(nn.Module):
-    """As `FusedConv2d`, for a deformable convolution with a ReLU; changes `conv`, whose weights stay float32."""
+    """As `FusedConv2d`, for a deformable convolution with a ReLU; gives `conv` its `inference_weight`."""
 
     def __init__(self, conv: ModulatedDeformConv2d, norm: nn.BatchNorm2d, dtype: torch.dtype, pack: bool):
         super().__init__()
         weight, bias = fold_batch_norm(conv.weight, conv.bias, norm)
-        conv.weight, conv.bias = (nn.Parameter(tensor, requires_grad=False) for tensor in (weight, bias))
         if pack and dtype == torch.float32:
             conv.packed = pack_weight(weight)
+        weight = inference_weight(weight, dtype)
+        conv.weight, conv.bias = (nn.Parameter(tensor, requires_grad=False) for tensor in (weight, bias))
         self.conv = conv
         self.dtype = dtype
 

@@ -61,6 +61,7 @@ setup(
         "inference",
         "layers",
         "layers.cpu",
+        "layers.cuda",
         "tools",
         "utils",
         "ytvis",
@@ -97,6 +98,8 @@ setup(
         "export": ["pandas>=2", "supervision>=0.24"],
         # Up to 1.11 it does not turn the rotated boxes of CVAT.
         "datumaro": ["datumaro>=1.12"],
+        # torch brings it where it has CUDA.
+        "triton": ["triton>=3.4"],
         "browser": ["playwright>=1.40"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6.1", "ruff>=0.6", "tensorboard>=2.15"],
         # Apart from "dev", because it needs newer versions of numpy, scipy and others than STMask does.

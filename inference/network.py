@@ -12,6 +12,7 @@ from backbone import fuse_backbone
 from data.config import Config
 from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import fuse_convolutions
+from layers.deform_conv import inference_weight
 from layers.feature_calibration import FeatureCalibration
 from layers.mask_rescoring import MaskIoUNet
 from layers.temporal_fusion import TemporalNet, fuse
@@ -85,7 +86,7 @@ class Network:
 def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
     """A copy of `model` for inference: see `Network` and `layers.cpu.fused_convolution.FusedConv2d`.
 
-    The weights of deformable convolutions stay float32; they go their own way (`layers.deform_conv`).
+    `layers.deform_conv.inference_weight` tells the dtype of the weights of deformable convolutions.
     """
     copy = deepcopy(model).eval().requires_grad_(False)
     copy.prediction_layers[0].at_anchors = computes_at_anchors(model.device, pack)
@@ -94,6 +95,9 @@ def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
     if pack and dtype == torch.float32:
         for calibration in calibrations:
             calibration.packed = pack_weight(calibration.conv_adaption.weight)
+    for calibration in calibrations:
+        conv = calibration.conv_adaption
+        conv.weight = nn.Parameter(inference_weight(conv.weight, dtype), requires_grad=False)
     fuse_convolutions(copy, dtype, pack, keep={calibration.conv_adaption for calibration in calibrations})
     return copy
 

@@ -12,6 +12,7 @@ import torch
 from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from inference.network import Model, Network
+from layers.cuda.deform_kernels import KERNELS
 from layers.deform_conv import BACKENDS, deform_backend
 from utils.checkpoint import config_name_of, find_checkpoint
 from utils.device import has_spare_core
@@ -49,8 +50,9 @@ class RunSettings:
         backend = options.deform_backend or "auto"
         with deform_backend(backend):
             pass
-        if backend == "native" and device.type != "cpu":
-            raise InputError(f"--deform_backend=native runs on a CPU, this is {device}")
+        if (backend == "native" and device.type != "cpu") or (backend in KERNELS and device.type == "cpu"):
+            place = "a CPU" if backend == "native" else "a GPU"
+            raise InputError(f"--deform_backend={backend} runs on {place}, this is {device}")
         overlap = has_spare_core(device) and not options.no_overlap
         return cls(options.precision, backend, overlap, compiled=options.compile, batch_size=batch_size)
 
@@ -138,7 +140,8 @@ def add_speed_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     group.add_argument(
         "--deform_backend",
         choices=BACKENDS,
-        help="which deformable convolution (default: native on a CPU if it is built, else torchvision)",
+        help="which deformable convolution (default: native on a CPU if it is built; on a GPU triton or nvrtc "
+        "in half precision; else torchvision)",
     )
     group.add_argument(
         "--compile", action="store_true", help="compile the network with torch.compile, which takes minutes at first"

@@ -1,14 +1,15 @@
 """Deformable convolution (Dai et al., ICCV 2017; modulated: Zhu et al., CVPR 2019), on one of several backends.
 
 All backends compute the same. "torchvision" works everywhere. "native" is our own for the CPU
-(`layers.cpu.deform_columns`), available if setup.py could compile it. "mmcv" is for people who have mmcv and want its
-kernels; nothing here needs it.
+(`layers.cpu.deform_columns`), available if setup.py could compile it. "triton" and "nvrtc" are our own for inference on
+a GPU (`layers.cuda`); where gradients or several groups are needed, torchvision computes instead. "mmcv" is for people
+who have mmcv and want its kernels; nothing here needs it.
 
 Letters: B images, Cin and Cout channels, H W input, H' W' output, K = kh·kw taps, G weight groups, O offset groups.
 """
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -18,11 +19,14 @@ from torchvision.ops import deform_conv2d
 
 from layers.cpu import deform_columns
 from layers.cpu.packed_products import PackedMatrices
+from layers.cuda import deform_kernels
 from ytvis.files import InputError
 
-BACKENDS = ("native", "torchvision", "mmcv")
+BACKENDS = ("native", "triton", "nvrtc", "torchvision", "mmcv")
 HINTS = {
     "native": " (it needs a C compiler: run pip install -e . again)",
+    "triton": " (it needs the package triton and a GPU of compute capability 8.0)",
+    "nvrtc": " (it needs a GPU and torch 2.9 or newer)",
     "mmcv": " (it is a package of its own, mmcv with its operators)",
 }
 
@@ -31,7 +35,8 @@ _backend: ContextVar[str] = ContextVar("deform_backend", default="auto")
 
 def available_backends() -> tuple[str, ...]:
     """The names that `deform_backend` accepts here besides "auto", faster ones first; "mmcv" if it is installed."""
-    own = ("native", "torchvision") if deform_columns.is_built() else ("torchvision",)
+    native = ("native",) if deform_columns.is_built() else ()
+    own = (*native, *deform_kernels.installed_kernels(), "torchvision")
     return (*own, "mmcv") if importlib.util.find_spec("mmcv") else own
 
 
@@ -39,8 +44,9 @@ def available_backends() -> tuple[str, ...]:
 def deform_backend(name: str) -> Iterator[None]:
     """A context, for this thread alone, in which `deformable_conv2d` runs on the backend `name`.
 
-    "auto", also the default outside a context, is "native" for tensors on the CPU if it is built, and "torchvision"
-    otherwise. Code that torch.compile has compiled keeps the backend that it was compiled with.
+    "auto", also the default outside a context, is "native" for tensors on the CPU if it is built; on a GPU
+    `layers.cuda.deform_kernels.preferred_backend`; "torchvision" otherwise. Code that torch.compile has compiled keeps
+    the backend that it was compiled with.
 
     Raises:
         InputError: there is no such backend here, or it is an mmcv that pads rectangular kernels wrongly.
@@ -64,6 +70,24 @@ def _runs_native(device_type: str) -> bool:
     if name == "native" and device_type != "cpu":
         raise InputError(f"the native deformable convolution runs on the CPU, not on {device_type}")
     return name == "native" or (name == "auto" and device_type == "cpu" and deform_columns.is_built())
+
+
+def _cuda_kernel(features, offsets, weight, modulation, dtype) -> Callable[..., Tensor] | None:
+    """Our kernel that computes this on a GPU; None if torchvision does."""
+    name = _backend.get()
+    if name in deform_kernels.KERNELS and features.device.type != "cuda":
+        raise InputError(f"the {name} deformable convolution runs on a GPU, not on {features.device.type}")
+    if features.device.type != "cuda" or torch.compiler.is_compiling() or dtype not in deform_kernels.TOLERANCE:
+        return None
+    tensors = (features, offsets, weight, *(() if modulation is None else (modulation,)))
+    needs_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    one_group = features.shape[1] == weight.shape[1] and offsets.shape[1] == 2 * weight.shape[2] * weight.shape[3]
+    if needs_gradient or not one_group:
+        return None
+    name = deform_kernels.preferred_backend(features.device, dtype) if name == "auto" else name
+    if name not in deform_kernels.KERNELS:
+        return None
+    return deform_kernels.find_kernel(name, features.device, dtype)
 
 
 @torch.compiler.assume_constant_result
@@ -129,8 +153,9 @@ def deformable_conv2d(
     `offsets` [B,2·O·K,H',W'] are (dy, dx) per tap in pixels of `features`, taps row by row; `modulation` [B,O·K,H',W']
     scales each sample; samples outside are zero. `weight` is [Cout,Cin/G,kh,kw]; G and O follow from the shapes. H' and
     W' are those of a plain convolution. The result has the dtype of `weight`, or under autocast the autocast dtype.
-    Sampling points and samples are computed in float32 at least; the product with the weights is in bfloat16 only if
-    that is the dtype of the result, the backend is native and the CPU has instructions for it.
+    Sampling points and samples are computed in float32 at least. The product with the weights is in bfloat16 or float16
+    only if that is the dtype of the result, and the backend is "triton", "nvrtc", or (bfloat16) "native" on a CPU that
+    has instructions for it.
 
     `packed` is `layers.cpu.deform_columns.pack_weight(weight)`: with it the native backend need not lay the weight out
     at each call. It is for inference, and changes no result.
@@ -142,6 +167,9 @@ def deformable_conv2d(
     out_dtype = weight.dtype
     if _knows_autocast(device_type) and torch.is_autocast_enabled(device_type):
         out_dtype = torch.get_autocast_dtype(device_type)
+    if convolve := _cuda_kernel(features, offsets, weight, modulation, out_dtype):
+        bias = None if bias is None else bias.to(out_dtype)
+        return convolve(features, offsets, weight.to(out_dtype), bias, stride, padding, dilation, modulation)
     native = _runs_native(device_type)
     sample_dtype = torch.promote_types(weight.dtype, torch.float32)
     fast_half = native and out_dtype == torch.bfloat16 and _multiplies_bfloat16()
@@ -158,6 +186,12 @@ def deformable_conv2d(
         convolve = _mmcv_forward if _runs_mmcv() else deform_conv2d
         out = convolve(features, offsets, weight, bias, stride, padding, dilation, modulation)
     return out.to(out_dtype)
+
+
+def inference_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """`weight` as `deformable_conv2d` reads it fastest in inference in `dtype`: on a GPU our kernels take it in that
+    dtype and in channels last, on a CPU it stays as it is."""
+    return weight.to(dtype=dtype, memory_format=torch.channels_last) if weight.device.type == "cuda" else weight
 
 
 class ModulatedDeformConv2d(nn.Module):

@@ -13,8 +13,11 @@ import train as command
 from data.synthetic import generate
 from inference.network import Network
 from inference.tracker import VideoTracker
-from layers.deform_conv import deformable_conv2d
+from layers.cuda import deform_kernels
+from layers.deform_conv import deform_backend, deformable_conv2d
 from stmask import STMask
+from tests.layers.cuda import deform_cases
+from tests.layers.cuda.deform_cases import CASES, DTYPES, TOLERANCE, arguments
 from tools.parity import RECORDED, clip, load_for_training, load_model, training_batch
 from utils.checkpoint import load_state_dict, load_training_state
 from utils.device import peak_memory_mib, pick_device
@@ -49,6 +52,22 @@ def test_deformable_convolution_and_its_gradients_are_those_of_the_cpu(kernel, m
     pick_device("cuda")  # float32 is float32 from here on
     for ours, expected in zip(run("cuda"), run("cpu"), strict=True):
         assert (ours - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("backend", deform_kernels.KERNELS)
+def test_our_kernels_compute_what_torchvision_does(backend, name, dtype):
+    if backend not in deform_kernels.installed_kernels():
+        pytest.skip(f"no {backend} here")
+    *inputs, modulation = arguments(CASES[name], dtype)
+    moved = [x.cuda() if isinstance(x, torch.Tensor) else x for x in (*inputs, modulation)]
+    assert deform_kernels.find_kernel(backend, torch.device("cuda"), dtype)
+    features, offsets, weight, bias, *geometry, modulation_there = moved
+    with torch.inference_mode(), deform_backend(backend), torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+        out = deformable_conv2d(features, offsets, weight, bias, modulation_there, *geometry).cpu()
+    assert deform_cases.relative_error(out, deform_cases.expected(*inputs, modulation)) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
