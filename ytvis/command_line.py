@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -16,11 +18,17 @@ KILLED_BY_INTERRUPT = 130  # what a shell reports for Ctrl+C
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that does not wrap `description`, and reports bad arguments in one line, with exit code 2."""
+    """A parser that does not wrap `description`, and reports bad arguments in one line, with exit code 2.
+
+    Text and paths must not be empty, for a script passes "" where a variable is not set, and as a path it would be the
+    working directory. An argument that may be empty has the type str.
+    """
 
     def __init__(self, prog: str | None = None, description: str | None = None, **options: Any):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(prog=prog, description=description, **options)
+        for kind in (None, Path):  # what names, files and folders are read as
+            self.register("type", kind, partial(_not_empty, kind or str))
 
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: error: {one_line(message)}; --help lists the options\n")
@@ -34,6 +42,12 @@ class Parser(argparse.ArgumentParser):
             name = text.partition("=")[0]
             if name in other._option_string_actions and name not in self._option_string_actions:
                 raise InputError(f"{name} {reason}")
+
+
+def _not_empty(kind: Callable[[str], Any], text: str) -> Any:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty")
+    return kind(text)
 
 
 def number_in(kind: type[int] | type[float], least: float = -math.inf, most: float = math.inf) -> Callable[[str], Any]:

@@ -130,7 +130,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Gives `parser` the command's arguments."""
     parser.add_argument("files", nargs="+", metavar="FILE.json", help="two or more annotation files, and OUT.json")
     parser.add_argument(
-        "--prefixes", nargs="+", metavar="FOLDER", help="a folder for each file, put before its file names"
+        "--prefixes",
+        nargs="+",
+        type=str,
+        metavar="FOLDER",
+        help="a folder for each file, put before its file names; '' is none",
     )
 
 

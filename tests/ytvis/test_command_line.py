@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +64,28 @@ def test_a_wrong_argument_is_shown_short(capsys):
     assert caught.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("name: error: unrecognized arguments: x\\nx\\n") and len(error) < 2100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([""], "out"),
+        (["out", "--images="], "--images"),
+        (["out", "--folder", ""], "--folder"),
+        (["out", "--long", "gt.json", ""], "--long"),
+    ],
+)
+def test_a_path_or_name_that_is_empty_is_refused(capsys, arguments, name):
+    parser = Parser(prog="name")
+    parser.add_argument("out")
+    parser.add_argument("--images")
+    parser.add_argument_group("more").add_argument("--folder", type=Path)
+    parser.add_argument("--long", nargs="+")
+    parser.add_argument("--prefix", type=str)
+    assert parser.parse_args(["out", "--prefix="]).prefix == ""
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(arguments)
+    assert capsys.readouterr().err == f"name: error: argument {name}: is empty; --help lists the options\n"
 
 
 def test_options_of_another_mode_are_refused():
