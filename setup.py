@@ -5,12 +5,15 @@ the inner loops of scoring. Without one, or if a build fails, everything works w
 package ytvis is included; ytvis/pyproject.toml installs it alone.
 """
 
+import re
 import tempfile
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CCompilerError
+
+FOLDER = Path(__file__).parent
 
 # Each group is used only if the compiler accepts it. -march=native is right because the extensions are always built on
 # the machine that runs them. The flags of the third group let a sum of products run in vectors, and keep NaN and
@@ -50,7 +53,7 @@ class BuildWithAcceptedFlags(build_ext):
 
 setup(
     name="stmask",
-    version="0.1.0",
+    version=re.search('__version__ = "(.+)"', (FOLDER / "ytvis" / "__init__.py").read_text("utf-8"))[1],
     description="Video instance segmentation with spatial feature calibration and temporal fusion",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -3,3 +3,4 @@
 from ytvis.files import InputError
 
 __all__ = ["InputError"]
+__version__ = "0.1.0"  # of STMask, too; setup.py and pyproject.toml read it here

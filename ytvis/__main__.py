@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ytvis import __version__
 from ytvis.command_line import Parser, end_process, exit_at_interrupt, run_command
 
 # {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
@@ -56,6 +57,7 @@ def _top_parser() -> argparse.ArgumentParser:
         description=f"{__doc__}\nCommands:\n{commands}",
         usage="ytvis COMMAND …",
     )
+    parser.add_argument("--version", action="version", version=f"ytvis {__version__}")
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of those above")
     return parser
 
