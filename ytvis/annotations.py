@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ytvis.diagnostics import Diagnostics, Rule
-from ytvis.files import InputError, atomic_write, natural_key, read_json
+from ytvis.files import ORDER_HINT, InputError, atomic_write, natural_key, read_json
 from ytvis.masks import check_rle, check_size, read_track
 from ytvis.messages import excerpt, shown
 
@@ -221,7 +221,11 @@ def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
         InputError: it is not a JSON object.
     """
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {type(content).__name__}")
+        is_results = isinstance(content, list) and any(
+            isinstance(entry, dict) and "score" in entry for entry in content
+        )
+        found = f"list: it is a results file; {ORDER_HINT}" if is_results else type(content).__name__
+        raise InputError(f"{path}: must hold an object with 'videos' and 'categories', not a {found}")
     if kind_of(content) == "videos":
         return content
     images, annotations = content["images"], content.get("annotations")

@@ -28,6 +28,9 @@ _OTHER_KINDS = {
     b"version https://git-lfs": "a pointer of Git LFS, which `git lfs pull` replaces by the file",
     b"<": "XML or a web page",
 }
+# A JSON object that has one of the lists of an annotation file, as far as its beginning shows.
+_ANNOTATIONS = re.compile(r'\{.*?"(videos|images|annotations|categories)"\s*:\s*\[', re.DOTALL)
+ORDER_HINT = "--help says which file goes where"
 _WHITE_SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -159,7 +162,11 @@ class _ListReader:
 
     def entries(self, path: str | os.PathLike) -> Iterator[Any]:
         if self.next_character() != "[":
-            raise NotAList(path, f"it begins with {self.text[:20]!r}" if self.text else "it is empty")
+            is_annotations = _ANNOTATIONS.match(self.text[self.place :])
+            problem = (
+                f"it is an annotation file; {ORDER_HINT}" if is_annotations else f"it begins with {self.text[:20]!r}"
+            )
+            raise NotAList(path, problem if self.text else "it is empty")
         self.place += 1
         try:
             if self.next_character() == "]":

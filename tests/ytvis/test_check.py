@@ -257,6 +257,7 @@ def test_a_coco_file_is_checked_as_videos_of_one_frame(tmp_path):
     ("value", "message"),
     [
         ("[1]", "must hold an object"),
+        ('[{"video_id": 1, "score": 0.5}]', "not a list: it is a results file; --help says which file goes where"),
         ("{", "not a JSON file"),
         ({"videos": [], "categories": [{"id": 1, "name": "a"}]}, "'videos' must be a list"),
         ({"videos": content()["videos"]}, "'categories' must be a list"),

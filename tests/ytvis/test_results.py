@@ -135,7 +135,17 @@ def test_what_is_wrong_with_an_entry_is_reported(changes, severity, what):
     assert (track is None) == (severity == "refused")
 
 
-@pytest.mark.parametrize(("text", "message"), [("[", "not a JSON file"), ('{"results": []}', "must be a list")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "not a JSON file"),
+        ('{"results": []}', "must be a list"),
+        (
+            '\n{"info": {}, "videos": [{"id": 1}], "annotations": []}',
+            "must be a list .it is an annotation file; --help",
+        ),
+    ],
+)
 def test_a_file_that_holds_no_list_is_refused(tmp_path, text, message):
     (tmp_path / "theirs.json").write_text(text)
     with pytest.raises(InputError, match=rf"theirs\.json: .*{message}"):
