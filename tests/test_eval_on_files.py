@@ -69,7 +69,7 @@ def test_only_the_chosen_videos_are_examined(many, tmp_path, capsys):
     assert command.main(arguments(truth, found, "--split=valid_sub")) == 0
     assert "a video has no track" not in capsys.readouterr().out
     assert command.main(arguments(truth, found, "--split=train_sub")) == 1  # of videos it should not be of
-    assert "there is no such video" in capsys.readouterr().out
+    assert "unknown video" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ cdef Py_ssize_t text_of(object counts, const char** text) except -2:
 
 
 cdef int64_t side_of(object size, Py_ssize_t axis, int64_t max_side) except -2:
-    """A mask's height or width, -1 if it is no whole number from 1 to `max_side`."""
+    """A mask's height or width, -1 if it is not a whole number from 1 to `max_side`."""
     side = size[axis]
     if isinstance(side, (bool, np.bool_)):
         return -1

@@ -1,10 +1,10 @@
-"""The pictures of a video, and which of them is which frame.
+"""Assigns the pictures of a video to its frames.
 
-A number in a picture's name binds the picture to the frame of that number; pictures without one are taken in their
-order. `bind_frames` decides between the two, logs what it took where both are possible, and refuses where neither fits.
+A picture with a number in its name is the frame of that number; pictures without numbers are used in their order.
+`bind_frames` decides between the two, logs its choice where both are possible, and refuses where neither fits.
 
-Hidden files and folders are skipped, and so is what systems leave behind (`._x`, `.DS_Store`, `__MACOSX`). Links to
-folders are followed.
+Hidden files and folders are skipped, and so are those that systems leave behind (`._x`, `.DS_Store`, `__MACOSX`). Links
+to folders are followed.
 """
 
 import logging
@@ -29,14 +29,14 @@ MOST_GUESSED_FRAMES = 200_000  # of a video without pictures at hand: over two h
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is nobody's data."""
+    """Whether a file or folder of this name is hidden or left behind by a system."""
     return name.startswith(".") or name in LEFT_BEHIND
 
 
 def walk_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """(folder, its files) of `root` and of all folders below it.
 
-    Links to folders are followed, except upwards; a folder that several ways lead to comes once.
+    Links to folders are followed, except upwards; a folder that several paths lead to is given once.
 
     Raises:
         InputError: a folder cannot be read.
@@ -48,7 +48,7 @@ def walk_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
         folder = (folders or links).popleft()
         real = Path(os.path.realpath(folder))
         if real in visited or real in above:
-            logger.warning("%s: is a link to a folder that is read already, or to one above; it is skipped", folder)
+            logger.warning("%s: skipped: it is a link to a folder that is already read, or to one above", folder)
             continue
         visited.add(real)
         files = []
@@ -66,12 +66,12 @@ def walk_folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 def video_folders(source: str | os.PathLike, suffix: str, layout: Collection[str] = ()) -> list[tuple[str, list[Path]]]:
     """(video, files in natural order) of every folder in or below `source` with files of this suffix, in natural order.
 
-    A video has the name of its folder's path below `source`, without the folders of `layout`, which say what is in a
-    folder and not of which video; where there are such, other folders hold something else. Files in `source` itself are
-    of the only video, which has its name.
+    A video's name is its folder's path below `source`, without the folders of `layout`, which name a kind of content
+    and not a video; if a video has such folders, its other folders are ignored. Files in `source` itself belong to a
+    single video with the name of `source`.
 
     Raises:
-        InputError: there is no such folder, no such file in it, or such a file beside folders that hold others.
+        InputError: the folder or such files in it are not found, or such a file is beside folders that hold others.
     """
     source = Path(source)
     if not source.is_dir():
@@ -89,7 +89,7 @@ def video_folders(source: str | os.PathLike, suffix: str, layout: Collection[str
             raise InputError(f"{found[0]}: is of the same video as {videos[name][0]}; give each video one folder")
         videos[name] = found
     if not videos:
-        raise InputError(f"{source}: holds no *{suffix}")
+        raise InputError(f"{source}: has no *{suffix}")
     at_top = [files[0] for files in videos.values() if files[0].parent == source]
     if at_top and len(videos) > 1:
         raise InputError(f"{at_top[0]}: is beside folders of videos; give it a folder of its own")
@@ -106,7 +106,7 @@ def video_of_path(path: Path, source: Path, layout: Collection[str] = ()) -> str
 
 
 def name_of_folder(folder: str, otherwise: str) -> str:
-    """The name of a video whose frames are in `folder`: that, or `otherwise` if no folder can be made of it."""
+    """The name of a video whose frames are in `folder`: that, or `otherwise` if it is not valid for a folder."""
     parts = PurePosixPath(folder.strip("/")).parts
     return otherwise if not parts or ".." in parts else "/".join(parts)
 
@@ -114,11 +114,11 @@ def name_of_folder(folder: str, otherwise: str) -> str:
 def find_pictures(images: Path, video: str, is_only: bool, where: str) -> tuple[str, list[str]]:
     """(Prefix, names) of the pictures of a video: its frames are the files `images` / prefix + name.
 
-    They are in <images>/<video>/, or in the img1/ or images/ of that folder. Those of an only video may be in `images`
+    They are in <images>/<video>/, or in the img1/ or images/ of that folder. Those of a single video may be in `images`
     itself.
 
     Raises:
-        InputError: there are none; the message begins with `where`.
+        InputError: no pictures are found; the message begins with `where`.
     """
     prefixes = [f"{video}/{inner}" for inner in PICTURE_FOLDERS] + [*PICTURE_FOLDERS] * is_only
     for prefix in prefixes:
@@ -126,17 +126,17 @@ def find_pictures(images: Path, video: str, is_only: bool, where: str) -> tuple[
         if names:
             return prefix, names
     places = ", ".join(str(images / prefix) for prefix in prefixes[:: len(PICTURE_FOLDERS)])
-    raise InputError(f"{where}: there are no pictures in {places}; --images names the folder of the videos' folders")
+    raise InputError(f"{where}: no pictures found in {places}; set --images to the folder of the videos' folders")
 
 
 # ---------------------------------------------------------------------------------------------------- frames by number
 
 
 def number_columns(names: Sequence[str]) -> list[list[int]]:
-    """The ways in which the names of files number them, the most likely one first; [] if there is none.
+    """Returns the possible numberings of files by their names, the most likely one first; [] without any.
 
-    The names have to differ in their numbers alone. A way is the number at one place in all names if it is another one
-    in each; the last place is the most likely to hold that of the frame.
+    The names have to differ in their numbers alone. A numbering is the number at one place in all names, if it differs
+    between all of them; the last place is the most likely one.
     """
     parts = [re.split("([0-9]{1,18})", PurePosixPath(name).stem.casefold()) for name in names]
     if len({tuple(part[::2]) for part in parts}) != 1:
@@ -146,7 +146,7 @@ def number_columns(names: Sequence[str]) -> list[list[int]]:
 
 
 def frame_numbers(names: Sequence[str]) -> list[int]:
-    """The numbers of frames: those that their names hold, or 0, 1, 2, … if they hold none."""
+    """The numbers of frames: those in their names, or 0, 1, 2, … if the names have none."""
     return next(iter(number_columns(names)), list(range(len(names))))
 
 
@@ -160,12 +160,12 @@ def bind_frames(
     """{frame number: picture} of the frames of a video, in their order.
 
     `pictures` are in natural order, and not empty. `annotated` are the numbers that have annotations. `expected`, not
-    empty, are the numbers of the whole video where its source has them, and contain `annotated`; only these are
-    frames then, otherwise all pictures. With `order` the names bind nothing: pictures are taken in this order, numbers
-    in their names by value or as text.
+    empty, are the numbers of the whole video if its source has them, and contain `annotated`; then only these are
+    frames, otherwise all pictures. With `order` the numbers in names are ignored: pictures are used in this order,
+    with numbers in their names sorted by value or as text.
 
     Raises:
-        InputError: annotations would fall on wrong pictures, or on none; the message begins with `where`.
+        InputError: annotations would be assigned to wrong pictures, or to none; the message begins with `where`.
     """
     if order == "text":
         pictures = sorted(pictures)
@@ -182,7 +182,7 @@ def _bind_by_name(columns: Sequence[dict[int, str]], annotated: Collection[int],
     from_1 = 0 in fitting[0] and 1 in annotated and 0 not in annotated
     if len(fitting) > 1 or from_1:
         number = min(annotated, default=next(iter(fitting[0])))
-        logger.warning("%s: frame %d is taken to be %s, by the number in its name", where, number, fitting[0][number])
+        logger.warning("%s: frame %d is assigned to %s, by the number in its name", where, number, fitting[0][number])
     return fitting[0]
 
 
@@ -195,9 +195,7 @@ def _bind_by_place(
     if has_gaps or max(annotated, default=first) > last:
         known = columns[0] if columns else range(first, last + 1)
         stray = next(number for number in sorted(annotated) if number not in known)
-        raise InputError(
-            f"{where}: there is no picture of frame {stray} among the {len(pictures)}, {_first_and_last(pictures)}"
-        )
+        raise InputError(f"{where}: no picture of frame {stray} among the {len(pictures)}, {_first_and_last(pictures)}")
     logger.warning(
         "%s: frame %d is taken to be the first picture, %s: the names do not hold the frames' numbers",
         where,
@@ -215,7 +213,7 @@ def _bind_expected(
     where: str,
     is_sure: bool,
 ) -> dict[int, str]:
-    """`bind_frames` with `expected`. `is_sure` says that the order of `pictures` is the person's."""
+    """`bind_frames` with `expected`. `is_sure` is True if the user chose the order of `pictures`."""
     has_one_order = is_sure or list(pictures) == sorted(pictures)
     for column in columns:
         if len(expected) <= len(column) and all(number in column for number in expected):
@@ -271,7 +269,8 @@ def _first_and_last(pictures: Sequence[str]) -> str:
 def bind_stems(images: Path | None, video: str, stems: Sequence[str], is_only: bool, where: str) -> list[str]:
     """The file names, relative to `images`, of the frames with these names without suffix.
 
-    Where no picture has such a name, the numbers in both bind them. Without `images`, <video>/<stem>.jpg is guessed.
+    If no picture has such a name, they are matched by the numbers in both. Without `images`, <video>/<stem>.jpg is
+    guessed.
 
     Raises:
         InputError: a frame has no picture, or two.
@@ -287,7 +286,7 @@ def bind_stems(images: Path | None, video: str, stems: Sequence[str], is_only: b
     for stem in stems:
         if len(by_stem.get(stem, ())) > 1:
             found = " and ".join(by_stem[stem])
-            raise InputError(f"{images / prefix}: has {found} for the same frame; keep one of them there")
+            raise InputError(f"{images / prefix}: has {found} for the same frame; keep one of them")
     missing = [stem for stem in stems if stem not in by_stem]
     if len(pictures) > len(stems) and (is_only or prefix):
         logger.warning("%s: %d pictures without a mask are left out", images / prefix, len(pictures) - len(stems))
@@ -303,8 +302,8 @@ def bind_stems(images: Path | None, video: str, stems: Sequence[str], is_only: b
 
 
 def guess_file_names(video: str, stems: Sequence[str]) -> list[str]:
-    """<video>/<stem>.jpg for each of `stems`; what is guessed is logged."""
-    logger.warning("%s/*: the names of the frames are guessed to end with .jpg; --images looks for them", video)
+    """<video>/<stem>.jpg for each of `stems`; logs the guess."""
+    logger.warning("%s/*: the names of the frames are guessed to end with .jpg; use --images to find them", video)
     return [f"{video}/{stem}.jpg" for stem in stems]
 
 
@@ -312,7 +311,7 @@ def guess_numbers(annotated: Collection[int], expected: range | None, where: str
     """The frame numbers of a video without pictures: `expected`, or all from 0, or from 1 where 0 has no annotation.
 
     Raises:
-        InputError: they would be more than `MOST_GUESSED_FRAMES`.
+        InputError: there would be more than `MOST_GUESSED_FRAMES`.
     """
     if expected is None:
         expected = range(min(1, min(annotated, default=0)), max(annotated, default=0) + 1)
@@ -324,7 +323,7 @@ def guess_numbers(annotated: Collection[int], expected: range | None, where: str
 
 
 def warn_if_unrelated(file_names: Sequence[str], where: str) -> None:
-    """Logs that `file_names`, taken for the frames of one video, do not differ in a number as such frames do."""
+    """Logs a warning if `file_names`, used as the frames of one video, do not differ in a number as such frames do."""
     if len(file_names) > 1 and not number_columns(file_names):
         logger.warning(
             "%s: the names of its %d pictures, %s, do not number the frames of one video, but are taken for such in "
@@ -336,7 +335,7 @@ def warn_if_unrelated(file_names: Sequence[str], where: str) -> None:
 
 
 def check_order(video: str, file_names: Sequence[str], format: str) -> list[str]:
-    """The names of frames without folder and suffix, fit for a format in which these tell the frames and their order.
+    """Returns the names of frames without folder and suffix, for a format that identifies and orders frames by them.
 
     Raises:
         InputError: two are the same, or they are in another order.

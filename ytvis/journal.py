@@ -1,4 +1,4 @@
-"""A file of JSON lines that a run appends to, and of which a crash costs at most the last line."""
+"""A file of JSON lines that a run appends to; a crash loses at most the last line."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from ytvis.files import InputError, atomic_write, open_input, writing
 
 
 class Journal:
-    """The first line is the header, which tells one run from another; the others are what `_append` is given.
+    """A journal: its first line is the header, which identifies the run; `_append` adds the others.
 
-    Made by `create` or `resume`. What is kept in memory of the lines is for subclasses to say in `_take`.
+    Create it with `create` or `resume`. Subclasses define in `_take` what they keep of the lines in memory.
     """
 
     def __init__(self, path: str | os.PathLike, header: Mapping[str, Any]):
         self.path = Path(path)
-        self.header = json.loads(json.dumps(header))  # as the file gives it back: tuples are lists
+        self.header = json.loads(json.dumps(header))  # as read back from the file: tuples are lists
         self._end = 0
 
     @classmethod
     def create(cls, path: str | os.PathLike, header: Mapping[str, Any]) -> Self:
-        """A new, empty journal; one that is there already is replaced."""
+        """Returns a new, empty journal; an existing one is replaced."""
         journal = cls(path, header)
         line = json_line(journal.header)
         with atomic_write(path, "wb") as file:
@@ -34,13 +34,13 @@ class Journal:
 
     @classmethod
     def resume(cls, path: str | os.PathLike, header: Mapping[str, Any]) -> Self:
-        """The journal at `path` with what it holds; a new one if there is none.
+        """Opens the journal at `path` with its content; creates it if it is missing.
 
         A last line cut short by a crash is dropped.
 
         Raises:
-            InputError: the journal is of another run (the message names the first key of the header that differs), or
-                is damaged before its last line.
+            InputError: the journal belongs to another run (the message names the first key of the header that differs),
+                or is damaged before its last line.
         """
         journal = cls(path, header)
         if not os.path.lexists(path):
@@ -65,15 +65,15 @@ class Journal:
             self.path.unlink()
 
     def _take(self, content: dict) -> bool:
-        """Notes what a line found by `resume` at `_end` holds; whether it can be one of this journal's."""
+        """Takes the content of a line found by `resume` at `_end`; returns whether it is valid in this journal."""
         raise NotImplementedError
 
     def _append(self, text: bytes, durable: bool = True) -> None:
-        """Writes `text`, whole lines, to the end of the file: if `durable` on disk when this returns, else where the
-        end of the process cannot harm it. InputError if it cannot be written; then the file holds what it held."""
+        """Appends `text`, whole lines: if `durable` it is on disk when this returns, else it survives only the end of
+        the process. InputError if it cannot be written; the file is then unchanged."""
         with writing(self.path), open(self.path, "r+b") as file:
             file.seek(self._end)
-            file.truncate()  # whatever an earlier, failed call left
+            file.truncate()  # removes what an earlier, failed call left
             file.write(text)
             if durable:
                 file.flush()
@@ -81,14 +81,14 @@ class Journal:
         self._end += len(text)
 
     def _lines(self, places: Iterable[int]) -> Iterator[dict]:
-        """What the lines that begin at `places` of the file hold, read one at a time."""
+        """Yields the content of the lines that begin at `places` of the file, read one at a time."""
         with open(self.path, "rb") as file:
             for place in places:
                 file.seek(place)
                 yield json.loads(file.readline())
 
     def _take_line(self, number: int, content: dict | None) -> None:
-        """Notes one line found by `resume`; the first must be this run's header."""
+        """Takes one line found by `resume`; the first must be this run's header."""
         if number == 0:
             self._check_header(content)
         elif content is None or not self._take(content):
@@ -101,7 +101,7 @@ class Journal:
             old, new = found.get(key), self.header.get(key)
             if old != new:
                 raise InputError(
-                    f"{self.path} was begun with {key} = {old!r}, this run has {new!r}: "
+                    f"{self.path} was started with {key} = {old!r}, this run has {new!r}: "
                     "run with the same settings to resume, or delete the file to start again"
                 )
 
@@ -112,7 +112,7 @@ def json_line(content: Mapping) -> bytes:
 
 
 def plain_number(value: Any) -> Any:
-    """What JSON writes for a numpy number."""
+    """The Python number of a numpy number, for JSON."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")

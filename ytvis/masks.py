@@ -1,14 +1,14 @@
-"""Masks: the one place that reads, checks, draws, encodes, decodes and measures them.
+"""Reads, checks, draws, encodes, decodes and measures masks.
 
 A mask in a file (a segmentation) is a list of polygons [[x1, y1, x2, y2, …], …] in pixels, or an RLE {"size": [height,
 width], "counts": …} whose runs go down the columns, unset and set in turn: a list of runs, or COCO's compressed text.
-Inside the program a mask is an RLE with compressed counts, called "an RLE" below, or None where there is no mask.
+Inside the program a mask is an RLE with compressed counts, called "an RLE" below, or None for no mask.
 
-Every function here takes values straight from a file and bounds them before any compiled code sees them. That is not
-caution alone: pycocotools reads after the end of counts that are cut off or do not fill their size, reads numbers of
+Every function here accepts values straight from a file and checks their bounds before it passes them to compiled code.
+That is necessary: pycocotools reads past the end of counts that are cut off or do not fill their size, reads numbers of
 seven characters differently from how it writes them, and writes past its buffer where every run has 2**24 pixels or
-more. It is only given RLEs that `measure_masks` accepts, and polygons of short outlines in frames where no run is so
-long; it compresses nothing else.
+more. It is only used for RLEs that `measure_masks` accepts, and for polygons of short outlines in frames where no run
+can be so long.
 
 The native kernels (`_mask_kernels.pyx`) are used where setup.py could compile them; pycocotools and numpy give the same
 numbers without them.
@@ -31,14 +31,14 @@ _mask_kernels = import_native("ytvis._mask_kernels", "compress_runs", "measure_o
 
 MAX_SIDE = 2**16  # pixels of a frame's height or width
 MAX_PIXELS = 2**27  # of a frame: 16K video has 1.3e8; a decoded mask takes as many bytes
-MAX_REACH = 10  # times the longer side of its frame that a polygon may reach out of it
+MAX_REACH = 10  # distance that a polygon may extend outside its frame, in longer sides of the frame
 MAX_CROSSINGS = 2**22  # of a polygon's edges with the frame's columns
 LONGEST_NUMBER = 6  # characters, of five bits each, of a number in compressed counts: enough for MAX_PIXELS
 
 NO_MASK = {"size": [0, 0], "counts": b""}
 LIBRARY_PIXELS = 2**24  # pycocotools draws no polygons in frames of more: there it writes past its buffer
 LIBRARY_STEPS = 2**20  # nor outlines of more, of which it keeps every step; `_draw` takes these, ten times slower
-SUBPIXELS = 5  # COCO draws polygons on a grid that is so many times finer
+SUBPIXELS = 5  # COCO draws polygons on a grid that is finer by this factor
 
 _LISTS = (list, tuple, array, np.ndarray)  # what a polygon may be
 
@@ -48,12 +48,11 @@ _LISTS = (list, tuple, array, np.ndarray)  # what a polygon may be
 def to_rle(segmentation: Any, height: int, width: int) -> dict | None:
     """The RLE {"size": [height, width], "counts": text} of a segmentation; None for null, [] and [[]] (not visible).
 
-    Polygons are drawn as pycocotools draws them, and united; one of fewer than three points covers nothing beside
-    others.
+    Polygons are drawn as pycocotools draws them, and united; beside others, one of fewer than three points is ignored.
 
     Raises:
-        InputError: it is neither polygons nor an RLE; no polygon has three points, or one reaches far out of the frame;
-            the RLE is of another size than the frame, or its runs do not fill it; the frame is too large.
+        InputError: it is neither polygons nor an RLE; no polygon has three points, or one extends far outside the
+            frame; the RLE differs in size from the frame, or its runs do not fill it; the frame is too large.
     """
     if _is_nothing(segmentation):
         return None
@@ -69,7 +68,7 @@ def check_rle(rle: Any) -> dict:
     """An RLE in any form (a list of runs, counts as bytes or text) as {"size": [height, width], "counts": text}.
 
     Raises:
-        InputError: it is no RLE, is too large, or its runs do not fill its size.
+        InputError: it is not an RLE, is too large, or its runs do not fill its size.
     """
     if not isinstance(rle, dict | Mapping) or "size" not in rle or "counts" not in rle:
         raise InputError("a mask must be null, a list of polygons, or an RLE with 'size' and 'counts'")
@@ -87,7 +86,7 @@ def check_size(height: Any, width: Any) -> None:
     """Checks the size of a frame, in pixels.
 
     Raises:
-        InputError: a side is no whole number from 1, or the frame is larger than masks are read for.
+        InputError: a side is not a whole number from 1, or the frame is too large for masks.
     """
     is_size = is_whole(height) and is_whole(width) and height >= 1 and width >= 1
     if is_size and max(height, width) <= MAX_SIDE and int(height) * int(width) <= MAX_PIXELS:
@@ -107,13 +106,13 @@ def read_track(
 ) -> tuple[list[dict | None], np.ndarray]:
     """The RLEs of a track, one or None a frame, and the pixels of each, int64 [frames].
 
-    RLEs may be of any size; `height` and `width` are for polygons. Compressed counts stay as they are, text or bytes;
-    runs and polygons become bytes. With `report`, what `to_rle` refuses becomes None and -1 pixels, and `report` gets
-    its frame and what is wrong with it.
+    RLEs may be of any size; `height` and `width` are for polygons. Compressed counts are unchanged, text or bytes; runs
+    and polygons become bytes. With `report`, a mask that `to_rle` refuses gives None and -1 pixels, and `report` is
+    called with its frame and fault.
 
     Raises:
-        InputError: it is no list, or, without `report`, holds what `to_rle` refuses; the message starts with `where`
-            and the frame.
+        InputError: it is not a list, or, without `report`, `to_rle` refuses a mask; the message starts with `where` and
+            the frame.
     """
     if not isinstance(segmentations, list | tuple):
         raise InputError(f"{where}: 'segmentations' must be a list with one entry per frame")
@@ -141,7 +140,7 @@ def read_track(
 
 
 def _as_rle(segmentation: Any, height: int | None, width: int | None) -> dict | None:
-    """A segmentation as an RLE; counts that are compressed already are for `measure_masks` to check."""
+    """A segmentation as an RLE; counts that are already compressed stay unchecked until `measure_masks`."""
     if _is_nothing(segmentation):
         return None
     if isinstance(segmentation, list | tuple):
@@ -159,7 +158,7 @@ def _is_nothing(segmentation: Any) -> bool:
 
 
 def plain_rle(rle: Mapping) -> dict:
-    """An RLE as JSON holds it: {"size": [height, width] as Python's integers, "counts": text}."""
+    """An RLE for JSON: {"size": [height, width] as Python's integers, "counts": text}."""
     counts = rle["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else counts
     return {"size": [int(side) for side in rle["size"]], "counts": text}
@@ -177,7 +176,7 @@ def _plain_size(size: Any) -> list[int]:
 
 
 def _compress_checked(counts: Sequence[Any], size: list[int]) -> bytes:
-    """The compressed counts of a mask's runs as a file has them, or InputError."""
+    """The compressed counts of a mask's runs from a file, or InputError."""
     pixels = size[0] * size[1]
     if _mask_kernels is not None:
         compressed = _mask_kernels.compress_runs(list(counts), pixels)
@@ -193,7 +192,7 @@ def _compress_checked(counts: Sequence[Any], size: list[int]) -> bytes:
 
 
 def is_whole(value: Any) -> bool:
-    """Whether a value is an integer, Python's or numpy's; true and false are none."""
+    """Whether a value is an integer, Python's or numpy's; True and False are not."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
@@ -235,12 +234,12 @@ def _checked_polygon(polygon: Any, reach: int) -> np.ndarray:
     if corners.ndim != 1:
         raise InputError("a polygon must be a list of x y x y …")
     if not (np.abs(corners) <= reach).all():
-        raise InputError("a polygon reaches far out of the frame, or holds a number that is not finite")
+        raise InputError("a polygon extends far outside the frame, or has a number that is not finite")
     return corners.reshape(-1, 2)
 
 
 def _draw(corners: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Where the mask of a polygon [corners,2] begins and ends, as `_combine` takes it.
+    """The pixels at which the mask of a polygon [corners,2] begins and ends, as input of `_combine`.
 
     pycocotools (`rleFrPoly`) walks along the outline on a grid that is five times finer, and notes where a step goes
     from one side of the middle of a column to the other. Here only these steps are computed, with the same rounding,
@@ -286,7 +285,7 @@ def _draw(corners: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _odd(places: np.ndarray, pixels: int) -> np.ndarray:
-    """Those of sorted `places` below `pixels` that are there an odd number of times."""
+    """The values of sorted `places` below `pixels` that occur an odd number of times."""
     firsts = np.flatnonzero(np.diff(places, prepend=-1))
     is_odd = np.diff(firsts, append=len(places)) % 2 == 1
     places = places[firsts[is_odd]]
@@ -294,8 +293,8 @@ def _odd(places: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _combine(masks: Sequence[np.ndarray], least: int) -> np.ndarray:
-    """The pixels that are in at least so many masks. Each is given by the pixels before which it begins and ends in
-    turn, rising; after an odd number of them it goes on to the last pixel."""
+    """The pixels in at least so many masks. Each mask is given by the pixels before which it begins and ends in turn,
+    rising; after an odd number of them it continues to the last pixel."""
     places = np.unique(np.concatenate(masks))
     depth = sum(np.searchsorted(toggles, places, side="right") % 2 for toggles in masks)
     return places[np.diff(depth >= least, prepend=False)]
@@ -315,13 +314,13 @@ def encode_masks(masks: np.ndarray) -> list[dict]:
 
 
 def encode_mask(mask: np.ndarray) -> dict:
-    """The RLE {"size": [H, W], "counts": text} of `mask` [H,W], of which every pixel but 0 is set."""
+    """The RLE {"size": [H, W], "counts": text} of `mask` [H,W], whose pixels other than 0 are set."""
     return plain_rle(_toggles_to_rle(_toggles(mask.astype(bool, copy=False)), *mask.shape))
 
 
 def _toggles(mask: np.ndarray) -> np.ndarray:
-    """Where `mask` [H,W] bool begins and ends down its columns, as `_combine` takes it. Only the smallest box around
-    the set pixels is looked at closely."""
+    """The pixels at which `mask` [H,W] bool begins and ends down its columns, as input of `_combine`. Only the smallest
+    box around the set pixels is scanned."""
     height = len(mask)
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if len(rows) == 0:
@@ -367,13 +366,13 @@ def decode_mask(rle: Any) -> np.ndarray:
 
 
 def measure_masks(masks: list[dict | None]) -> np.ndarray:
-    """Pixels in each RLE, int64 [len(masks)]; 0 for None, -1 for all that is no RLE with whole compressed counts, as
+    """Pixels in each RLE, int64 [len(masks)]; 0 for None, -1 for anything but an RLE with whole compressed counts, as
     text or bytes, that fill its size."""
     return _read_areas(masks) if _mask_kernels is None else _mask_kernels.read_masks(masks, MAX_SIDE, MAX_PIXELS)[0]
 
 
 def mask_area(rle: dict) -> int:
-    """The pixels of an RLE; ValueError for what `measure_masks` calls -1."""
+    """The pixels of an RLE; ValueError if `measure_masks` gives -1."""
     return int(_require_whole([rle])[0])
 
 
@@ -381,7 +380,7 @@ def mask_boxes(masks: list[dict | None]) -> np.ndarray:
     """The box x y width height around each mask, float64 [len(masks),4] pixels; zeros for None and empty masks.
 
     Raises:
-        ValueError: `measure_masks` calls one -1.
+        ValueError: `measure_masks` gives -1 for one.
     """
     _require_whole(masks)
     boxes = [mask_ops.toBbox([mask or NO_MASK for mask in part]) for part in _batches(masks)]
@@ -389,11 +388,11 @@ def mask_boxes(masks: list[dict | None]) -> np.ndarray:
 
 
 def mask_ious(firsts: list[dict], seconds: list[dict], is_crowd: Sequence[bool]) -> np.ndarray:
-    """IoU of every pair of RLEs, float64 [D,G]; of a crowd among `seconds` the part of the first inside it. 0 for masks
-    of different size.
+    """IoU of every pair of RLEs, float64 [D,G]; for a crowd among `seconds` the fraction of the first inside it. 0 for
+    masks of different size.
 
     Raises:
-        ValueError: `measure_masks` calls one -1.
+        ValueError: `measure_masks` gives -1 for one.
     """
     tubes = [Tubes.of([[mask] for mask in masks]) for masks in (firsts, seconds)]
     intersection, union = (values.sum(axis=2) for values in frame_overlaps(*tubes))
@@ -405,7 +404,7 @@ def unite_masks(rles: Sequence[dict]) -> dict:
     """The RLE, counts as text, of the pixels in any of `rles`, at least one, all of one size.
 
     Raises:
-        ValueError: the sizes differ, or `measure_masks` calls one -1.
+        ValueError: the sizes differ, or `measure_masks` gives -1 for one.
     """
     _require_whole(list(rles))
     if len({tuple(rle["size"]) for rle in rles}) != 1:
@@ -420,10 +419,10 @@ def unite_masks(rles: Sequence[dict]) -> dict:
 
 
 def _require_whole(masks: list[dict | None]) -> np.ndarray:
-    """The pixels of each mask; ValueError if one is no mask."""
+    """The pixels of each mask; ValueError if one is not a mask."""
     areas = measure_masks(masks)
     if areas.size and areas.min() < 0:
-        raise ValueError(f"mask number {int(areas.argmin())} is no RLE, or its runs do not fill its size")
+        raise ValueError(f"mask number {int(areas.argmin())} is not an RLE, or its runs do not fill its size")
     return areas
 
 
@@ -454,7 +453,7 @@ class Tubes:
 
     @classmethod
     def of(cls, tracks: list[list[dict | None]]) -> Self:
-        """The tubes of RLEs; ValueError if `measure_masks` calls one -1."""
+        """The tubes of RLEs; ValueError if `measure_masks` gives -1 for one."""
         offsets = np.array(list(accumulate(map(len, tracks), initial=0)), np.int64)
         masks = list(chain.from_iterable(tracks))
         if _mask_kernels is not None:
@@ -464,7 +463,7 @@ class Tubes:
             heights, widths = np.array(sizes, np.int64).reshape(-1, 2).T
             tubes = cls(tracks, offsets, _read_areas(masks), (heights << 32) + widths, None, None)
         if tubes.areas.size and tubes.areas.min() < 0:
-            raise ValueError("a mask is no RLE, or its runs do not fill its size")
+            raise ValueError("a mask is not an RLE, or its runs do not fill its size")
         return tubes
 
     def __len__(self) -> int:
@@ -481,8 +480,8 @@ class Tubes:
 def frame_overlaps(firsts: Tubes, seconds: Tubes) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in the intersection and in the union of every pair of tracks on every frame, both [D,G,frames] float64.
 
-    After the end of the shorter of a pair, and where the two masks are of different size, both are 0. There are as
-    many frames as the longest track has of those tubes where it is shorter. Either may be empty.
+    After the end of the shorter track of a pair, and where the two masks differ in size, both are 0. The number of
+    frames is the smaller of both tubes' longest tracks. Either may be empty.
     """
     frames = min(max(map(len, tubes.tracks), default=0) for tubes in (firsts, seconds))
     intersection, union = np.zeros((2, len(firsts), len(seconds), frames))
@@ -511,14 +510,14 @@ def _frame_ious(firsts: Tubes, seconds: Tubes, frames: int) -> np.ndarray:
     not_crowd = [0] * len(seconds)
     for place, d_masks, g_masks in zip(ious, d_frames, g_frames, strict=False):
         place[:] = mask_ops.iou(*([mask or NO_MASK for mask in masks] for masks in (d_masks, g_masks)), not_crowd)
-    return np.maximum(ious, 0).transpose(1, 2, 0)  # the library says -1 of masks of different size
+    return np.maximum(ious, 0).transpose(1, 2, 0)  # the library gives -1 for masks of different size
 
 
 # ---------------------------------------------------------------------------------------- without the native kernels
 
 
 def _read_areas(masks: list[dict | None]) -> np.ndarray:
-    """What `measure_masks` says."""
+    """The areas that `measure_masks` returns."""
     known = [_pixels_and_text(mask) for mask in masks]
     pixels = np.array([count for count, _ in known], np.int64)
     lengths = np.array([len(text) for _, text in known], np.int64)
@@ -532,7 +531,7 @@ def _read_areas(masks: list[dict | None]) -> np.ndarray:
 
 
 def _pixels_and_text(mask: Any) -> tuple[int, bytes]:
-    """The pixels of a mask's frame and its counts; -2 pixels, which no counts fill, if it is no RLE."""
+    """The pixels of a mask's frame and its counts; -2 pixels, which no counts fill, if it is not an RLE."""
     if mask is None:
         return 0, b""
     try:
@@ -550,8 +549,8 @@ def _as_bytes(counts: str | bytes) -> bytes:
 def _read_runs(text: bytes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The runs of masks, of unset and of set pixels, [2,pairs] int64, and the first pair of each mask.
 
-    `text` are the counts of all masks, joined, and `lengths` how many characters each has, none 0. A mask whose counts
-    are wrong has a run that is negative.
+    `text` are the counts of all masks, joined, and `lengths` the number of characters of each, none 0. A mask whose
+    counts are wrong has a negative run.
     """
     codes = np.frombuffer(text, np.uint8) - np.uint8(48)
     mask_ends = np.cumsum(lengths) - 1

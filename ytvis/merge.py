@@ -1,12 +1,12 @@
-"""Joins data sets: annotation files become one file, with the classes of the same name as one class.
+"""Joins data sets: merges annotation files into one, and classes of the same name into one class.
 
     python -m ytvis merge a.json b.json all.json
     python -m ytvis merge a.json b.json all.json --prefixes a b
 
-Class names are compared without regard to case, spaces, hyphens and underscores. The first file keeps its ids of videos
-and all else; those of the others are numbered on after them. Where two files name the same frame, say with
---prefixes in which folders their frames are below the common one. COCO files are joined to a COCO file; a COCO file and
-a YouTube-VIS file to a YouTube-VIS file, in which an image is a video of one frame.
+Class names are compared without regard to case, spaces, hyphens and underscores. The first file keeps all its ids;
+those of the others continue after them. If two files name the same frame, give with --prefixes the folders of their
+frames below the common one. COCO files are joined to a COCO file; a COCO file and a YouTube-VIS file to a YouTube-VIS
+file, in which an image is a video of one frame.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from ytvis.messages import LONGEST_LINE, excerpt, short_name
 
 
 def merge_files(paths: Sequence[str | os.PathLike], prefixes: Sequence[str] | None = None) -> dict[str, Any]:
-    """The content of the annotation files `paths`, at least two, as one.
+    """Returns the joined content of the annotation files `paths`, at least two.
 
     `prefixes`, one per file, are put before its file names, as folders. Other content, such as `info`, is that of the
     first file.
@@ -44,7 +44,7 @@ def merge_files(paths: Sequence[str | os.PathLike], prefixes: Sequence[str] | No
 
 
 class _Merged:
-    """The content of several files, which are added one after another."""
+    """The joined content of several files, which are added one after another."""
 
     def __init__(self, first: dict[str, Any]):
         """`first` is the content of the first file to be added."""
@@ -106,7 +106,7 @@ class _Merged:
         return ids
 
     def _claim(self, names: Sequence[str], path: str | os.PathLike) -> None:
-        """Notes that the file `path` names these frames."""
+        """Records that the file `path` names these frames."""
         for name in names:
             other = self._frames.setdefault(name, path)
             if other != path:
@@ -117,17 +117,17 @@ class _Merged:
 
 
 def _numbers_after(entries: Sequence[dict], ids: Sequence[int]) -> dict[int, int]:
-    """New ids for `ids`: as they are if there are no `entries` before them, else numbered on after those."""
+    """New ids for `ids`: unchanged if `entries` is empty, else continued after those of `entries`."""
     last = max((entry["id"] for entry in entries), default=None)
     if last is None:
         return {old: old for old in ids}
     if last > MAX_ID - len(ids):
-        raise InputError(f"the id {last} leaves no numbers after it; merge the file that has it last")
+        raise InputError(f"the id {last} leaves no numbers after it; name its file last")
     return {old: last + number for number, old in enumerate(ids, start=1)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("files", nargs="+", metavar="FILE.json", help="two or more annotation files, and OUT.json")
     parser.add_argument(
         "--prefixes",

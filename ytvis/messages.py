@@ -16,12 +16,12 @@ def one_line(text: str) -> str:
 
 
 def short_name(name: str) -> str:
-    """A class name as tables and lists show it."""
+    """A class name shortened for tables and lists."""
     return excerpt(name, LONGEST_NAME)
 
 
 def shown(value: Any, longest: int = 120) -> str:
-    """A value of a file as a message shows it: text in quotes, and no more than its beginning."""
+    """The beginning of a value of a file for a message; text is quoted."""
     return excerpt(f"{value!r}" if isinstance(value, str) else value, longest)
 
 

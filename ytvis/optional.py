@@ -1,4 +1,4 @@
-"""What may be missing: libraries that only some need, and the native kernels."""
+"""Imports modules that may be missing: optional libraries and the native kernels."""
 
 import importlib
 import logging
@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def import_extra(name: str) -> ModuleType:
-    """The module `name`.
+    """Imports the module `name`.
 
     Raises:
         InputError: it is not installed.

@@ -26,26 +26,26 @@ from ytvis.messages import shown
 SCORE_DIGITS = 4  # of the score of a track in one frame
 
 _KEYS = ("video_id", "category_id", "score", "segmentations")
-_ONE_A_FRAME = "write one entry per frame of the video, null where the object is not seen"
+_ONE_A_FRAME = "write one entry per frame of the video, null where the object is not visible"
 _PLAIN_RLE = 'write null or a compressed RLE {"size": [height, width], "counts": text}'
 
 NOT_AN_OBJECT = Rule("refused", "an entry is not an object", f"an entry must have {', '.join(_KEYS)}")
 LACKS = {key: Rule("refused", f"{key!r} is missing", f"an entry must have {', '.join(_KEYS)}") for key in _KEYS}
-UNKNOWN_VIDEO = Rule("refused", "there is no such video", "video_id must be one of the annotation file's, an integer")
+UNKNOWN_VIDEO = Rule("refused", "unknown video", "video_id must be one of the annotation file's, an integer")
 BAD_CATEGORY = Rule("refused", "the category is not an integer", "category_id must be one of the annotation file's")
 UNKNOWN_CATEGORY = Rule(
-    "warning", "there is no such category", "it counts nowhere: category_id must be the annotation file's, not a label"
+    "warning", "unknown category", "it is not scored: category_id must be the annotation file's, not a label"
 )
 NOT_A_SCORE = Rule("refused", "the score is not a finite number", "write a number in 0…1")
-SCORE_RANGE = Rule("warning", "the score is not in 0…1", "only the order of scores counts, but some tools expect 0…1")
+SCORE_RANGE = Rule("warning", "the score is not in 0…1", "only the order of scores matters, but some tools expect 0…1")
 NO_LIST = Rule("refused", "'segmentations' is not a list", _ONE_A_FRAME)
 WRONG_LENGTH = Rule("warning", "'segmentations' is not as long as the video", f"the rest is ignored: {_ONE_A_FRAME}")
 RUNS = Rule("warning", "counts are a list of runs", "the official evaluator refuses it: compress with pycocotools.mask")
 POLYGONS = Rule("warning", "a segmentation is polygons", f"the official evaluator refuses it: {_PLAIN_RLE}")
 BAD_RLE = Rule("refused", "a segmentation cannot be read", _PLAIN_RLE)
 BYTES_AS_TEXT = Rule("refused", "counts are the printed form of bytes", "write counts.decode('ascii'), not str(counts)")
-SWAPPED_SIZE = Rule("warning", "a mask has height and width swapped", "it counts nowhere: size is [height, width]")
-WRONG_SIZE = Rule("warning", "a mask is not of the video's size", "it counts nowhere: resize it to the video's size")
+SWAPPED_SIZE = Rule("warning", "a mask has height and width swapped", "it is not scored: size is [height, width]")
+WRONG_SIZE = Rule("warning", "a mask is not of the video's size", "it is not scored: resize it to the video's size")
 
 
 # ---------------------------------------------------------------------------------------------------- one video
@@ -53,8 +53,8 @@ WRONG_SIZE = Rule("warning", "a mask is not of the video's size", "it counts now
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenObject:
-    """What results keep of one object in one frame: `rle` is its mask as COCO's RLE, `shifted` whether it was not
-    detected but carried on by temporal fusion."""
+    """An object of results in one frame: `rle` is its mask as COCO's RLE, `shifted` whether it was not detected but
+    predicted by temporal fusion."""
 
     frame: int
     label: int
@@ -71,10 +71,10 @@ def track_result(
     category_id: int | None = None,
     length_power: float = 0.0,
 ) -> Track:
-    """The entry of results.json that a track makes of the frames it is seen in.
+    """Returns the entry of results.json for a track from the frames that show it.
 
-    `seen` is at least one, in the order of the frames. The category is the `majority_label`, unless it is given; the
-    score the mean over the frames, times (how many they are / `num_frames`) to the power `length_power`; with `details`
+    `seen` has at least one, in the order of the frames. The category is the `majority_label`, unless it is given; the
+    score is the mean over the frames, times (their number / `num_frames`) to the power `length_power`; with `details`
     each frame's own score and whether it is shifted are kept.
     """
     segmentations: list[dict | None] = [None] * num_frames
@@ -97,7 +97,7 @@ def track_result(
 
 
 def majority_label(seen: Sequence[SeenObject]) -> int:
-    """The label most of `seen` have, the smallest on a tie."""
+    """The most frequent label of `seen`, the smallest on a tie."""
     return min(Counter(item.label for item in seen).items(), key=lambda item: (-item[1], item[0]))[0]
 
 
@@ -105,21 +105,21 @@ def majority_label(seen: Sequence[SeenObject]) -> int:
 
 
 class ResultsParser:
-    """Reads the entries of a results file; what is wrong with them goes to a `Diagnostics`."""
+    """Reads the entries of a results file; reports faults to a `Diagnostics`."""
 
     def __init__(
         self, found: Diagnostics, videos: Mapping[int, Video] | None = None, categories: Container[int] | None = None
     ):
-        """`videos` and `categories` are those of the annotation file; what is not given is not compared with."""
+        """`videos` and `categories` are those of the annotation file; None skips the comparison."""
         self._found = found
         self._videos = videos
         self._categories = categories
 
     def parse(self, entry: Any, where: str) -> Track | None:
-        """The track of an entry, None if it cannot be used; `where` is what messages call it.
+        """Returns the track of an entry, None if it is unusable; `where` names it in messages.
 
         `segmentations` are RLEs, which may be of another size than the video, and as many as in the file; `areas` are
-        their pixels. `scores` and `shifted` are there if they are lists of one entry per frame, as we write them.
+        their pixels. `scores` and `shifted` are set if they are lists of one entry per frame, as written here.
 
         Raises:
             InputError: the diagnostics refuse a fault.
@@ -219,16 +219,16 @@ def _is_finite(score: Any) -> bool:
 
 
 def _are_scores(scores: Any, length: int) -> bool:
-    """Whether these are the scores of frames: another tool may mean something else by the name."""
+    """Whether these are the scores of frames; other tools may use the key for something else."""
     is_list = isinstance(scores, list) and len(scores) == length
     return is_list and all(score is None or is_number(score) for score in scores)
 
 
 def read_entries(path: str | os.PathLike) -> Iterator[Any]:
-    """The entries of a results file one after another, for a `ResultsParser`; lists of runs come compressed.
+    """Yields the entries of a results file for a `ResultsParser`; lists of runs are compressed.
 
     Raises:
-        InputError: the file cannot be read or holds no list.
+        InputError: the file cannot be read or does not hold a list.
     """
     try:
         yield from read_json_list(path, compact_masks())
@@ -239,8 +239,8 @@ def read_entries(path: str | os.PathLike) -> Iterator[Any]:
 def write_results(results: Iterable[Track | Mapping], path: str | os.PathLike) -> None:
     """Writes a results.json, entry by entry, so that `results` may be a generator over any number of videos.
 
-    Counts given as bytes become text, and lists of runs are compressed; numpy numbers are accepted. The file appears
-    whole or not at all: whatever `results` or the check of an entry raises, `path` holds what it held before.
+    Counts given as bytes become text, and lists of runs are compressed; numpy numbers are accepted. The file is written
+    whole or not at all: if `results` or the check of an entry raises, `path` is unchanged.
 
     Raises:
         InputError: an entry lacks a key, holds a value of another type, or a score that is not finite.
@@ -260,7 +260,7 @@ def write_results(results: Iterable[Track | Mapping], path: str | os.PathLike) -
 
 
 def _checked_entry(result: Track | Mapping, parser: ResultsParser, where: str) -> dict[str, Any]:
-    """An entry of results.json, as JSON can hold it but for numpy numbers; keys of other tools are kept."""
+    """An entry of results.json, ready for JSON except for numpy numbers; keys of other tools are kept."""
     entry = as_entry(result) if isinstance(result, Track) else result
     track = parser.parse(entry, where)
     return {**entry, "segmentations": [mask and plain_rle(mask) for mask in track.segmentations]}
@@ -278,9 +278,9 @@ def as_entry(track: Track) -> dict[str, Any]:
 
 
 class ResultsJournal(Journal):
-    """The finished videos of a run that is not, a line each, so that the run can go on after a crash.
+    """The finished videos of an unfinished run, a line each, so that the run can be resumed after a crash.
 
-    Each is on disk before `append` returns. Of each video only the place in the file is kept in memory.
+    Each is on disk before `append` returns. Only the place in the file of each video is kept in memory.
     """
 
     def __init__(self, path: str | os.PathLike, header: Mapping[str, Any]):
@@ -293,10 +293,10 @@ class ResultsJournal(Journal):
         return set(self._places)
 
     def append(self, video_id: int, results: Sequence[Track | Mapping], summary: Mapping[str, Any]) -> None:
-        """Puts a finished video on disk; `summary` is anything small about it that JSON can hold.
+        """Writes a finished video to disk; `summary` is any small JSON value about it.
 
         Raises:
-            ValueError: the video is there already.
+            ValueError: the video is already in the journal.
             InputError: `write_results` would refuse one of the results.
         """
         if video_id in self._places:
@@ -310,10 +310,10 @@ class ResultsJournal(Journal):
         self._places[video_id] = place
 
     def absorb(self, path: str | os.PathLike) -> None:
-        """Takes in the finished videos of the journal at `path`, kept by another process of this run, and removes it.
+        """Adds the finished videos of the journal at `path` of another process of this run, and removes that journal.
 
         Raises:
-            InputError: it is of another run, or damaged before its last line.
+            InputError: it belongs to another run, or is damaged before its last line.
         """
         other = ResultsJournal.resume(path, self.header)
         for line in other._videos(video_id for video_id in other._places if video_id not in self._places):
@@ -321,7 +321,7 @@ class ResultsJournal(Journal):
         other.remove()
 
     def summaries(self) -> Iterator[dict[str, Any]]:
-        """The summaries of the finished videos, in the order they were appended; gone after `finish`."""
+        """The summaries of the finished videos, in the order they were appended; not available after `finish`."""
         for line in self._videos(self._places):
             yield line["summary"]
 
@@ -348,5 +348,5 @@ class ResultsJournal(Journal):
         return True
 
     def _videos(self, video_ids: Iterable[int]) -> Iterator[dict]:
-        """What the lines of `video_ids` hold."""
+        """The content of the lines of `video_ids`."""
         return self._lines(self._places[video_id] for video_id in video_ids)

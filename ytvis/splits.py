@@ -1,13 +1,13 @@
-"""Divides the videos of an annotation file: a random part to validate on, or the videos that a list names.
+"""Divides the videos of an annotation file: a random part for validation, or the videos of a list.
 
     python -m ytvis split all.json --valid_fraction 0.1 --train train.json --valid valid.json
     python -m ytvis split all.json --video_ids mine.txt --output mine.json
 
-A list holds one video id per line; after a # comes a comment. With --write_ids each file that is written gets one
-beside it. COCO files stay COCO files; lists then hold the ids of images.
+A list holds one video id per line; a comment follows a #. With --write_ids a list is written beside each file. COCO
+files stay COCO files; lists then hold the ids of images.
 
-The public valid sets of YouTube-VIS and OVIS come without labels. What everyone can score is the split valid_sub, the
-last tenth of the videos of the train split's annotation file, with train_sub, all before it, to train on.
+The public valid sets of YouTube-VIS and OVIS come without labels. For scores without them use the split valid_sub, the
+last tenth of the videos of the train split's annotation file, and train on train_sub, the videos before it.
 """
 
 import argparse
@@ -27,21 +27,21 @@ SPLITS = ("train", "valid", "test", "train_sub", "valid_sub")
 
 
 def base_split(split: str) -> str:
-    """The split of the config (train, valid or test) whose annotation file `split` of `SPLITS` is taken from.
+    """The split of the config (train, valid or test) whose annotation file contains `split` of `SPLITS`.
 
     Raises:
-        InputError: `split` is none of `SPLITS`.
+        InputError: `split` is not in `SPLITS`.
     """
     if split not in SPLITS:
-        raise InputError(f"there is no split {split!r}; say one of {', '.join(SPLITS)}")
+        raise InputError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}")
     return "train" if split in ("train_sub", "valid_sub") else split
 
 
 def videos_of_split(split: str, video_ids: Sequence[int]) -> Sequence[int]:
-    """Those of `video_ids`, all of a file in its order, that belong to `split`.
+    """The ids of `split` among `video_ids`, all ids of a file in its order.
 
-    valid_sub is the last tenth, rounded down, but at least one; train_sub is the rest, nothing of a single video; any
-    other split is all of them.
+    valid_sub is the last tenth, rounded down, but at least one; train_sub is the rest, empty for a single video; any
+    other split has all of them.
     """
     first_valid = len(video_ids) - max(1, len(video_ids) // 10)
     if split == "valid_sub":
@@ -51,8 +51,8 @@ def videos_of_split(split: str, video_ids: Sequence[int]) -> Sequence[int]:
 
 @dataclass(frozen=True)
 class VideoChoice:
-    """Which videos of an annotation file take part: those of `split`, of them those that the file `ids_file` lists, and
-    of these the first `most`. Their ids are written to the file `write_to`, if that is given."""
+    """Selects videos of an annotation file: those of `split` that the file `ids_file` lists, and of these the first
+    `most`. Their ids are written to the file `write_to`, if that is given."""
 
     split: str = "valid"
     ids_file: str | os.PathLike | None = None
@@ -60,10 +60,10 @@ class VideoChoice:
     write_to: str | os.PathLike | None = None
 
     def of(self, video_ids: Sequence[int]) -> Sequence[int]:
-        """The chosen ones of `video_ids`, those of the whole file.
+        """Returns the chosen ids among `video_ids`, those of the whole file.
 
         Raises:
-            InputError: a list of ids cannot be read or written, or names a video that the file does not have.
+            InputError: a list of ids cannot be read or written, or names a video that the file lacks.
         """
         chosen = videos_of_split(self.split, video_ids)
         if self.ids_file:
@@ -75,7 +75,7 @@ class VideoChoice:
 
 
 def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the options that make a `VideoChoice`."""
+    """Adds the options of a `VideoChoice` to `parser`."""
     parser.add_argument(
         "--split",
         choices=SPLITS,
@@ -83,18 +83,18 @@ def add_choice_arguments(parser: argparse.ArgumentParser) -> None:
         help="train_sub, valid_sub: only the first nine tenths, or the last tenth, of the file's videos; "
         "anything else: all (default: valid)",
     )
-    parser.add_argument("--video_ids", metavar="FILE", help="only the videos whose ids the file lists, one per line")
-    parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos, to be cited")
+    parser.add_argument("--video_ids", metavar="FILE", help="only the videos with the ids in this file, one per line")
+    parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos to this file")
     parser.add_argument("--max_videos", type=positive, metavar="N", help="only the first N videos")
 
 
 def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dict[str, Any]:
     """The `content` of a YouTube-VIS or COCO file with only the videos or images `video_ids` and their annotations.
 
-    The order stays the file's; `content` is not changed. No ids give no videos; no annotations stay none.
+    The file's order is kept; `content` is not changed. No ids give no videos; missing annotations stay missing.
 
     Raises:
-        InputError: `content` has no video of such an id, or an entry that is no video or annotation.
+        InputError: `content` lacks a video, or has an entry that is not a video or annotation.
     """
     wanted = set(video_ids)
     kind = kind_of(content)
@@ -115,17 +115,17 @@ def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dic
 
 
 def write_video_ids(path: str | os.PathLike, video_ids: Iterable[int]) -> None:
-    """Writes `video_ids` as text, one per line, as `read_video_ids` takes them."""
+    """Writes `video_ids` as text, one per line, for `read_video_ids`."""
     with atomic_write(path) as file:
         file.writelines(f"{video_id}\n" for video_id in video_ids)
 
 
 def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None) -> tuple[int, ...]:
-    """The ids of a text file with one per line, in its order; what follows a # is a comment, blank lines are skipped.
+    """Reads the ids of a text file with one per line, in its order; text after a # and blank lines are skipped.
 
     Raises:
-        InputError: the file is missing or holds no id, or a line is no id, one that was there before, or none of
-            `known`, if given.
+        InputError: the file is missing or has no ids, or a line is not an id, repeats one, or is not in `known`, if
+            given.
     """
     first_lines: dict[int, int] = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
@@ -134,15 +134,15 @@ def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None
             continue
         where = f"{path}, line {number}"
         if not re.fullmatch("-?[0-9]{1,19}", text):
-            raise InputError(f"{where}: {text[:80]!r} is no video id; there must be one whole number per line")
+            raise InputError(f"{where}: {text[:80]!r} is not a video id; write one whole number per line")
         video_id = int(text)
         if video_id in first_lines:
-            raise InputError(f"{where}: video {video_id} is there twice, first in line {first_lines[video_id]}")
+            raise InputError(f"{where}: video {video_id} is repeated, first in line {first_lines[video_id]}")
         if known is not None and video_id not in known:
-            raise InputError(f"{where}: there is no video {video_id} in the data set")
+            raise InputError(f"{where}: video {video_id} is not in the data set")
         first_lines[video_id] = number
     if not first_lines:
-        raise InputError(f"{path}: holds no video id")
+        raise InputError(f"{path}: has no video ids")
     return tuple(first_lines)
 
 
@@ -150,44 +150,44 @@ def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None
 
 
 def draw_videos(video_ids: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """(Ids to train on, ids to validate on), both in the order of `video_ids`: at random, the same for the same seed.
+    """Returns random (ids for training, ids for validation), both in the order of `video_ids`; the seed decides them.
 
-    `fraction` is the part to validate on; either part has at least one video.
+    `fraction` is the part for validation; either part has at least one video.
 
     Raises:
-        InputError: there are less than two videos.
+        InputError: there are fewer than two videos.
     """
     if len(video_ids) < 2:
-        raise InputError(f"{len(video_ids)} video cannot be divided; there must be two at least")
+        raise InputError(f"{len(video_ids)} video cannot be divided; at least two are needed")
     count = min(max(1, round(fraction * len(video_ids))), len(video_ids) - 1)
     valid = set(random.Random(seed).sample(list(video_ids), count))
     return [i for i in video_ids if i not in valid], [i for i in video_ids if i in valid]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("file", metavar="FILE.json", help="annotation file, YouTube-VIS or COCO format")
-    parser.add_argument("--train", metavar="OUT.json", help="write the videos to train on there")
-    parser.add_argument("--valid", metavar="OUT.json", help="write the videos to validate on there")
+    parser.add_argument("--train", metavar="OUT.json", help="file to write the training videos to")
+    parser.add_argument("--valid", metavar="OUT.json", help="file to write the validation videos to")
     parser.add_argument(
         "--valid_fraction",
         metavar="PART",
         type=number_in(float, 0, 1),
         default=0.1,
-        help="part of the videos to validate on; each file gets one video at least (default: %(default)s)",
+        help="fraction of the videos for validation; each file has at least one video (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=seed_number, default=0, help="of the random draw (default: %(default)s)"
+        "--seed", metavar="N", type=seed_number, default=0, help="seed of the random draw (default: %(default)s)"
     )
     parser.add_argument(
-        "--video_ids", metavar="LIST.txt", help="take the videos whose ids the file lists, one per line"
+        "--video_ids", metavar="LIST.txt", help="select the videos with the ids in this file, one per line"
     )
-    parser.add_argument("--output", metavar="OUT.json", help="with --video_ids: write them there")
+    parser.add_argument("--output", metavar="OUT.json", help="with --video_ids: file to write the selected videos to")
     parser.add_argument("--write_ids", action="store_true", help="write the ids beside each file, as OUT.txt")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the parts that the options ask for; returns the exit code."""
+    """Writes the parts given by the options; returns the exit code."""
     if bool(options.video_ids) == bool(options.train or options.valid):
         raise InputError("pass --train=OUT.json and --valid=OUT.json, or --video_ids=LIST.txt and --output=OUT.json")
     if bool(options.train) != bool(options.valid) or bool(options.video_ids) != bool(options.output):

@@ -451,6 +451,6 @@ def test_length_of_a_video_is_that_of_its_frames():
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), 1e12, -1e6])
 def test_polygon_that_reaches_far_out_is_refused_before_it_is_walked_along(number):
-    with pytest.raises(InputError, match="far out of the frame"):
+    with pytest.raises(InputError, match="far outside the frame"):
         to_rle([[0, 0, 5, 0, number, 5]], 10, 20)
     assert to_rle([[-50, 0, 150, 0, 150, 5]], 10, 20)["size"] == [10, 20]

@@ -110,7 +110,7 @@ def test_a_frame_without_a_picture_is_refused(annotated):
     for pictures in (["0.jpg", "1.jpg", "2.jpg"], ["0.jpg", "1.jpg", "9.jpg"], ["a.jpg", "b.jpg", "c.jpg"]):
         if annotated == {0, 3} and pictures[0] == "a.jpg":
             annotated = {0, 4}
-        with pytest.raises(InputError, match="there is no picture of frame"):
+        with pytest.raises(InputError, match="no picture of frame"):
             bind_frames(pictures, annotated, None, "here")
 
 
@@ -147,7 +147,7 @@ def test_a_frame_with_two_pictures_is_refused(tmp_path):
 def test_frames_of_all_videos_may_be_in_one_folder_if_their_names_tell_them_apart(tmp_path):
     touch(*(tmp_path / name for name in ("a0.jpg", "a1.jpg", "b0.jpg")))
     assert bind_stems(tmp_path, "b", ["b0"], False, "here") == ["b0.jpg"]
-    with pytest.raises(InputError, match="here: there are no pictures in .*/c;"):
+    with pytest.raises(InputError, match="here: no pictures found in .*/c;"):
         bind_stems(tmp_path, "c", ["c0"], False, "here")
 
 
@@ -156,7 +156,7 @@ def test_pictures_are_found_in_the_layouts_of_others(tmp_path, inner):
     touch(tmp_path / "v" / inner / "1.jpg")
     assert find_pictures(tmp_path, "v", False, "here") == (f"v/{inner}", ["1.jpg"])
     assert find_pictures(tmp_path / "v", "other", True, "here") == (inner, ["1.jpg"])
-    with pytest.raises(InputError, match=f"there are no pictures in {tmp_path}/w"):
+    with pytest.raises(InputError, match=f"no pictures found in {tmp_path}/w"):
         find_pictures(tmp_path, "w", False, "here")
 
 

@@ -109,9 +109,9 @@ def test_counts_that_are_wrong(backend, counts):
             with pytest.raises(InputError, match="whole run-length string that fills its size"):
                 function(wrong)
         for function in (mask_area, lambda rle: mask_boxes([rle]), lambda rle: unite_masks([rle])):
-            with pytest.raises(ValueError, match="no RLE, or its runs"):
+            with pytest.raises(ValueError, match="not an RLE, or its runs"):
                 function(wrong)
-        with pytest.raises(ValueError, match="no RLE, or its runs"):
+        with pytest.raises(ValueError, match="not an RLE, or its runs"):
             Tubes.of([[right], [wrong]])
 
 
@@ -295,12 +295,12 @@ def test_an_empty_polygon_leaves_an_empty_mask():
         ([[1, 1, 4, 1, 4, None]], "only numbers"),
         ([np.array(["1", "1", "4", "1", "4", "3"])], "only numbers"),
         ([np.array([1, 1, 4, 1, 4, 3], complex)], "only numbers"),
-        ([[1, 1, 4, 1, 4, float("nan")]], "far out of the frame"),
-        ([[1, 1, 4, 1, 4, float("-inf")]], "far out of the frame"),
-        ([[1, 1, 4, 1, 4, 1e9]], "far out of the frame"),
-        ([[1, 1, 4, 1, 4, 10**400]], "far out of the frame"),
-        ([[1, 1, 4, 1, 4, -(10**5000)]], "far out of the frame"),
-        ([[0, 0, 1, 1, 2, 0], [0, 0, 1, 1, 1e12, 0]], "far out of the frame"),
+        ([[1, 1, 4, 1, 4, float("nan")]], "far outside the frame"),
+        ([[1, 1, 4, 1, 4, float("-inf")]], "far outside the frame"),
+        ([[1, 1, 4, 1, 4, 1e9]], "far outside the frame"),
+        ([[1, 1, 4, 1, 4, 10**400]], "far outside the frame"),
+        ([[1, 1, 4, 1, 4, -(10**5000)]], "far outside the frame"),
+        ([[0, 0, 1, 1, 2, 0], [0, 0, 1, 1, 1e12, 0]], "far outside the frame"),
     ],
 )
 def test_polygons_that_cannot_be_used(polygons, message):

@@ -118,9 +118,9 @@ def test_details_of_another_tool_are_ignored(changes):
     ("changes", "severity", "what"),
     [
         ({"score": 10**400}, "refused", "the score is not a finite number"),
-        ({"video_id": 2}, "refused", "there is no such video: 2"),
-        ({"video_id": 2**64}, "refused", "there is no such video"),
-        ({"category_id": 5}, "warning", "there is no such category: 5"),
+        ({"video_id": 2}, "refused", "unknown video: 2"),
+        ({"video_id": 2**64}, "refused", "unknown video"),
+        ({"category_id": 5}, "warning", "unknown category: 5"),
         ({"segmentations": [None]}, "warning", "'segmentations' is not as long as the video: 1 entries"),
         ({"segmentations": [None, [[0, 0, 4, 0, 4, 4]]]}, "warning", "a segmentation is polygons"),
         ({"segmentations": [None, {"size": [4, 6], "counts": [24]}]}, "warning", "counts are a list of runs"),

@@ -71,7 +71,7 @@ def test_parts_of_nothing_are_nothing():
 
 def test_splits_that_are_parts_lie_in_the_train_file():
     assert [base_split(split) for split in SPLITS] == ["train", "valid", "test", "train", "train"]
-    with pytest.raises(InputError, match="no split 'val'; say one of train, valid"):
+    with pytest.raises(InputError, match="unknown split 'val'; choose from train, valid"):
         base_split("val")
 
 
@@ -125,14 +125,14 @@ def test_comments_and_blank_lines_are_skipped(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "ids.txt: holds no video id"),
-        ("# 3\n\n", "ids.txt: holds no video id"),
-        ("3\nbear\n", "ids.txt, line 2: 'bear' is no video id"),
-        ("3 4\n", "ids.txt, line 1: '3 4' is no video id"),
+        ("", "ids.txt: has no video ids"),
+        ("# 3\n\n", "ids.txt: has no video ids"),
+        ("3\nbear\n", "ids.txt, line 2: 'bear' is not a video id"),
+        ("3 4\n", "ids.txt, line 1: '3 4' is not a video id"),
         ("3.0\n", "ids.txt, line 1: '3.0'"),
         ("1_0\n", "ids.txt, line 1: '1_0'"),
-        ("3\n# 3\n4\n3\n", "ids.txt, line 4: video 3 is there twice, first in line 1"),
-        ("3\n\n9\n", "ids.txt, line 3: there is no video 9 in the data set"),
+        ("3\n# 3\n4\n3\n", "ids.txt, line 4: video 3 is repeated, first in line 1"),
+        ("3\n\n9\n", "ids.txt, line 3: video 9 is not in the data set"),
     ],
 )
 def test_a_bad_list_is_refused_with_file_and_line(tmp_path, text, message):
@@ -155,7 +155,7 @@ def test_a_list_chooses_from_its_split(tmp_path):
     config = place(tmp_path, range(20))
     write_video_ids(tmp_path / "ids.txt", [18, 3])
     assert ids(YTVISDataset.from_config(config, "train", video_ids_file=tmp_path / "ids.txt")) == [3, 18]
-    with pytest.raises(InputError, match=r"ids\.txt, line 2: there is no video 3"):
+    with pytest.raises(InputError, match=r"ids\.txt, line 2: video 3 is not in the data set"):
         YTVISDataset.from_config(config, "valid_sub", video_ids_file=tmp_path / "ids.txt")
 
 

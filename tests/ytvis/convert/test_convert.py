@@ -339,7 +339,7 @@ def test_labelme_pictures_elsewhere(tmp_path, images):
         ({"shapes": [shape(points=[(0, 0, 0)] * 3)]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (float("nan"), 0), (1, 1)])]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (10**400, 0), (1, 1)])]}, "a point must be x, y"),
-        ({"shapes": [shape(points=[(0, 0), (10**12, 0), (1, 1)])]}, "far out of the frame"),
+        ({"shapes": [shape(points=[(0, 0), (10**12, 0), (1, 1)])]}, "far outside the frame"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="AAAA")]}, "cannot be decoded"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="")]}, "cannot be decoded"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="é")]}, "no PNG"),
@@ -473,7 +473,7 @@ def test_davis_faults(tmp_path, capsys, images):
     assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "object 3 of video v")
     names = write_json(tmp_path / "names.json", ["dog"])
     assert_refused(tmp_path, capsys, ["davis", source, "--categories", names], names, "one entry per video")
-    assert_refused(tmp_path, capsys, ["davis", source, "--images", images], source / "v", "there are no pictures in")
+    assert_refused(tmp_path, capsys, ["davis", source, "--images", images], source / "v", "no pictures found in")
     write_image(images / "v" / "a.jpg")
     assert_refused(tmp_path, capsys, ["davis", source, "--images", images], images, "has no picture 0.jpg")
     other = write_indexed(source / "v" / "1.png", np.ones((8, 8)))
@@ -560,7 +560,7 @@ def test_mots_faults_of_pictures_and_names(tmp_path, capsys):
     write_indexed(path, 3 * mask_of(0, 0, 2, 2))
     assert_refused(tmp_path, capsys, ["mots", source], path, "16-bit")
     (source / "v.txt").write_text(line(7, 1001, mask_of(0, 0, 1, 1)))
-    assert_refused(tmp_path, capsys, ["mots", source, "--images", source], source, "there is no picture of frame 7")
+    assert_refused(tmp_path, capsys, ["mots", source, "--images", source], source, "no picture of frame 7")
     (source / "labels.txt").write_text("dog\n\ncat\n")
     assert_refused(tmp_path, capsys, ["mots", source], source / "labels.txt", "one class name per line")
 
@@ -695,7 +695,7 @@ def test_sources_that_are_not_there_and_targets_that_are(tmp_path, capsys, forma
     gone, empty = tmp_path / "gone", tmp_path / "empty"
     empty.mkdir()
     assert_refused(tmp_path, capsys, [format, gone], gone, "no such folder")
-    assert_refused(tmp_path, capsys, [format, empty], empty, "holds no")
+    assert_refused(tmp_path, capsys, [format, empty], empty, "has no")
     source = ann_file(tmp_path, content())
     assert main(["ytvis", str(source), str(tmp_path), "--to", format]) == 2
     assert "name a new or empty folder" in capsys.readouterr().err

@@ -206,7 +206,7 @@ def test_boxes_count_where_nothing_better_is_there_and_lines_never(tmp_path, dat
         ("b/10", {"label": 0, "attributes": {"track_id": 1, "is_crowd": "perhaps"}}, "is_crowd must be true or false"),
         ("b/10", {"label": 0, "attributes": {"track_id": 1, "outside": 2}}, "outside must be true or false, not 2"),
         ("b/12", {"label": 0, "attributes": {"track_id": 1}}, "no picture of 'b/12'"),
-        ("gone/10", {"label": 0, "attributes": {"track_id": 1}}, "there are no pictures in"),
+        ("gone/10", {"label": 0, "attributes": {"track_id": 1}}, "no pictures found in"),
     ],
 )
 def test_faults(tmp_path, capsys, datumaro, images, item, told, message):

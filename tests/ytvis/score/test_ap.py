@@ -547,7 +547,7 @@ FILE = {**TRUTH, "videos": [video | NAMES for video in TRUTH["videos"]]}  # file
         ({"results": []}, "results must be a list"),
         ([GOOD, "track"], "entry 1: an entry is not an object"),
         ([without(GOOD, "score")], "entry 0: 'score' is missing"),
-        ([{**GOOD, "video_id": 7}], "no such video: 7"),
+        ([{**GOOD, "video_id": 7}], "unknown video: 7"),
         ([{**GOOD, "score": float("nan")}], "finite"),
         ([{**GOOD, "score": "high"}], "finite"),
         ([{**GOOD, "segmentations": five()[0]}], "one entry per frame"),
@@ -606,7 +606,7 @@ def test_predictions_of_a_category_that_the_truth_lacks_are_logged(caplog):
     with caplog.at_level(logging.WARNING):
         assert named(evaluate_results(TRUTH, labels_for_ids))["AP"] == 0
     (record,) = caplog.records
-    assert "entry 0 (video 1): there is no such category: 0 (2 times, first here)" in record.getMessage()
+    assert "entry 0 (video 1): unknown category: 0 (2 times, first here)" in record.getMessage()
 
 
 def test_files_that_cannot_be_read(tmp_path):

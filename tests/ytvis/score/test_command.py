@@ -166,7 +166,7 @@ def test_the_first_videos_are_scored_alone(many, capsys):
 def test_ids_that_are_not_there_are_refused(files, tmp_path, capsys):
     (tmp_path / "ids.txt").write_text("1\n77\n")
     assert main(arguments("score", *files, f"--video_ids={tmp_path / 'ids.txt'}")) == 2
-    assert f"{tmp_path / 'ids.txt'}, line 2: there is no video 77" in one_error(capsys)
+    assert f"{tmp_path / 'ids.txt'}, line 2: video 77 is not in" in one_error(capsys)
 
 
 # ------------------------------------------------------------------------------------------------------ examination
@@ -199,7 +199,7 @@ def test_bad_results_are_refused_a_line_each(files, capsys):
     found.write_text(json.dumps(tracks), "utf-8")
     assert main(arguments("check", truth, found)) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("refused: entry 0: there is no such video: 9; ")
+    assert lines[0].startswith("refused: entry 0: unknown video: 9; ")
     assert lines[1].startswith("warning: entry 1 (video 1): 'segmentations' is not as long as the video: ")
     assert lines[2:] == ["1 refused, 1 warning"]
 
@@ -218,8 +218,8 @@ ENTRY = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [GOOD_M
         ('{"results": []}', "must be a list"),
         ("[[]]", "entry 0: an entry is not an object: []"),
         ("[3]", "entry 0: an entry is not an object: 3"),
-        (json.dumps([{**ENTRY, "video_id": 5}]), "entry 0: there is no such video: 5"),
-        (json.dumps([ENTRY, {**ENTRY, "video_id": [1]}]), "entry 1: there is no such video: [1]"),
+        (json.dumps([{**ENTRY, "video_id": 5}]), "entry 0: unknown video: 5"),
+        (json.dumps([ENTRY, {**ENTRY, "video_id": [1]}]), "entry 1: unknown video: [1]"),
         (json.dumps([{**ENTRY, "category_id": None}]), "entry 0 (video 1): the category is not an integer: None"),
         (json.dumps([{**ENTRY, "score": "high"}]), "not a finite number: 'high'"),
         (json.dumps([{**ENTRY, "segmentations": "mask"}]), "one entry per frame"),

@@ -300,7 +300,7 @@ def test_bad_input():
     truth = dataset((1, 1, [A]))
     with pytest.raises(InputError, match="no annotations"):
         evaluate_tracking({key: value for key, value in truth.items() if key != "annotations"}, [])
-    with pytest.raises(InputError, match="no such video: 7"):
+    with pytest.raises(InputError, match="unknown video: 7"):
         evaluate_tracking(truth, [prediction([A], video=7)])
 
 

@@ -214,8 +214,8 @@ def set_first(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (set_first(video_id=8), r"ours\.json: entry 0: there is no such video: 8"),
-        (set_first(video_id=[7]), r"entry 0: there is no such video: \[7\]"),
+        (set_first(video_id=8), r"ours\.json: entry 0: unknown video: 8"),
+        (set_first(video_id=[7]), r"entry 0: unknown video: \[7\]"),
         (set_first(category_id="1"), "entry 0 .*: the category is not an integer: '1'"),
         (set_first(score=None), "entry 0 .*: the score is not a finite number: None"),
         (set_first(score=float("nan")), "the score is not a finite number: nan"),
