@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -268,8 +268,13 @@ def write_content(content: Mapping[str, Any], path: str | os.PathLike) -> None:
         InputError: the file cannot be written.
     """
     with atomic_write(path) as file:
-        json.dump(content, file, default=_plain, separators=(",", ":"))
-        file.write("\n")
+        dump_content(content, file)
+
+
+def dump_content(content: Mapping[str, Any], file: IO[str]) -> None:
+    """Writes the content of an annotation file into an open one."""
+    json.dump(content, file, default=_plain, separators=(",", ":"))
+    file.write("\n")
 
 
 def _plain(value: Any) -> Any:

@@ -11,8 +11,8 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -331,6 +331,22 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
             raise _not_possible(path, "written", raw.error) from None
         raise
     _sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_writes(paths: Sequence[str | os.PathLike]) -> Iterator[list[IO[str]]]:
+    """Opens several text files as `atomic_write` does; all their bytes are on disk before the first of them appears.
+
+    Raises:
+        InputError: one of them cannot be written; then all are unchanged.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(atomic_write(path)) for path in paths]
+        yield files
+        for path, file in zip(paths, files, strict=True):
+            with writing(path):
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def make_folder(path: str | os.PathLike) -> Path:

@@ -17,11 +17,11 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ytvis.annotations import kind_of, read_checked, write_content
+from ytvis.annotations import dump_content, kind_of, read_checked
 from ytvis.command_line import number_in, positive, seed_number
-from ytvis.files import InputError, atomic_write, read_text
+from ytvis.files import InputError, atomic_write, atomic_writes, read_text
 
 SPLITS = ("train", "valid", "test", "train_sub", "valid_sub")
 
@@ -117,7 +117,11 @@ def subset_annotations(content: dict[str, Any], video_ids: Iterable[int]) -> dic
 def write_video_ids(path: str | os.PathLike, video_ids: Iterable[int]) -> None:
     """Writes `video_ids` as text, one per line, for `read_video_ids`."""
     with atomic_write(path) as file:
-        file.writelines(f"{video_id}\n" for video_id in video_ids)
+        _dump_ids(video_ids, file)
+
+
+def _dump_ids(video_ids: Iterable[int], file: IO[str]) -> None:
+    file.writelines(f"{video_id}\n" for video_id in video_ids)
 
 
 def read_video_ids(path: str | os.PathLike, known: Collection[int] | None = None) -> tuple[int, ...]:
@@ -193,7 +197,9 @@ def run(options: argparse.Namespace) -> int:
     if bool(options.train) != bool(options.valid) or bool(options.video_ids) != bool(options.output):
         raise InputError("--train and --valid go together, and so do --video_ids and --output")
     outputs = [Path(path) for path in (options.train, options.valid, options.output) if path]
-    if len({os.path.realpath(path) for path in (*outputs, options.file)}) <= len(outputs):
+    lists = [path.with_suffix(".txt") for path in outputs] if options.write_ids else []
+    paths = [path for path in (*outputs, *lists, options.file, options.video_ids) if path]
+    if len(set(map(os.path.realpath, paths))) < len(paths):
         raise InputError("the files to read and to write must be different")
     content, annotations = read_checked(options.file)
     video_ids = list(annotations.videos)
@@ -202,9 +208,11 @@ def run(options: argparse.Namespace) -> int:
         parts = [[video_id for video_id in video_ids if video_id in chosen]]
     else:
         parts = list(draw_videos(video_ids, options.valid_fraction, options.seed))
+    with atomic_writes([*outputs, *lists]) as files:
+        for file, part in zip(files, parts, strict=False):
+            dump_content(subset_annotations(content, part), file)
+        for file, part in zip(files[len(outputs) :], parts, strict=False):
+            _dump_ids(part, file)
     for path, part in zip(outputs, parts, strict=True):
-        write_content(subset_annotations(content, part), path)
-        if options.write_ids:
-            write_video_ids(path.with_suffix(".txt"), part)
         print(f"{path}: {len(part)} of {len(video_ids)} {'images' if annotations.is_static else 'videos'}")
     return 0

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.processes import ROOT
+from ytvis import __version__
+from ytvis.__main__ import main
 from ytvis.command_line import Parser, number_in, positive, run_command, seed_number
 from ytvis.files import InputError
 
@@ -54,6 +56,12 @@ def test_a_reader_that_has_ended_is_no_error(tmp_path):
         process.stdout.read(1)
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 0
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"ytvis {__version__}\n"
 
 
 def test_a_wrong_argument_is_shown_short(capsys):

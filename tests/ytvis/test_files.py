@@ -13,6 +13,7 @@ from ytvis.files import (
     NotAList,
     NotJSON,
     atomic_write,
+    atomic_writes,
     list_folder,
     make_folder,
     natural_key,
@@ -275,6 +276,30 @@ def test_a_full_disk_is_named_where_a_writer_hides_it(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["model.pth"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits as on POSIX")
+@pytest.mark.parametrize("sizes", [(10, 3000), (3000, 10)])  # less than a buffer, so written at the end only
+def test_of_several_files_none_appears_if_one_finds_the_disk_full(tmp_path, sizes):
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    paths[0].write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        name = paths[sizes.index(3000)].name
+        with (
+            pytest.raises(InputError, match=f"{name}: cannot be written: File too large"),
+            atomic_writes(paths) as files,
+        ):
+            for file, size in zip(files, sizes, strict=True):
+                file.write("x" * size)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert paths[0].read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+    with atomic_writes(paths) as files:
+        for file, path in zip(files, paths, strict=True):
+            file.write(path.name)
+    assert [path.read_text() for path in paths] == ["a.txt", "b.txt"]
 
 
 def test_errors_of_the_system_while_writing_are_bad_input(tmp_path, monkeypatch):

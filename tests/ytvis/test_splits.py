@@ -275,6 +275,7 @@ def test_the_videos_of_a_list_are_taken_from_any_file(tmp_path, capsys):
         (["--train=a.json"], "--train and --valid go together"),
         (["--video_ids=ids.txt"], "so do --video_ids and --output"),
         (["--train=a.json", "--valid=a.json"], "must be different"),
+        (["--video_ids=a.txt", "--output=a.json", "--write_ids"], "must be different"),
         (["--video_ids=none.txt", "--output=a.json"], "none.txt: cannot be read"),
     ],
 )

@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from ytvis.files import atomic_write
+from ytvis.files import atomic_writes
 from ytvis.report.inputs import ReportInput
 from ytvis.report.pictures import draw_pictures
 from ytvis.report.rendering import markdown_text, page_text
@@ -45,12 +45,12 @@ def write_report(
         if entry["quality"] < 1
     ]
     pictures = [(video, draw_pictures(inputs, video)) for video in videos]
-    page = Path(folder, "report.html")
-    for path, text in (
-        (Path(folder, "metrics.json"), json.dumps(numbers, indent=1) + "\n"),
-        (Path(folder, "metrics.md"), markdown_text(numbers)),
-        (page, page_text(numbers, inputs.truth.category_names(), pictures)),
-    ):
-        with atomic_write(path) as file:
+    texts = {
+        "metrics.json": json.dumps(numbers, indent=1) + "\n",
+        "metrics.md": markdown_text(numbers),
+        "report.html": page_text(numbers, inputs.truth.category_names(), pictures),
+    }
+    with atomic_writes([Path(folder, name) for name in texts]) as files:
+        for file, text in zip(files, texts.values(), strict=True):
             file.write(text)
-    return page
+    return Path(folder, "report.html")
