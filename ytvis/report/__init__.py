@@ -1,7 +1,7 @@
-"""One page about how good a results file is and where it fails: see docs/report.md.
+"""A page with the scores and mistakes of a results file: see docs/report.md.
 
 The flow of the data: `inputs` reads the files → `scores` measures, with `groups` and `mistakes` → `videos` and
-`pictures` show the worst → `rendering` and `chart` make the page of it, from the templates in page/.
+`pictures` show the worst → `rendering` and `chart` build the page from the templates in page/.
 """
 
 import json
@@ -32,10 +32,10 @@ def write_report(
 
     The page is one file that needs no network. `image_root` is the folder of the frames; without it the worst videos
     are shown as masks on grey. `seed` is that of the intervals: the same input and seed give the same files.
-    HOTA, IDF1 and switches are of the tracks with a score of at least `score_threshold`.
+    HOTA, IDF1 and switches use the tracks with a score of at least `score_threshold`.
 
     Raises:
-        InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
+        InputError: a file cannot be read or used, there are no true objects, or `image_root` is not a folder.
     """
     inputs = ReportInput.read(annotations, results, image_root)
     numbers = measure(inputs, seed, score_threshold)

@@ -1,4 +1,4 @@
-"""The chart of precision over recall: drawn by matplotlib as SVG, coloured by the style sheet of the page."""
+"""Draws precision over recall with matplotlib as SVG, coloured by the style sheet of the page."""
 
 import io
 import re
@@ -10,15 +10,15 @@ SIZE_INCHES = (5.6, 3.4)
 LABEL = "Precision in percent over recall in percent; the arrow keys move the cursor"
 STYLE = {
     "font.size": 12,
-    "svg.fonttype": "none",  # letters stay text
-    "svg.hashsalt": "report",  # otherwise the ids in the file are random
+    "svg.fonttype": "none",  # keeps letters as text
+    "svg.hashsalt": "report",  # without it the ids in the file are random
     "text.parse_math": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "figure.frameon": False,
     "axes.facecolor": "none",
-    "xtick.major.size": 0,  # a mark is a reference to another part of the file, which a page does not need
+    "xtick.major.size": 0,  # a mark is a reference to another part of the file, which the page does not need
     "ytick.major.size": 0,
 }
 
@@ -26,9 +26,9 @@ STYLE = {
 def precision_chart(curves: Sequence[Mapping[str, Sequence[float]]]) -> str:
     """The SVG element of the precision over recall, both in percent, of several `curves`.
 
-    Each has the precision [R] in 0…1 at evenly spaced recalls 0…1 under the names `CURVES`. They become one group of
-    the class "curves" each, with their place among `curves` as data-key; all but the first are hidden. Colours are
-    left to the page. Equal input gives equal text.
+    Each has the precision [R] in 0…1 at evenly spaced recalls 0…1 under the names `CURVES`, and becomes a group of the
+    class "curves" with its place among `curves` as data-key; all but the first are hidden. The page sets the colours.
+    Equal input gives equal text.
     """
     from matplotlib import style
     from matplotlib.collections import LineCollection
@@ -56,7 +56,7 @@ def _corners(values: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _page_svg(text: str) -> str:
-    """A file that matplotlib wrote as part of a page, whose security policy allows no style attributes.
+    """Turns a file of matplotlib into a part of a page, whose security policy forbids style attributes.
 
     Styles become attributes, which the style sheet overrides; fonts, name spaces and metadata are dropped.
     """

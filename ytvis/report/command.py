@@ -1,4 +1,4 @@
-"""Writes a report of a results file: one page that needs no server and no network, and its numbers beside it.
+"""Writes a report of a results file: one page that needs neither server nor network, and files of its numbers.
 
     python -m ytvis report annotations/valid.json results.json OUT
     python -m ytvis report annotations/valid.json results.json OUT --images valid/JPEGImages
@@ -14,13 +14,17 @@ from ytvis.score.command import add_scoring_arguments, read_files, scoring_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("ann_file", metavar="GT.json", help="annotation file with the true tracks")
     parser.add_argument("results", metavar="RESULTS.json", help="results file to report on")
-    parser.add_argument("folder", metavar="OUT", help="write report.html, metrics.json and metrics.md there")
+    parser.add_argument("folder", metavar="OUT", help="write report.html, metrics.json and metrics.md to this folder")
     parser.add_argument("--images", metavar="DIR", help="folder of the frames, for the pictures of the worst videos")
     parser.add_argument(
-        "--seed", type=seed_number, default=0, metavar="N", help="of the bootstrap intervals (default: %(default)s)"
+        "--seed",
+        type=seed_number,
+        default=0,
+        metavar="N",
+        help="seed of the bootstrap intervals (default: %(default)s)",
     )
     add_scoring_arguments(parser)
 

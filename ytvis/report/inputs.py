@@ -13,8 +13,8 @@ from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 class ReportInput:
     """`truth` with annotations, `results` of its videos, both in the official interface, and the folder of frames.
 
-    `image_root` is absolute and without links, None where there are no frames. Tracks of categories and videos that the
-    annotation file lacks are left out.
+    `image_root` is absolute and without links, None without frames. Tracks of categories and videos that the annotation
+    file lacks are left out.
     """
 
     truth: YTVOS
@@ -31,11 +31,11 @@ class ReportInput:
         """Reads the files that are not loaded yet.
 
         Raises:
-            InputError: a file cannot be read or used, there are no true objects, or `image_root` is no folder.
+            InputError: a file cannot be read or used, there are no true objects, or `image_root` is not a folder.
         """
         truth, found = load_pair(annotations, results)
         if not truth.dataset["annotations"]:
-            raise InputError(f"{truth.source}: has no annotations to compare with; give a file that holds the truth")
+            raise InputError(f"{truth.source}: has no annotations to compare with; name a file with the truth")
         folder = None if image_root is None else image_folder(image_root).resolve()
         known = [
             part.with_tracks(
@@ -52,5 +52,5 @@ class ReportInput:
         return self.results.dataset["annotations"]
 
     def video_name(self, video_id: int) -> str:
-        """What people call the video."""
+        """The name of the video."""
         return video_name(self.truth.vids[video_id].get("file_names") or [], video_id)

@@ -1,4 +1,4 @@
-"""Which category is taken for which, and the worst videos: tracks are matched whatever their category.
+"""The confusion of categories and the worst videos; tracks are matched regardless of their category.
 
 Letters used in shapes: N predictions and G true tracks of all videos, T IoU thresholds.
 """
@@ -19,11 +19,11 @@ SHADES = 8  # of a cell in the matrix
 
 @dataclass(frozen=True)
 class PooledMatches:
-    """The matches of all tracks: by falling score, each takes the free true object that it overlaps most.
+    """The matches of all tracks: by falling score, each is matched to the free true object that it overlaps most.
 
     Categories do not matter, and crowds are treated as in AP. `scores`, `categories`, `videos` [N] are those of the
     predictions, `true_categories` and `true_videos` [G] those of the true objects, without crowds. `taken` [T,N] is the
-    place of the object that a prediction took, -1 if none; `counts` [T,N] is False for predictions that took a crowd.
+    place of the object matched to a prediction, -1 if none; `counts` [T,N] is False for predictions matched to a crowd.
     """
 
     scores: np.ndarray
@@ -42,7 +42,7 @@ class PooledMatches:
         matches = evaluation.categories[POOLED]
         video_ids = np.array(evaluation.params.vidIds)
         is_object = ~matches.truth_ignored[0]
-        # The place after the last one stands for no object: a crowd and -1 both lead there.
+        # The place after the last one means no object: a crowd and -1 both lead there.
         places = np.append(np.where(is_object, np.cumsum(is_object) - 1, -1), -1)
         return cls(
             scores=matches.scores,
@@ -56,14 +56,14 @@ class PooledMatches:
 
     @property
     def is_right(self) -> np.ndarray:
-        """[T,N] bool: whether the prediction took an object of its category."""
+        """[T,N] bool: whether the prediction matches an object of its category."""
         return (self.taken >= 0) & (np.append(self.true_categories, -1)[self.taken] == self.categories)
 
 
 def best_cut(matches: PooledMatches) -> float:
     """The score at which the F1 of the tracks with at least this score, at an IoU of 0.5, is greatest.
 
-    It is the lowest score if no track is right, 0 if there are no tracks.
+    It is the lowest score if no track is right, and 0 without tracks.
     """
     if not matches.scores.size:
         return 0.0
@@ -79,8 +79,8 @@ def best_cut(matches: PooledMatches) -> float:
 def confusion(matches: PooledMatches, cut: float) -> Counter:
     """{(true category id, predicted category id): number of tracks}, at a tube IoU of 0.5 or more.
 
-    Only tracks with a score of at least `cut` count. None stands for no true object (a false track) or for no track (a
-    missed object).
+    Only tracks with a score of at least `cut` count. None as a category means no true object (a false track) or no
+    track (a missed object).
     """
     cells: Counter = Counter()
     missed = set(range(len(matches.true_categories)))
@@ -108,8 +108,8 @@ class Matrix:
     """The confusion of categories as a table.
 
     `columns` are the ids of the predicted categories, None at the end for missed objects; `rows` are (true category
-    id, its cells), None at the end for tracks of no object, where the last cell, which can be of nothing, is None.
-    `left_out` categories are not shown.
+    id, its cells), None at the end for tracks of no object, where the last cell is None. `left_out` is the number of
+    categories that are not shown.
     """
 
     columns: list[int | None]
@@ -118,7 +118,7 @@ class Matrix:
 
 
 def confusion_matrix(confusion: Sequence[Mapping[str, Any]]) -> Matrix:
-    """The table of the "confusion" in metrics.json; the shade of a cell is its part of the row."""
+    """The table of the "confusion" in metrics.json; the shade of a cell is its share of the row."""
     counts = {(cell["true"], cell["predicted"]): cell["tracks"] for cell in confusion}
     chosen, left_out = shown_categories(counts)
     keys = [*chosen, None]
@@ -133,7 +133,7 @@ def confusion_matrix(confusion: Sequence[Mapping[str, Any]]) -> Matrix:
 
 
 def shown_categories(counts: Mapping[tuple[int | None, int | None], int]) -> tuple[list[int], int]:
-    """(the ids of the categories in the matrix, how many more the counts have): those with the most mistakes."""
+    """(the ids of the categories in the matrix, the number of others): the matrix has those with the most mistakes."""
     mistakes = dict.fromkeys(sorted({key for cell in counts for key in cell} - {None}), 0)
     for cell, count in counts.items():
         for key in {*cell} - {None} if cell[0] != cell[1] else ():
@@ -146,14 +146,14 @@ def video_qualities(matches: PooledMatches, cut: float) -> dict[int, float]:
     """{video id: quality 0…1} of each video that has objects or tracks, worst first, equal ones by id.
 
     The quality is the F1 of the tracks with a score of at least `cut`, 2 · right / (tracks + true objects), as the mean
-    over the protocol's IoU thresholds 0.5…0.95; a track is right if it took an object of its category.
+    over the protocol's IoU thresholds 0.5…0.95; a track is right if it matches an object of its category.
     """
     videos, places = np.unique(np.concatenate([matches.videos, matches.true_videos]), return_inverse=True)
     of_tracks, of_objects = np.split(places, [len(matches.videos)])
     counted = matches.counts & (matches.scores >= cut)
 
     def per_video(chosen: np.ndarray) -> np.ndarray:
-        """How many of the `chosen` [T,N] tracks each video has, [T,videos]."""
+        """The number of `chosen` [T,N] tracks of each video, [T,videos]."""
         return np.array([np.bincount(of_tracks[row], minlength=len(videos)) for row in chosen])
 
     total = per_video(counted) + np.bincount(of_objects, minlength=len(videos))

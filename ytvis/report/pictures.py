@@ -54,7 +54,7 @@ def _thumbnail_size(inputs: ReportInput, video: VideoDetail) -> tuple[int, int]:
 def _objects(
     tracks: Sequence[Track], numbers: Sequence[int], frame: int, category_ids: list[int], size_hw: tuple[int, int]
 ) -> PixelObjects:
-    """The `tracks` as they are in a frame, at the size of the thumbnail; true ones have no scores."""
+    """The `tracks` of a frame at the size of the thumbnail; true ones have no scores."""
     shown = [(track, number) for track, number in zip(tracks, numbers, strict=True) if track.segmentations[frame]]
     scores = [track.score for track, _ in shown]
     return PixelObjects.from_rles(
@@ -69,7 +69,7 @@ def _objects(
 def _read_frame(inputs: ReportInput, video_id: int, frame: int, size_hw: tuple[int, int]) -> np.ndarray:
     """The pixels [h,w,3] uint8 RGB of a frame at `size_hw`, grey if they cannot be read.
 
-    A report is passed on to others, so a name that leads out of the folder of frames is not followed.
+    Reports are passed on to others, so a name that leads out of the folder of frames is not followed.
     """
     height, width = size_hw
     grey = np.full((height, width, 3), GREY, np.uint8)

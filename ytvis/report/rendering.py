@@ -24,7 +24,7 @@ _MARKDOWN_SIGNS = str.maketrans({character: f"\\{character}" for character in "\
 def page_text(
     numbers: dict[str, Any], names: dict[int, str], videos: Sequence[tuple[VideoDetail, Sequence[str]]]
 ) -> str:
-    """The page, whole: its security policy lets it load nothing and run nothing but its own style and script.
+    """Returns the whole page; its security policy allows only its own style and script.
 
     `numbers` are those of metrics.json, `names` those of all categories by id, `videos` the worst ones, each with the
     addresses of its pictures.
@@ -48,7 +48,7 @@ def markdown_text(numbers: dict[str, Any]) -> str:
 
 
 def _render(name: str, **values: Any) -> str:
-    """A template of page/ with `values`; what UTF-8 or HTML cannot hold of the names in files is replaced."""
+    """Renders a template of page/ with `values`; characters of names that UTF-8 or HTML lacks are replaced."""
     text = _environment().get_template(name).render(**CONSTANTS, **values)
     return text.encode("utf-8", errors="replace").decode("utf-8").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
@@ -67,7 +67,7 @@ def _environment() -> "Environment":
     environment.filters |= {
         "colour": lambda track: css_colour(track_colour(track)),
         "digest": _digest,
-        "file_name": lambda path: Path(path).name,  # without its folder on somebody's machine
+        "file_name": lambda path: Path(path).name,  # without its folder, which is private
         "ink": lambda track: css_colour(text_colour(track_colour(track))),
         "percent": percent,
         "plain": lambda text: " ".join(str(text).translate(_MARKDOWN_SIGNS).splitlines()),
@@ -79,7 +79,7 @@ def _environment() -> "Environment":
 
 
 def percent(value: float | None) -> str:
-    """A part of 1 in percent with one decimal; a dash for None."""
+    """A fraction in percent with one decimal; a dash for None."""
     return "–" if value is None else f"{100 * value:.1f}"
 
 

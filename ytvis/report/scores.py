@@ -1,4 +1,4 @@
-"""The numbers of a report as metrics.json holds them: parts of 1, null where there is nothing to measure."""
+"""The numbers of a report, as in metrics.json: fractions of 1, null if there is nothing to measure."""
 
 import math
 from collections import Counter
@@ -100,7 +100,7 @@ def curves(metrics: Metrics) -> list[dict[str, Any]]:
 
 
 def _valid(value: float) -> float | None:
-    """The value as JSON holds it: None for -1 and nan, which stand for nothing to measure."""
+    """The value for JSON: None for -1 and nan, which mean that there is nothing to measure."""
     return None if math.isnan(value) or value < 0 else value
 
 

@@ -1,4 +1,4 @@
-"""The worst videos: which track covers which object when, and which frames to look at."""
+"""The worst videos: the track that covers each object in each frame, and the frames to show."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Row:
-    """The time line of a true object: the `spans` in which it is seen, and the frames at which the track changes."""
+    """The time line of a true object: the `spans` in which it is visible, and the frames at which the track changes."""
 
     number: int
     category_id: int
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class VideoDetail:
-    """What a report shows of a video.
+    """The part of a report about a video.
 
     `tracks` have `track_numbers`, from 1 by falling score; `truths` have `truth_numbers`: that of the track that covers
     the object in the most frames, or a number after the last track's. `frames` are those with a picture.
@@ -100,7 +100,7 @@ def describe_video(inputs: ReportInput, video_id: int, quality: float, cut: floa
 
 
 def _as_track(entry: dict, length: int) -> Track:
-    """An entry as the matching takes it; after its end it is not seen."""
+    """An entry as input of the matching; after its end it is not visible."""
     areas = measure_masks(entry["segmentations"])
     masks = [mask if area else None for mask, area in zip(entry["segmentations"], areas, strict=True)]
     masks += [None] * (length - len(masks))

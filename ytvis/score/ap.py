@@ -1,8 +1,8 @@
 """YouTube-VIS average precision and recall of tracks, without the evaluation server.
 
-The numbers are those of the official evaluator (youtubevos/cocoapi). The flow of the data: `YTVOS` reads a file →
+The numbers equal those of the official evaluator (youtubevos/cocoapi). The flow of the data: `YTVOS` reads a file →
 tracks are grouped by category and video → `tube_ious` → `match_tracks` → `precision_recall` → `summary_stats`. Use
-`evaluate_results` for all of it, or `YTVOS` and `YTVOSeval`, which keep the official names, to look inside.
+`evaluate_results` for all of it, or `YTVOS` and `YTVOSeval`, which keep the official names, for single steps.
 
 Letters used in shapes: D predictions of a video and category by falling score, G its true tracks, N predictions of a
 category over all videos, by video and then by falling score, T IoU thresholds, R recall thresholds, K categories,
@@ -31,13 +31,13 @@ logger = logging.getLogger(__name__)
 
 IOU_TYPES = ("segm", "boundary")
 POOLED = -1  # the single pseudo-category of an evaluation with useCats = 0
-CERTAIN_IOU = 1 - 1e-10  # the highest IoU that a match has to reach, so that identical tracks match at 1.0
+CERTAIN_IOU = 1 - 1e-10  # greatest threshold of a match, so that identical tracks match at 1.0
 EPS = np.spacing(1)  # part of the protocol: the precision of a single true positive is 1 / (1 + EPS)
 
 
 class Statistic(NamedTuple):
-    """One of the twelve numbers: of precision or recall, at one IoU or all (None), for one area range, and the limit
-    on predictions: its place among the three, or None for the limit of exactly 100."""
+    """One of the twelve numbers: of precision or recall, at one IoU or all (None), for one area range and one limit on
+    predictions, given by its place among the three, or None for the limit of exactly 100."""
 
     name: str
     of: str
@@ -65,10 +65,10 @@ STAT_NAMES = tuple(statistic.name for statistic in STATISTICS)
 
 @dataclass
 class Params:
-    """What is evaluated and how, under the official names; change it before `evaluate()`.
+    """The settings of an evaluation, under the official names; change them before `evaluate()`.
 
-    `iouType` is one of `IOU_TYPES`: "segm" compares masks; "boundary" too, and takes the smaller of the IoU of the
-    masks and that of their boundary regions (`boundary.py`), for crowds that of the masks. `areaRng` are ranges of a
+    `iouType` is one of `IOU_TYPES`: "segm" compares masks; "boundary" uses the smaller of the IoU of the masks and
+    that of their boundary regions (`boundary.py`), for crowds that of the masks. `areaRng` are ranges of a
     track's mean mask area in pixels, both ends included, named by `areaRngLbl`. `maxDets` limit the predictions per
     video and category. `useCats` 0 pools all categories into one.
     """
@@ -96,8 +96,8 @@ class CategoryMatches:
     `predictions` [N] are ordered by video and then by falling score, `truths` by video and then as in the file.
     `prediction_videos` [N] and `truth_videos` are the places of their videos in `Params.vidIds`; `places` [N] are the
     ranks of the predictions in their video, and `scores` [N] their scores. `ious` holds [D,G] for each place of a video
-    with tracks. `matched` [A,T,N] is the index of the truth that a prediction took, -1 if none; `prediction_ignored`
-    [A,T,N] and `truth_ignored` [A,truths] bool mark what counts neither for nor against. `mixed_videos` are the places
+    with tracks. `matched` [A,T,N] is the index of the truth matched to a prediction, -1 if none; `prediction_ignored`
+    [A,T,N] and `truth_ignored` [A,truths] bool mark tracks that do not affect the score. `mixed_videos` are the places
     of the videos whose masks differ in size.
     """
 
@@ -127,11 +127,12 @@ def boundary_ious(predictions: list[dict], truths: list[dict]) -> np.ndarray:
 
 
 def match_tracks(ious: np.ndarray, is_crowd: np.ndarray, truth_ignored: np.ndarray, thresholds: np.ndarray):
-    """Index of the truth that each prediction takes, -1 if none: [A,T,D] int64.
+    """Index of the truth matched to each prediction, -1 if none: [A,T,D] int64.
 
-    Predictions, the rows of `ious` [D,G], choose in order, for each area range and threshold separately. A prediction
-    takes the free truth with the highest IoU, if that reaches the threshold: one that counts before an ignored one
-    (`truth_ignored` [A,G]), and the later of equals. A crowd (`is_crowd` [G]) stays free.
+    Predictions, the rows of `ious` [D,G], are matched in order, for each area range and threshold separately. A
+    prediction matches the free truth with the highest IoU, if that reaches the threshold; truths that are not ignored
+    (`truth_ignored` [A,G]) come before ignored ones, and the later of equals is chosen. A crowd (`is_crowd` [G]) stays
+    free.
     """
     ranges, (predictions, truths) = len(truth_ignored), ious.shape
     matched = np.full((ranges, len(thresholds), predictions), -1)
@@ -226,7 +227,7 @@ def precision_recall(category: CategoryMatches, params: Params) -> tuple[np.ndar
     shown = -1
     for limit, most in enumerate(params.maxDets):
         kept = category.places[order] < most
-        if kept.sum() == shown:  # this limit lets through the same predictions as the one before
+        if kept.sum() == shown:  # this limit keeps the same predictions as the one before
             for array in (precision, recall, scores):
                 array[..., limit] = array[..., limit - 1]
             continue
@@ -253,7 +254,7 @@ def _curves(hits: np.ndarray, misses: np.ndarray, truths: np.ndarray, scores: np
     places[(*found[:2], true_positives[found].astype(int))] = found[2]
     needed = np.stack([np.searchsorted(np.arange(total + 1) / total, recalls, side="left") for total in truths])
     places = np.take_along_axis(places, np.broadcast_to(needed[:, None], (*hits.shape[:2], len(recalls))), axis=-1)
-    # After the end both are 0: a recall that is not reached.
+    # After the end both are 0: the recall is not reached.
     precision, scores = np.pad(precision, ((0, 0), (0, 0), (0, 1))), np.append(scores, 0)
     last_recall = hits.sum(axis=-1) / truths[:, None]
     return np.take_along_axis(precision, places, axis=-1), last_recall, scores[places]
@@ -273,7 +274,7 @@ class Curves:
 
     @classmethod
     def of(cls, categories: dict[int, CategoryMatches], params: Params) -> Self:
-        """The curves of those of the `categories` that have true tracks."""
+        """The curves of the `categories` that have true tracks."""
         used = [category for category in params.catIds if has_truths(categories.get(category))]
         counts = [len(values) for values in (params.iouThrs, params.recThrs, used, params.areaRng, params.maxDets)]
         arrays = [np.empty(shape) for shape in (counts, [counts[0], *counts[2:]], counts)]
@@ -283,7 +284,7 @@ class Curves:
         return cls(used, *arrays)
 
     def spread(self, values: np.ndarray, category_ids: Sequence[int]) -> np.ndarray:
-        """`values` [...,K,A,M], one of the arrays, for all of `category_ids`: -1 for those that are not among K."""
+        """`values` [...,K,A,M], one of the arrays, for all of `category_ids`: -1 for those outside K."""
         spread = np.full((*values.shape[:-3], len(category_ids), *values.shape[-2:]), -1.0)
         places = {category: place for place, category in enumerate(category_ids)}
         spread[..., [places[category] for category in self.category_ids], :, :] = values
@@ -291,7 +292,7 @@ class Curves:
 
 
 def has_truths(matches: CategoryMatches | None) -> bool:
-    """Whether there is a true track that counts, in any area range."""
+    """Whether any area range has a true track that is not ignored."""
     return matches is not None and not matches.truth_ignored.all()
 
 
@@ -321,7 +322,7 @@ def summary_stats(precision: np.ndarray, recall: np.ndarray, params: Params) -> 
 
 
 def summary_lines(stats: np.ndarray, params: Params) -> list[str]:
-    """The twelve lines that the official evaluator prints."""
+    """The twelve lines printed by the official evaluator."""
     titles = {"precision": "Average Precision  (AP)", "recall": "Average Recall     (AR)"}
     lines = []
     for statistic, value in zip(STATISTICS, stats, strict=True):
@@ -339,10 +340,10 @@ def summary_lines(stats: np.ndarray, params: Params) -> list[str]:
 class YTVOSeval:
     """Evaluates predictions against annotations, with the official steps and names.
 
-    Change `params` if need be, then call `evaluate()`, `accumulate()`, `summarize()`. `ious` maps (video, category) to
-    [D,G]; `categories` holds what was compared, of the categories with tracks. `stats` are the twelve numbers of
-    `STAT_NAMES`. The official dictionary `eval` is made when it is asked for, as it holds every category. Raises
-    InputError for a kind of IoU that is not one of `IOU_TYPES`.
+    Change `params` if needed, then call `evaluate()`, `accumulate()`, `summarize()`. `ious` maps (video, category) to
+    [D,G]; `categories` holds the comparisons of the categories with tracks. `stats` are the twelve numbers of
+    `STAT_NAMES`. The official dictionary `eval` is computed on access, as it holds every category. Raises InputError
+    for a kind of IoU that is not one of `IOU_TYPES`.
     """
 
     def __init__(self, cocoGt: YTVOS, cocoDt: YTVOS, iouType: str = "segm"):
@@ -410,9 +411,9 @@ class YTVOSeval:
 
     @property
     def evalImgs(self) -> list[dict | None]:
-        """Matches per category, area range and video, in this order; None where there is no track.
+        """Matches per category, area range and video, in this order; None for a video without tracks.
 
-        `gtIds` are the truths that count, then the ignored ones; matches are ids, 0 for none.
+        `gtIds` are the truths that are not ignored, then the ignored ones; matches are ids, 0 for none.
         """
         p = self.params
         categories, videos = p.catIds if p.useCats else [POOLED], range(len(p.vidIds))
@@ -452,7 +453,7 @@ class YTVOSeval:
         return groups
 
     def _refined(self, annotation: dict) -> dict:
-        """The annotation with its `segmentations_refined` as the truth, where it has them, as in HQ-YTVIS' files."""
+        """The annotation with its `segmentations_refined` as the truth, if it has them, as in HQ-YTVIS' files."""
         masks = annotation.get("segmentations_refined")
         if masks is None:
             return annotation
@@ -474,7 +475,7 @@ class YTVOSeval:
         """Warns if masks differ in size, which is the usual reason for an AP of 0."""
         for category, matches in self.categories.items():
             for video in matches.mixed_videos:
-                text = "video %s, category %s: masks differ in size; frames where those of two tracks do are ignored"
+                text = "video %s, category %s: masks differ in size; frames where tracks differ are ignored"
                 logger.warning(text, self.params.vidIds[video], category)
                 return
 
@@ -488,7 +489,7 @@ def _describe_matches(category: CategoryMatches, video: int, area: int, params: 
     taken = category.matched[area][:, predictions]  # [T,D]
     taken = np.where(taken >= 0, np.searchsorted(truths, taken), -1)
     taken_by = np.zeros((len(taken), len(truths)), np.int64)
-    for d, prediction_id in enumerate(prediction_ids):  # in order: of several that took a crowd, the last stays
+    for d, prediction_id in enumerate(prediction_ids):  # in order: of several matched to a crowd, the last is kept
         thresholds = np.flatnonzero(taken[:, d] >= 0)
         taken_by[thresholds, taken[thresholds, d]] = prediction_id
     return {
@@ -510,7 +511,7 @@ def _describe_matches(category: CategoryMatches, video: int, area: int, params: 
 
 @dataclass(frozen=True)
 class Metrics:
-    """The results of an evaluation, all in 0…1, -1 where there is nothing to measure.
+    """The results of an evaluation, all in 0…1, -1 if there is nothing to measure.
 
     `stats` [12] are in the order of `STAT_NAMES`, `per_category` the same twelve by name for each category's name; the
     categories without true tracks share one dictionary. `curves` are those of the categories with true tracks, and
@@ -524,7 +525,7 @@ class Metrics:
 
     @classmethod
     def of(cls, evaluation: YTVOSeval) -> Self:
-        """The metrics of an evaluation after `evaluate()`, which is accumulated."""
+        """Accumulates an evaluation after `evaluate()` and returns its metrics."""
         evaluation.accumulate()
         curves, params = evaluation.curves, evaluation.params
         names = evaluation.cocoGt.category_names()
@@ -536,21 +537,21 @@ class Metrics:
 
     @property
     def precision(self) -> np.ndarray:
-        """[T,R,K,A,M] for all categories by ascending id, made when it is asked for."""
+        """[T,R,K,A,M] for all categories by ascending id, computed on access."""
         return self.curves.spread(self.curves.precision, self.category_ids)
 
     @property
     def recall(self) -> np.ndarray:
-        """[T,K,A,M] for all categories by ascending id, made when it is asked for."""
+        """[T,K,A,M] for all categories by ascending id, computed on access."""
         return self.curves.spread(self.curves.recall, self.category_ids)
 
 
 def evaluate_results(annotations: Truth, results: Results, iou_type: str = "segm") -> Metrics:
-    """The YouTube-VIS metrics of predictions, as the official evaluator would give them.
+    """Returns the YouTube-VIS metrics of predictions, equal to those of the official evaluator.
 
-    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. `iou_type` is one of
-    `IOU_TYPES`: "boundary" gives tube-boundary AP. No predictions give 0. Raises InputError for files that are missing
-    or malformed, and for annotations that hold no tracks to compare with.
+    Takes an annotation file and a results file, their contents, or the objects returned by `load_pair`. `iou_type` is
+    one of `IOU_TYPES`: "boundary" gives tube-boundary AP. No predictions give 0. Raises InputError for files that are
+    missing or malformed, and for annotations without tracks.
     """
     evaluation = YTVOSeval(*load_pair(annotations, results), iou_type)
     evaluation.evaluate()
@@ -564,7 +565,7 @@ def format_table(metrics: Metrics) -> str:
 
 
 def format_rows(title: str, rows: Sequence[tuple[str, Iterable[float]]]) -> str:
-    """Rows of the twelve numbers, each (name, numbers), in percent under a head; `title` is that of the names."""
+    """Rows of the twelve numbers, each (name, numbers), in percent under a header; `title` is that of the names."""
     rows = [(short_name(name), values) for name, values in rows]
     width = max(len(name) for name in (title, *(name for name, _ in rows)))
     head = f"{title:<{width}}" + "".join(f"{name:>6}" for name in STAT_NAMES)

@@ -1,16 +1,16 @@
-"""How much scores depend on the choice of videos: bootstrap intervals of one result and of a difference.
+"""Bootstrap intervals of one result and of a difference: how much scores depend on the choice of videos.
 
 A validation set is a sample. As many of its videos are drawn with replacement and scored again; the middle 95 % of
-these scores show how the score varies. Videos are drawn and not objects, because the objects of a video fail together.
-The limits are percentiles, as AP is skewed and far from normal on small sets.
+these scores show how the score varies. Videos are drawn and not objects, because the objects of a video are not
+independent. The limits are percentiles, as AP is skewed and far from normal on small sets.
 
-The AP of draws is too high: repeated videos make precision fluctuate, and AP takes its upper envelope. So the limits of
-a score are moved by the difference between the mean of the draws and the value. (In samples of 100 of 300 synthetic
-videos with 40 categories that was 3 points; 68 % of the intervals held the expected AP, and 98 % of the moved ones.)
-Two results are compared on the same draws, which cancels what makes a video hard for both, and this error too: the
-limits of a difference are not moved.
+The AP of draws is too high: repeated videos make precision fluctuate, and AP uses its upper envelope. Therefore the
+limits of a score are moved by the difference between the mean of the draws and the value. (In samples of 100 of 300
+synthetic videos with 40 categories that was 3 points; 68 % of the intervals contained the expected AP, and 98 % of the
+moved ones.) Two results are compared on the same draws, which cancels the difficulty of each video and this error too:
+the limits of a difference are not moved.
 
-Masks are compared and matched only once: a video that is drawn twice counts twice in the sums behind each number.
+Masks are compared and matched only once: a video that is drawn twice counts twice in the sums of each number.
 
 Letters used in shapes: B resamples, V videos, n predictions of a category, h its true positives, T IoU thresholds.
 """
@@ -34,7 +34,7 @@ BATCH = 100  # resamples at a time, so that the work fits in memory
 class Interval:
     """A number, or a difference of two, and the limits of its 95 % confidence interval.
 
-    `low` and `high` are nan if there are fewer than two videos, and all three where there is nothing to measure.
+    `low` and `high` are nan with fewer than two videos, and all three if there is nothing to measure.
     """
 
     value: float
@@ -45,7 +45,7 @@ class Interval:
     def of(cls, value: float, draws: np.ndarray, is_moved: bool) -> Self:
         """The interval of `value`, from its values [B] on draws of videos; nan among these is left out.
 
-        With `is_moved` the limits are moved so that the mean of the draws is the value, but not out of 0…1 unless draws
+        With `is_moved` the limits are moved so that the mean of the draws is the value, but stay in 0…1 unless draws
         are outside.
         """
         defined = draws[~np.isnan(draws)]
@@ -59,7 +59,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether zero is outside: then a difference is more than the choice of videos explains."""
+        """Whether zero is outside the interval: then the choice of videos alone does not explain a difference."""
         return self.low > 0 or self.high < 0
 
 
@@ -84,7 +84,7 @@ def bootstrap(scores: Resampled, resamples: int = RESAMPLES, seed: int = 0) -> d
 def compare(first: Resampled, second: Resampled, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
     """The interval of `second` - `first` for each of the statistics, by name, each on the same draws of videos.
 
-    Raises InputError if they are not of the same videos.
+    Raises InputError if their videos differ.
     """
     if first.video_ids != second.video_ids:
         raise InputError("only results on the same videos can be compared")
@@ -104,11 +104,11 @@ def _resample(scores: Resampled, resamples: int, seed: int) -> tuple[dict[str, f
 
 
 def describe_difference(name: str, interval: Interval, videos: int) -> str:
-    """One line, in percent, that says whether a difference means anything on a set of so many videos."""
+    """Returns a line, in percent, on whether a difference is significant on a set of so many videos."""
     if np.isnan(interval.value):
         return f"{name}: nothing to compare"
     if np.isnan(interval.low):
-        return f"{name} {100 * interval.value:+.1f}: too few videos to tell whether it means anything"
+        return f"{name} {100 * interval.value:+.1f}: too few videos to tell whether it is significant"
     limits = f"{LEVEL:.0%} interval {100 * interval.low:+.1f} to {100 * interval.high:+.1f}".replace("%", " %")
     verdict = "more than the choice of videos explains" if interval.excludes_zero else "noise"
     return f"{name} {100 * interval.value:+.1f} ({limits}): {verdict}, on these {videos} videos"
@@ -153,7 +153,7 @@ class ResultStatistics:
         return cls(evaluation, evaluate_tracking(truth, predictions, score_threshold))
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """As `Resampled` describes."""
+        """See `Resampled`."""
         return {name: values for part in self._parts for name, values in part.statistics(weights).items()}
 
 
@@ -163,8 +163,8 @@ class ResultStatistics:
 class PrecisionStatistics:
     """AP and AR of an evaluation, with any multiplicity of its videos; `Resampled`.
 
-    `evaluation` is a `YTVOSeval` after `evaluate()`. The numbers are those of a set that holds a video so many times,
-    each time as another video.
+    `evaluation` is a `YTVOSeval` after `evaluate()`. The numbers are those of a set with that many copies of a video,
+    each as a separate video.
     """
 
     def __init__(self, evaluation: YTVOSeval):
@@ -172,7 +172,7 @@ class PrecisionStatistics:
         self._categories = [matches for matches in evaluation.categories.values() if has_truths(matches)]
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """`STAT_NAMES`, as `Resampled` describes."""
+        """`STAT_NAMES`; see `Resampled`."""
         p = self.params
         sums, categories = ({s.name: np.zeros(len(weights)) for s in STATISTICS} for _ in range(2))
         for category in self._categories:
@@ -199,8 +199,8 @@ class PrecisionStatistics:
 class Ranking:
     """The predictions of a category by falling score, for an area range and a limit.
 
-    `weights` [B,n] are how often each is there, `truths` [B] the numbers of tracks to find, and `hits` and `misses`
-    [T,n] bool what each is at an IoU threshold; everything else is ignored.
+    `weights` [B,n] are the copies of each, `truths` [B] the numbers of tracks to find; `hits` and `misses` [T,n] bool
+    mark them at an IoU threshold, all others are ignored.
     """
 
     weights: np.ndarray
@@ -209,20 +209,20 @@ class Ranking:
     misses: np.ndarray
 
     def recall(self, thresholds: list[bool]) -> np.ndarray:
-        """Mean recall over these of the IoU thresholds, [B]."""
+        """Mean recall over these IoU thresholds, [B]."""
         found = self.weights.astype(float) @ self.hits[thresholds].T.astype(float)
         return (found / np.maximum(1, self.truths)[:, None]).mean(axis=1)
 
     def precision(self, thresholds: list[bool], recall_thresholds: np.ndarray) -> np.ndarray:
-        """Mean precision over these of the IoU thresholds and all recall thresholds, [B]."""
+        """Mean precision over these IoU thresholds and all recall thresholds, [B]."""
         rows = zip(self.hits[thresholds], self.misses[thresholds], strict=True)
         return np.mean([self._area_under_curve(*row, recall_thresholds) for row in rows], axis=0)
 
     def _area_under_curve(self, hits: np.ndarray, misses: np.ndarray, recall_thresholds: np.ndarray) -> np.ndarray:
         """Mean over the recall thresholds of the precision where each is reached, [B].
 
-        A recall is always reached at a hit, where precision rises as well. A hit that is there several times is passed
-        in as many steps; each looks up the precision after the last of them, which is the highest from there on.
+        A recall is always reached at a hit, where precision rises as well. A hit with several copies is passed in as
+        many steps; each uses the precision after the last of them, which is the highest from there on.
         """
         true_positives = np.cumsum(self.weights[:, hits], axis=1, dtype=float)  # [B,h]
         false_before = np.cumsum(self.weights[:, misses], axis=1, dtype=float)
@@ -230,7 +230,7 @@ class Ranking:
         precision = true_positives / (false_before + true_positives + EPS)
         precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         recall = true_positives / np.maximum(1, self.truths)[:, None]
-        reached = np.searchsorted(recall_thresholds, recall, side="right")  # how many thresholds are, so far
+        reached = np.searchsorted(recall_thresholds, recall, side="right")  # number of thresholds so far
         return (precision * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(recall_thresholds)
 
 
@@ -251,10 +251,10 @@ def rank(category: CategoryMatches, area: int, most: int, weights: np.ndarray) -
 
 
 def _unroll_ties(ranked: np.ndarray, category: CategoryMatches, copies: int) -> tuple[np.ndarray, np.ndarray]:
-    """`ranked`, with predictions of one video that have the same score repeated as a block, and the copy each is of.
+    """`ranked`, with predictions of one video that have the same score repeated as a block, and the copy of each.
 
-    A video that is there twice ranks such a, b as a b a b and not as a a b b. Predictions that are alone with their
-    score are not repeated: their copy is -1, which stands for all.
+    A video that is drawn twice ranks such a, b as a b a b and not as a a b b. Predictions with a unique score are not
+    repeated: their copy is -1, for all copies.
     """
     keys = np.stack([category.scores[ranked], category.prediction_videos[ranked]])
     starts = np.flatnonzero(np.append(True, (keys[:, 1:] != keys[:, :-1]).any(axis=0))[: len(ranked)])

@@ -1,7 +1,7 @@
 """The boundary regions of masks, for the tube-boundary AP of HQ-YTVIS.
 
 The boundary region of a mask is the mask less the mask eroded d times with a 3×3 square: its pixels at most d from its
-edge. What is outside the frame counts as empty, so a mask has an edge there too. d is 0.02 of the frame's diagonal, in
+edge. The outside of the frame counts as empty, so a mask has an edge there too. d is 0.02 of the frame's diagonal, in
 whole pixels, at least 1. Sources: Cheng et al., "Boundary IoU", CVPR 2021; Ke et al., "Video Mask Transfiner for
 High-Quality Video Instance Segmentation" (HQ-YTVIS), ECCV 2022.
 """
@@ -16,7 +16,7 @@ DILATION_RATIO = 0.02  # of the frame's diagonal
 
 
 def boundary_width(height: int, width: int) -> int:
-    """d of a frame of this size in pixels: how often the mask is eroded."""
+    """d of a frame of this size in pixels: the number of erosions."""
     return max(1, round(DILATION_RATIO * math.hypot(height, width)))
 
 
@@ -27,7 +27,7 @@ def boundary_mask(mask: dict | None) -> dict | None:
     """
     if mask is None:
         return None
-    import cv2  # here because it takes long to import, and only this score needs it
+    import cv2  # imported here because it is slow and only this score needs it
 
     height, width = mask["size"]
     x, y, box_width, box_height = (int(side) for side in mask_boxes([mask])[0])
@@ -35,7 +35,7 @@ def boundary_mask(mask: dict | None) -> dict | None:
         return mask
     pixels = decode_mask(mask).view(np.uint8)  # [height, width], by columns
     region = pixels.T[x : x + box_width, y : y + box_height]  # [w, h], by rows, as OpenCV wants it
-    side = 2 * boundary_width(height, width) + 1  # d erosions with a 3×3 square are one with this square
+    side = 2 * boundary_width(height, width) + 1  # d erosions with a 3×3 square equal one with this square
     inside = cv2.erode(region, np.ones((side, side), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0)
     region -= inside
     return encode_mask(pixels)

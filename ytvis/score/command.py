@@ -7,7 +7,7 @@
     python -m ytvis score short.json results.json --long long.json                     # one results file for both
     python -m ytvis score short.json results.json --long long.json results_long.json   # YouTube-VIS 2022
 
-docs/evaluate.md says what the numbers mean. The results may be of more videos than are scored.
+docs/evaluate.md explains the numbers. The results may have more videos than are scored.
 """
 
 import argparse
@@ -33,8 +33,8 @@ COMPARED = ("AP", "AP50", "AP75", "AR10", "HOTA", "DetA", "AssA", "IDF1")  # of 
 class Scoring:
     """How results are scored.
 
-    HOTA, IDF1 and switches are of the tracks with at least `track_score_threshold`. `class_agnostic` takes all
-    categories as one. With `boundary`, tube-boundary AP is printed too.
+    HOTA, IDF1 and switches use the tracks with a score of at least `track_score_threshold`. `class_agnostic` merges all
+    categories into one. With `boundary`, tube-boundary AP is printed too.
     """
 
     track_score_threshold: float = SCORE_THRESHOLD
@@ -42,13 +42,13 @@ class Scoring:
     boundary: bool = False
 
     def view(self, *parts: YTVOS) -> tuple[YTVOS, ...]:
-        """Truth and results as they are compared."""
+        """Truth and results, ready for comparison."""
         return tuple(map(pool_categories, parts)) if self.class_agnostic else parts
 
 
 @dataclass(frozen=True)
 class ReportPlace:
-    """The folder that a report is written to, and that of the frames, for its pictures."""
+    """The folder of a report, and the folder of the frames for its pictures."""
 
     folder: str | os.PathLike
     images: str | os.PathLike | None = None
@@ -62,10 +62,10 @@ def score_files(
     report: ReportPlace | None = None,
     compare: str | os.PathLike | None = None,
 ) -> None:
-    """Prints the scores of a results file, and by how much it is better than another, `compare`, if that is given.
+    """Prints the scores of a results file, and its differences to another, `compare`, if that is given.
 
     Raises:
-        InputError: a file is missing or malformed, or there is nothing to compare with.
+        InputError: a file is missing or malformed, or the truth has no tracks.
     """
     truth, results, *others = read_files(ann_file, [results_file, *([compare] if compare else [])], videos)
     print_scores(truth, results, scoring, report)
@@ -77,16 +77,16 @@ def score_files(
 def read_files(
     ann_file: str | os.PathLike, results_files: Sequence[str | os.PathLike], videos: VideoChoice
 ) -> list[YTVOS]:
-    """The truth and each of the results, of the chosen videos alone; the files may hold others."""
+    """The truth and each of the results, restricted to the chosen videos; the files may have others."""
     whole = YTVOS(ann_file)
     video_ids = videos.of(list(whole.vids))
     return [restrict(tracks, video_ids) for tracks in (whole, *(load_pair(whole, path)[1] for path in results_files))]
 
 
 def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportPlace | None = None) -> list[Metrics]:
-    """Prints the table of AP and AR and a line of tracking metrics; writes the report if a place is given.
+    """Prints the table of AP and AR and a line of tracking metrics; writes the report if its folder is given.
 
-    Returns what it printed: the metrics of masks, and with `scoring.boundary` those of tube boundaries.
+    Returns the printed metrics: those of masks, and with `scoring.boundary` those of tube boundaries.
     """
     threshold = scoring.track_score_threshold
     truth, results = scoring.view(truth, results)
@@ -99,7 +99,9 @@ def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportP
         printed.append(evaluate_results(truth, results, "boundary"))
         print(f"\n{BOUNDARY_TITLE}\n{format_table(printed[1])}")
     if report:
-        from ytvis.report import write_report  # it needs matplotlib and OpenCV, which take a second to import
+        from ytvis.report import (
+            write_report,
+        )  # imported here because it needs matplotlib and OpenCV, which take a second
 
         print(f"report: {write_report(truth, results, report.folder, report.images, score_threshold=threshold)}")
     return printed
@@ -117,7 +119,7 @@ def print_halves(halves: Sequence[tuple[YTVOS, YTVOS]], scoring: Scoring) -> Non
 
 
 def print_differences(truth: YTVOS, results: YTVOS, others: YTVOS, scoring: Scoring) -> None:
-    """Prints by how much `results` are better than `others`, a line for each of `COMPARED`."""
+    """Prints the differences of `results` to `others`, a line for each of `COMPARED`."""
     truth, results, others = scoring.view(truth, results, others)
     differences = compare_results(truth, others, results, scoring.track_score_threshold)
     print(f"{results.source} against {others.source}:")
@@ -126,39 +128,41 @@ def print_differences(truth: YTVOS, results: YTVOS, others: YTVOS, scoring: Scor
 
 
 def _tracking_text(name: str, value: float) -> str:
-    """A rate in percent, "-" without any object; a count as it is."""
+    """A rate in percent, "-" without objects; a count unchanged."""
     return f"{value:.0f}" if name not in RATES else "-" if value == -1 else f"{100 * value:.1f}"
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the options of `Scoring` and `VideoChoice`."""
+    """Adds the options of `Scoring` and `VideoChoice` to `parser`."""
     parser.add_argument(
         "--track_score_threshold",
         type=number_in(float),
         default=SCORE_THRESHOLD,
         metavar="SCORE",
-        help="HOTA, IDF1, switches are of the tracks with at least this score; 0: of all (default: %(default)s)",
+        help="least score of the tracks in HOTA, IDF1 and switches; 0: all (default: %(default)s)",
     )
-    parser.add_argument("--class_agnostic", action="store_true", help="take all categories as one")
+    parser.add_argument("--class_agnostic", action="store_true", help="merge all categories into one")
     add_choice_arguments(parser)
 
 
 def scoring_of(options: argparse.Namespace) -> tuple[Scoring, VideoChoice]:
-    """What the options of `add_scoring_arguments` ask for."""
+    """Returns the settings of the options of `add_scoring_arguments`."""
     videos = VideoChoice(options.split, options.video_ids, options.max_videos, options.write_video_ids)
     return Scoring(options.track_score_threshold, options.class_agnostic), videos
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("ann_file", metavar="GT.json", help="annotation file with the true tracks")
     parser.add_argument("results", metavar="RESULTS.json", help="results file to score")
     parser.add_argument(
-        "--report", metavar="DIR", help="write report.html, metrics.json and metrics.md there, with 95 %% intervals"
+        "--report",
+        metavar="DIR",
+        help="write report.html, metrics.json and metrics.md with 95 %% intervals to this folder",
     )
     parser.add_argument("--images", metavar="DIR", help="with --report: folder of the frames, for its pictures")
     parser.add_argument(
-        "--compare", metavar="OTHER.json", help="by how much RESULTS.json is better than this, with 95 %% intervals"
+        "--compare", metavar="OTHER.json", help="also print the differences to this results file, with 95 %% intervals"
     )
     parser.add_argument(
         "--long",
@@ -174,7 +178,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what the options ask for; returns the exit code."""
+    """Prints the scores; returns the exit code."""
     if options.images and not options.report:
         raise InputError("--images is for the pictures of a report: add --report=DIR, or leave --images out")
     scoring, videos = scoring_of(options)
@@ -189,8 +193,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _refuse_with_long(options: argparse.Namespace, videos: VideoChoice) -> None:
-    """Raises InputError for options that do not say of which half they are, and for more than two files."""
+    """Raises InputError for options that are ambiguous with two halves, and for more than two files."""
     if len(options.long) > 2:
-        raise InputError("--long takes GT_LONG.json and perhaps RESULTS_LONG.json, no third file")
+        raise InputError("--long takes GT_LONG.json and optionally RESULTS_LONG.json, not a third file")
     if options.report or options.compare or videos != VideoChoice():
-        raise InputError("--long scores all videos of both halves: leave --report, --compare and choices of videos out")
+        raise InputError("--long scores all videos of both halves: leave out --report, --compare and choices of videos")

@@ -1,8 +1,8 @@
-"""Says by how much one results file is better than another, with 95 % intervals over the videos.
+"""Prints the differences of two results files in each score, with 95 % intervals over the videos.
 
     python -m ytvis compare annotations/valid.json new.json old.json
 
-A difference is that of the first file minus the second: positive where the first is better.
+Differences are the first file minus the second: positive where the first is better.
 """
 
 import argparse
@@ -11,10 +11,10 @@ from ytvis.score.command import add_scoring_arguments, print_differences, read_f
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Gives `parser` the command's arguments."""
+    """Adds the command's arguments to `parser`."""
     parser.add_argument("ann_file", metavar="GT.json", help="annotation file with the true tracks")
-    parser.add_argument("results", metavar="RESULTS.json", help="results file that may be better")
-    parser.add_argument("other", metavar="OTHER.json", help="results file it is compared with")
+    parser.add_argument("results", metavar="RESULTS.json", help="first results file")
+    parser.add_argument("other", metavar="OTHER.json", help="results file to compare it with")
     add_scoring_arguments(parser)
 
 

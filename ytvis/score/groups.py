@@ -1,7 +1,7 @@
 """AP by kind of object: by size, by length of the track, by occlusion, by how many objects the video has.
 
-Works on any YouTube-VIS-format file: what an object is like is read off its boxes and masks. Where a file labels
-occlusion frame by frame, as OVIS does, the objects are grouped by that too.
+Works on any YouTube-VIS-format file: the properties of an object are computed from its boxes and masks. If a file
+labels occlusion frame by frame, as OVIS does, the objects are grouped by that too.
 """
 
 import math
@@ -27,15 +27,15 @@ OBJECT_COUNTS = (2, 3, 5)  # first numbers of objects of the groups after the fi
 Box = tuple[float, float, float, float]
 
 
-# ----------------------------------------------------------------------------------------------- what an object is like
+# ----------------------------------------------------------------------------------------------- properties of objects
 
 
 def box_occlusion(track: Sequence[Box | None], others: Sequence[Sequence[Box | None]]) -> float:
-    """How much an object is in touch with the `others` of its video, 0…1: after OVIS' bounding-box occlusion rate.
+    """The overlap of an object with the `others` of its video, 0…1: after OVIS' bounding-box occlusion rate.
 
-    Objects are given by their box x y width height in every frame of the video, None where they are not seen. The mean,
-    over the frames from the first to the last appearance, of the largest part of the box that another object's box
-    covers; 1 for a frame in which the object is not seen. 0 for an object that is never seen.
+    Objects are given by their box x y width height in every frame of the video, None where they are not visible. The
+    mean, over the frames from the first to the last appearance, of the largest fraction of the box that another
+    object's box covers; 1 for a frame in which the object is not visible. 0 for an object that is never visible.
     """
     seen = [frame for frame, box in enumerate(track) if box]
     if not seen:
@@ -58,13 +58,13 @@ def box_occlusions(truth: YTVOS) -> dict[int, float]:
 
 
 def _boxes(track: Mapping) -> list[Box | None]:
-    """The box of each mask of an annotation, None where nothing is seen."""
+    """The box of each mask of an annotation, None for an empty or missing mask."""
     boxes = mask_boxes(track["segmentations"]).tolist()
     return [tuple(box) if box[2] * box[3] > 0 else None for box in boxes]
 
 
 def _covered(box: Box, other: Box) -> float:
-    """The part of `box` x y width height that `other` covers, 0…1."""
+    """The fraction of `box` x y width height that `other` covers, 0…1."""
     width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
     height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     return max(width, 0.0) * max(height, 0.0) / (box[2] * box[3])
@@ -73,8 +73,8 @@ def _covered(box: Box, other: Box) -> float:
 def labelled_occlusion(labels: Any) -> str | None:
     """The highest of `OCCLUSION_LABELS` that a third or more of an object's labelled frames have; None without labels.
 
-    `labels` is the `occlusion` of an annotation, a list with a label or None a frame; all else in it is no label. Of
-    three labels, one always holds on a third of the frames. The rule is ours: OVIS labels frames, not objects.
+    `labels` is the `occlusion` of an annotation, a list with a label or None for each frame; other values are ignored.
+    One of three labels always applies to a third of the frames. The rule is our own: OVIS labels frames, not objects.
     """
     counts = Counter(label for label in labels if label in OCCLUSION_LABELS) if isinstance(labels, list) else Counter()
     frequent = [label for label in OCCLUSION_LABELS if counts[label] and 3 * counts[label] >= counts.total()]
@@ -85,10 +85,10 @@ def labelled_occlusion(labels: Any) -> str | None:
 
 
 def evaluate_some(annotations: Truth, results: Results, wanted: Iterable[int]) -> Metrics:
-    """The metrics of the annotations whose ids are `wanted` alone.
+    """The metrics of the annotations with the ids `wanted` alone.
 
-    The others count as crowds: finding them gains nothing and loses nothing. A prediction that finds no object at all
-    counts against every group.
+    The others count as crowds: a prediction that matches one is ignored. A prediction that matches no object counts
+    against every group.
     """
     wanted = set(wanted)
     truth, predictions = load_pair(annotations, results)
@@ -100,7 +100,7 @@ def evaluate_occluded(annotations: Truth, results: Results) -> Metrics:
     """The metrics of the occluded objects: those with a `box_occlusion` of at least `OCCLUDED`.
 
     Raises:
-        InputError: there is no such object, or a file cannot be used.
+        InputError: no object is occluded, or a file cannot be used.
     """
     truth, predictions = load_pair(annotations, results)
     wanted = [track_id for track_id, rate in box_occlusions(truth).items() if rate >= OCCLUDED]
@@ -114,7 +114,7 @@ def evaluate_occluded(annotations: Truth, results: Results) -> Metrics:
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to group objects, with the words of the page for it and for how it is measured.
+    """A way to group objects, with its title and the description of its measure for the page.
 
     `groups` are (label, ids of the objects). With `whole_videos` the objects of a video are all in one group.
     """
@@ -128,8 +128,8 @@ class Kind:
 def score_groups(truth: YTVOS, results: YTVOS) -> list[dict]:
     """One entry per kind, with its `title`, how it is `measured`, and its `groups`: label, number of objects, scores.
 
-    Sizes and lengths are cut into thirds of the objects, the others at fixed edges. Crowds are in no group; a group
-    without objects is left out, and so is labelled occlusion where there are no labels.
+    Sizes and lengths are cut into thirds of the objects, the others at fixed edges. Crowds are in no group; groups
+    without objects are left out, and so is labelled occlusion without labels.
     """
     return [
         {
@@ -157,12 +157,12 @@ def kinds_of_objects(truth: YTVOS) -> list[Kind]:
         Kind("Size", "square root of the mean mask area; thirds of the objects", split(sizes, thirds(sizes), "px")),
         Kind(
             "Track length",
-            "frames in which the object is seen; thirds of the objects",
+            "frames in which the object is visible; thirds of the objects",
             split(lengths, thirds(lengths), "frames"),
         ),
         Kind(
             "Occlusion",
-            "part of the box that another object's box covers, 1 while the object is not seen; mean over the track",
+            "fraction of the box that another object's box covers, 1 while the object is hidden; mean over the track",
             split(occlusions, OCCLUSION_EDGES),
         ),
         Kind(
@@ -176,7 +176,7 @@ def kinds_of_objects(truth: YTVOS) -> list[Kind]:
     groups = [(label, [key for key, level in levels.items() if level == label]) for label in OCCLUSION_LABELS]
     labelled = [(label.replace("_", " "), ids) for label, ids in groups if ids]
     if labelled:
-        text = "the file's labels: the highest level that holds on a third of the object's labelled frames"
+        text = "the file's labels: the highest level that applies to a third of the object's labelled frames"
         kinds.insert(3, Kind("Labelled occlusion", text, labelled))
     return kinds
 
@@ -191,7 +191,7 @@ def thirds(values: Mapping[int, float]) -> list[float]:
 
 
 def split(values: Mapping[int, float], edges: Sequence[float], unit: str = "") -> list[tuple[str, list[int]]]:
-    """(label, ids) of the groups that `edges` cut `values` into, from low to high; an edge belongs to the upper group.
+    """(label, ids) of the groups of `values` between `edges`, from low to high; an edge belongs to the upper group.
 
     Groups without ids are left out.
     """
@@ -206,7 +206,7 @@ def split(values: Mapping[int, float], edges: Sequence[float], unit: str = "") -
 
 
 def _label(low: float, high: float, own: Sequence[float], unit: str, whole: bool) -> str:
-    """What a group from `low` to `high` is called, after its `own` values where they are whole numbers."""
+    """The label of a group from `low` to `high`, given by its `own` values if they are whole numbers."""
     after = f" {unit}" if unit else ""
     if whole:
         return f"{min(own):.0f}" + f" to {max(own):.0f}" * (max(own) > min(own)) + after

@@ -1,7 +1,7 @@
 """The two halves of YouTube-VIS 2022, short videos and long ones, which are scored apart; AP is the mean of both.
 
 The challenge (https://youtube-vos.org/challenge/2022/) reports AP_S of the 421 short videos, those of 2021, AP_L of the
-71 long ones, and their mean. Two annotation files tell the halves apart. Each has its own results file, or
+71 long ones, and their mean. Each half has its own annotation file. Each has its own results file, or
 one file holds the results of both.
 """
 
@@ -29,8 +29,8 @@ def read_halves(
     the short ones all others of `ann_file`, which may hold all videos.
 
     Raises:
-        InputError: a file is missing or malformed, no short video is left, or there is one results file and an id
-            stands for two videos.
+        InputError: a file is missing or malformed, no short video is left, or an id of a single results file belongs
+            to two videos.
     """
     short, long = (YTVOS(path) for path in (ann_file, long_ann_file))
     for half in (short, long):
@@ -55,12 +55,12 @@ def read_halves(
 
 
 def _names(video: dict) -> tuple:
-    """What two entries of the same video share: the names of its frames and its size."""
+    """The identity of a video in two files: the names of its frames and its size."""
     return tuple(video.get(key) for key in ("file_names", "height", "width", "length"))
 
 
 def _with_videos(first: YTVOS, second: YTVOS) -> YTVOS:
-    """The videos of both, without tracks; what messages call them names both."""
+    """The videos of both, without tracks; messages name both."""
     both = first.with_tracks([], f"{first.source} or {second.source}")
     both.dataset["videos"] = list((first.vids | second.vids).values())
     both.createIndex()
@@ -68,7 +68,7 @@ def _with_videos(first: YTVOS, second: YTVOS) -> YTVOS:
 
 
 def mean_of_halves(short: Metrics, long: Metrics) -> np.ndarray:
-    """The mean of each of `STAT_NAMES` of both, [12]; -1 where a half has nothing to measure."""
+    """The mean of each of `STAT_NAMES` of both, [12]; -1 if a half has nothing to measure."""
     both = np.stack([short.stats, long.stats])
     return np.where((both > -1).all(axis=0), both.mean(axis=0), -1.0)
 

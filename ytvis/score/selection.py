@@ -1,4 +1,4 @@
-"""Truth and results as a score is asked of them: of some of the videos, or with all categories as one."""
+"""Restricts truth and results to some of the videos, or merges all categories into one."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from ytvis.score.ytvos import YTVOS
 
 
 def restrict(tracks: YTVOS, video_ids: Sequence[int]) -> YTVOS:
-    """The same videos and tracks, but only of the videos with these ids; `tracks` stays as it is."""
+    """Returns the videos with these ids and their tracks; `tracks` is unchanged."""
     wanted = set(video_ids)
     if wanted.issuperset(tracks.vids):
         return tracks
@@ -17,10 +17,10 @@ def restrict(tracks: YTVOS, video_ids: Sequence[int]) -> YTVOS:
 
 
 def pool_categories(tracks: YTVOS) -> YTVOS:
-    """The same tracks, all of one category; those of categories that the file does not have are left out.
+    """Returns the same tracks, all of one category; those of categories that the file lacks are left out.
 
-    They are in the order in which the official evaluator takes them with `useCats` 0, which decides between tracks with
-    equal scores: by the id of their category, then as in the file. `tracks` stays as it is.
+    They are in the order of the official evaluator with `useCats` 0, which decides between tracks with equal scores: by
+    the id of their category, then as in the file. `tracks` is unchanged.
     """
     known = (track for track in tracks.dataset["annotations"] if track["category_id"] in tracks.cats)
     ordered = sorted(known, key=lambda track: track["category_id"])

@@ -1,13 +1,13 @@
 """Tracking metrics on masks: HOTA and its parts, IDF1, and CLEAR's MOTA and ID switches.
 
-AP measures whether whole tracks are right; these measure how well the objects of every frame are found and kept apart.
+AP measures whether whole tracks are right; these measure how well the objects of every frame are found and identified.
 HOTA (Luiten et al., IJCV 2020) is the geometric mean of detection (DetA) and association (AssA), averaged over 19 IoU
 thresholds; LocA is the mean IoU of the matches. IDF1 (Ristani et al., 2016) and CLEAR (Bernardin and Stiefelhagen,
 2008) match at an IoU of 0.5. All numbers equal those of TrackEval, given the same tracks.
 
 Tracks are compared within their category, video by video: a pair of video and category is a sequence. Predictions may
-overlap, and each counts, so only those with a certain score are taken. A crowd counts as any other object, as in
-TrackEval; a mask without a pixel counts as none.
+overlap, and each counts, so only those with a certain score are used. A crowd counts as any other object, as in
+TrackEval; a mask without pixels is ignored.
 
 Letters used in shapes: S sequences, G true tracks of a sequence, D its predicted ones, F frames, B resamples.
 """
@@ -22,18 +22,18 @@ import numpy as np
 from ytvis.masks import Tubes, frame_overlaps
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair
 
-ALPHAS = np.arange(0.05, 0.99, 0.05)  # as TrackEval has them: a linspace differs in the last bit
+ALPHAS = np.arange(0.05, 0.99, 0.05)  # as in TrackEval: a linspace differs in the last bit
 MATCH_IOU = 0.5  # of IDF1 and CLEAR
-EPS = np.finfo(float).eps  # by how much an IoU may miss a threshold
-MOST_TRIED = 4  # objects of a frame whose pairs are found by trying all ways
-CLEARLY = 1e-9  # by how much the best way must be better than the next
+EPS = np.finfo(float).eps  # tolerance of an IoU below a threshold
+MOST_TRIED = 4  # most objects of a frame whose pairs are found by trying all ways
+CLEARLY = 1e-9  # least difference between the best way and the next
 KEEPING = 1000  # CLEAR: the worth, in IoU, of keeping the pair of the frame before
 METRICS = (
     *("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr"),
     *("IDF1", "IDR", "IDP", "MOTA", "IDSW", "Frag"),
 )
 RATES = tuple(name for name in METRICS if name not in ("IDSW", "Frag"))
-# A track's score is a mean over frames of a probability times a centerness, which seldom are both near 1.
+# A track's score is a mean over frames of a probability times a centerness; both are seldom near 1.
 SCORE_THRESHOLD = 0.3
 
 
@@ -71,7 +71,7 @@ class Sequence:
         return cls(rows, g_seen, d_seen, len(truths), len(tracks))
 
     def frame_counts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The number of frames in which each true and each predicted track is seen, [G] and [D] float64."""
+        """The number of frames in which each true and each predicted track is visible, [G] and [D] float64."""
         return tuple(
             np.bincount(np.concatenate([[], *seen]).astype(np.int64), minlength=number).astype(float)
             for seen, number in ((self.truths, self.num_truths), (self.tracks, self.num_tracks))
@@ -84,20 +84,20 @@ class Sequence:
 def best_pairs(worth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of `worth` [g,d] ≥ 0 that, paired one to one, have the greatest sum; by row, [n] and [n] int64.
 
-    Pairs that are worth 0 may be left out. Of equally good ways it is the one that scipy finds, as in TrackEval.
+    Pairs with a worth of 0 may be left out. Of several best solutions it is the one of scipy, as in TrackEval.
     """
     rows, columns = np.nonzero((worth == worth.max(axis=1, initial=0)[:, None]) & (worth > 0))
     if len(set(rows.tolist())) == len(set(columns.tolist())) == len(rows):
-        return rows, columns  # every row has one best column, and no two have the same: mostly it is that simple
+        return rows, columns  # the usual case: every row has one best column, and no two have the same
     if max(worth.shape) <= MOST_TRIED and (pairs := _best_of_all(worth)):
         return tuple(np.array(sorted(pairs)).T)
-    from scipy.optimize import linear_sum_assignment  # here because importing it takes longer than most scoring
+    from scipy.optimize import linear_sum_assignment  # imported here because the import takes longer than most scoring
 
     return linear_sum_assignment(worth, maximize=True)
 
 
 def _best_of_all(worth: np.ndarray) -> set[tuple[int, int]]:
-    """The pairs of `best_pairs` that are worth anything, after trying all ways; empty if the best one is not clear."""
+    """The pairs of `best_pairs` with a worth over 0, found by trying all ways; empty if the best one is not clear."""
     if len(worth) > worth.shape[1]:
         return {(row, column) for column, row in _best_of_all(worth.T)}
     ways = np.array(list(permutations(range(worth.shape[1]), len(worth))))
@@ -153,7 +153,7 @@ def count_clear(sequence: Sequence) -> np.ndarray:
     true_positives = switches = 0
     for ious, g, d in zip(sequence.ious, sequence.truths, sequence.tracks, strict=True):
         if not ious.size:
-            continue  # as in TrackEval, frames without true or without predicted objects interrupt nothing
+            continue  # as in TrackEval, frames without true or without predicted objects do not interrupt tracks
         worth = np.where(ious < MATCH_IOU - EPS, 0, ious + KEEPING * (before[g][:, None] == d))
         rows, columns = best_pairs(worth)
         is_match = worth[rows, columns] > EPS
@@ -172,7 +172,7 @@ def count_clear(sequence: Sequence) -> np.ndarray:
 
 @dataclass(frozen=True)
 class TrackingCounts:
-    """The sums that the metrics are computed from: those of several sequences together are added up.
+    """The sums that the metrics are computed from; those of several sequences are added.
 
     Leading axes are free, all float64; 19 are the IoU thresholds `ALPHAS`. `detection` [...,3,19]: true positives,
     false negatives, false positives. `association` [...,4,19]: the sums over the true positives of AssA, AssRe, AssPr
@@ -191,7 +191,7 @@ class TrackingCounts:
         return type(self)(*(np.tensordot(weights.astype(float), array, axes=1) for array in arrays))
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """Each of `METRICS` by name, [...]; rates in 0…1 (MOTA below 0 too). nan where there is no object at all."""
+        """Each of `METRICS` by name, [...]; rates in 0…1 (MOTA below 0 too). nan without any object."""
         found, missed, false = np.moveaxis(self.detection, -2, 0)
         curves = {
             "DetA": found / np.maximum(1, found + missed + false),
@@ -202,7 +202,7 @@ class TrackingCounts:
         for name, values in zip(("AssA", "AssRe", "AssPr"), association, strict=True):
             curves[name] = values / np.maximum(1, found)
         curves["HOTA"] = np.sqrt(curves["DetA"] * curves["AssA"])
-        # TrackEval's convention: where nothing is matched, it is matched perfectly.
+        # TrackEval's convention: without matches the localisation is perfect.
         curves["LocA"] = np.maximum(1e-10, localization) / np.maximum(1e-10, found)
         values = {name: curve.mean(axis=-1) for name, curve in curves.items()}
 
@@ -222,7 +222,7 @@ class TrackingCounts:
 
 @dataclass(frozen=True)
 class TrackingScores:
-    """Tracking metrics of a set of videos, with the counts that are needed to weigh the videos differently.
+    """Tracking metrics of a set of videos, with the counts needed to weigh the videos differently.
 
     `counts` [S,...] are those of the sequences, which belong to the videos `video_ids[sequence_videos[s]]` and the
     categories of `category_names` with the ids `sequence_categories` [S]; both are int64. A video or a category without
@@ -258,11 +258,11 @@ class TrackingScores:
 
 
 def evaluate_tracking(annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> TrackingScores:
-    """The tracking metrics of the predictions with at least this score.
+    """Returns the tracking metrics of the predictions with at least this score.
 
-    Takes an annotation file and a results file, their contents, or what `load_pair` made of them. The threshold
-    matters: a track with a low score is a false positive here, while it hardly changes AP. Raises InputError as
-    `evaluate_results` does.
+    Takes an annotation file and a results file, their contents, or the objects returned by `load_pair`. The threshold
+    matters: a track with a low score is a false positive here, while it hardly changes AP. Raises InputError like
+    `evaluate_results`.
     """
     truth, predictions = load_pair(annotations, results)
     kept = [track for track in predictions.dataset["annotations"] if track["score"] >= score_threshold]

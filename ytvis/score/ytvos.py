@@ -18,34 +18,34 @@ logger = logging.getLogger(__name__)
 
 
 def mean_area(areas: Iterable[float | None]) -> float:
-    """Mean over the frames where a track is visible, in pixels; 0 if it never is."""
+    """Mean area over the frames where a track is visible, in pixels; 0 if it never is."""
     visible = [area for area in areas if area]
     if not visible:
         return 0.0
     total = sum(visible)
-    # numpy adds fractions in another order, which the official evaluator has from it; whole numbers it adds slowly.
+    # numpy adds fractions in another order, as the official evaluator does; for whole numbers it is slow.
     return total / len(visible) if isinstance(total, int) else float(np.mean(visible))
 
 
 def _as_list(value: Any) -> list:
-    """`value` itself if it holds several, else a list of it alone: filters take both."""
+    """`value` itself if it is a collection, else a list of it alone: filters accept both."""
     return list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
 
 
 class YTVOS:
     """A YouTube-VIS annotation file, or predictions on its videos, with the official query interface.
 
-    Filters of the `get...Ids` take one value or several, and an empty list filters nothing; unknown ids find nothing
+    Filters of the `get...Ids` take one value or several, and an empty list filters nothing; unknown ids match nothing
     there and raise KeyError in `load...`. `dataset` is the content of the file with all masks compressed, `anns`,
-    `cats`, `vids` find its parts by id, `vidToAnns` and `catToVids` connect them. Raises InputError for a file that is
-    not of that format.
+    `cats`, `vids` map ids to its parts, `vidToAnns` and `catToVids` connect them. Raises InputError for a file of
+    another format.
     """
 
     def __init__(self, annotation_file: str | os.PathLike | dict | None = None, source: str | os.PathLike = ""):
-        """`source` is what messages call the annotations; by default the path, if they come from a file.
+        """`source` names the annotations in messages; by default it is the path, if they come from a file.
 
-        Content that is given as a dict needs no more than the official evaluator reads: videos may lack their size and
-        `file_names`, and there may be none.
+        Content given as a dict needs only the keys that the official evaluator reads: videos may lack their size and
+        `file_names`, and may be missing.
         """
         is_content = isinstance(annotation_file, dict)
         self.source = str(source or ("annotations" if is_content else annotation_file))
@@ -54,7 +54,7 @@ class YTVOS:
             content = as_content(annotation_file, self.source) if is_content else read_content(annotation_file)
             parser = AnnotationParser(content, self.source, Diagnostics(refuse=self.source), complete=not is_content)
             self.dataset = dict(content)
-            if content.get("annotations") is not None:  # the sets that are scored by a server have none
+            if content.get("annotations") is not None:  # sets that are scored by a server have none
                 self.dataset["annotations"] = self._annotations(parser)
             else:
                 self.dataset.pop("annotations", None)
@@ -66,7 +66,7 @@ class YTVOS:
         annotations = []
         for entry, track in parser.tracks():
             masks, pixels = read_masks(track, parser.videos[track.video_id], found)
-            # A list that ends before its video is compared as far as it goes.
+            # A list that ends before its video is compared up to its end.
             masks = masks[: len(entry.get("segmentations") or ())]
             areas = entry["areas"] if track.areas else pixels[: len(masks)].tolist()
             annotations.append({**entry, "segmentations": masks, "areas": areas})
@@ -111,14 +111,14 @@ class YTVOS:
         ]
 
     def getVidIds(self, vidIds=(), catIds=()) -> list[int]:
-        """Ids of the videos among `vidIds` that hold tracks of all of `catIds`."""
+        """Ids of the videos among `vidIds` that have tracks of all of `catIds`."""
         wanted = _as_list(vidIds)
         videos = [video for video in self.vids if not wanted or video in wanted]
         sought = [set(self.catToVids.get(category, ())) for category in _as_list(catIds)]
         return [video for video in videos if all(video in holders for holders in sought)]
 
     def category_names(self) -> dict[int, str]:
-        """The name of each category by its id, by rising id; a name that has been used has the id after it."""
+        """The name of each category by its id, by rising id; the id is appended to a repeated name."""
         return distinct_names({category_id: category["name"] for category_id, category in self.cats.items()})
 
     def loadAnns(self, ids=()) -> list[dict]:
@@ -149,12 +149,12 @@ class YTVOS:
         return decode_mask(rle).view(np.uint8)
 
     def loadRes(self, resFile: str | os.PathLike | list[dict], boxes: bool = True) -> "YTVOS":
-        """The predictions of a results file, or of a list as it would hold, on the videos of this object.
+        """The predictions of a results file, or of a list in its format, on the videos of this object.
 
-        Each gets `id` 1, 2, ... in order, `areas` (pixels per frame, None without a mask), `avg_area`, `iscrowd` 0
-        and, unless `boxes` is False, which saves a third of the memory, `bboxes` (x y width height per frame; given
-        ones are kept). Masks may be compressed or uncompressed RLE or polygons, and may end before the video does. An
-        empty list gives no predictions. Raises InputError for anything else than predictions on known videos.
+        Each has `id` 1, 2, ... in order, `areas` (pixels per frame, None without a mask), `avg_area`, `iscrowd` 0 and,
+        unless `boxes` is False, which saves a third of the memory, `bboxes` (x y width height per frame; given ones are
+        kept). Masks may be compressed or uncompressed RLE or polygons, and may end before the video does. An empty list
+        gives no predictions. Raises InputError for anything but predictions on known videos.
         """
         is_list = isinstance(resFile, list | tuple)
         entries, source = (resFile, "results") if is_list else (read_entries(resFile), str(resFile))
@@ -168,9 +168,9 @@ class YTVOS:
         return predictions
 
     def with_tracks(self, tracks: Iterable[dict], source: str = "") -> "YTVOS":
-        """The same videos and categories with other `tracks`, which are taken as they are; this object stays as it is.
+        """Returns the same videos and categories with other `tracks`, which are not checked; this object is unchanged.
 
-        `source` is what messages call them, by default as they call this object."""
+        `source` names them in messages, by default as this object."""
         other = YTVOS()
         other.source = source or self.source
         other.dataset = {
@@ -183,7 +183,7 @@ class YTVOS:
 
 
 def _as_video(entry: Mapping[str, Any]) -> Video:
-    """A video as the reader of predictions knows it; of size 0×0 and length 0 where these are not known."""
+    """A video for the reader of predictions; of size 0×0 and length 0 if these are unknown."""
     return Video(entry["id"], entry.get("width") or 0, entry.get("height") or 0, tuple(entry.get("file_names") or ()))
 
 
@@ -212,17 +212,17 @@ def _fill_boxes(boxes: Any, masks: list[dict | None]) -> list:
     ]
 
 
-# What every score takes: a file, its content, or either loaded already, which saves reading it again for each score.
+# The input of every score: a file, its content, or either already loaded, so that it is read only once.
 Truth = str | os.PathLike | dict | YTVOS
 Results = str | os.PathLike | list[dict] | YTVOS
 
 
 def load_pair(annotations: Truth, results: Results) -> tuple[YTVOS, YTVOS]:
-    """What is true and what is predicted.
+    """Loads (truth, predictions).
 
-    Raises InputError for files that are missing or malformed, and for annotations that hold no tracks to compare with.
+    Raises InputError for files that are missing or malformed, and for annotations without tracks.
     """
     truth = annotations if isinstance(annotations, YTVOS) else YTVOS(annotations)
     if "annotations" not in truth.dataset:
-        raise InputError(f"{truth.source}: has no annotations to compare with; such a set is scored by its server only")
+        raise InputError(f"{truth.source}: has no annotations to compare with; only its server can score such a set")
     return truth, results if isinstance(results, YTVOS) else truth.loadRes(results, boxes=False)

@@ -104,9 +104,9 @@ def test_other_scores_of_both_halves(write, capsys):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--long", "{long}", "{results}", "{results}"], "no third file"),
-        (["--long", "{long}", "--max_videos=1"], "leave --report, --compare and choices of videos out"),
-        (["--long", "{long}", "--report=out"], "leave --report, --compare and choices of videos out"),
+        (["--long", "{long}", "{results}", "{results}"], "not a third file"),
+        (["--long", "{long}", "--max_videos=1"], "leave out --report, --compare and choices of videos"),
+        (["--long", "{long}", "--report=out"], "leave out --report, --compare and choices of videos"),
         (["--long", "{short}"], "no short ones are left"),
         (["--long", "{empty}"], "has no annotations to compare with"),
         (["--long", "{short}"], "no short ones are left"),
