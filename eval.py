@@ -63,7 +63,7 @@ from utils.structures import FrameResult
 from utils.timer import StageTimer
 from ytvis.annotations import Track, Video
 from ytvis.check_results import examine_results
-from ytvis.command_line import Parser, end_process, not_negative, positive, run_command
+from ytvis.command_line import Parser, end_process, log_if_accepted, not_negative, positive, run_command
 from ytvis.diagnostics import exit_code, format_diagnostics
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError, make_folder
@@ -166,7 +166,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     with launch(options.device) as world:
         if options.only_calc_metrics or options.check:
-            return run_on_files(options) if world.is_main else 0
+            with log_if_accepted():
+                return run_on_files(options) if world.is_main else 0
         if options.compare:
             raise InputError("--compare needs --only_calc_metrics")
         choice = ModelChoice.from_options(options)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ytvis import __version__
-from ytvis.command_line import Parser, end_process, exit_at_interrupt, run_command
+from ytvis.command_line import Parser, end_process, exit_at_interrupt, log_if_accepted, run_command
 
 # {command: (its module, what it does)}. A module has `add_arguments(parser)` and `run(options) -> exit code`; only the
 # module of the given command is imported.
@@ -46,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     module.add_arguments(parser)
     options = parser.parse_args(rest)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    return run_command(parser.prog, lambda: module.run(options))
+
+    def command() -> int:
+        with log_if_accepted():
+            return module.run(options)
+
+    return run_command(parser.prog, command)
 
 
 def _top_parser() -> argparse.ArgumentParser:

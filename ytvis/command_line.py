@@ -1,11 +1,12 @@
 """Command lines: parsers, and the exit codes and one-line messages shared by all programs here."""
 
 import argparse
+import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -126,6 +127,44 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
         return KILLED_BY_INTERRUPT
     _report(f"{program}: error: {one_line(problem)}")
     return 2
+
+
+class _HeldLog(logging.Handler):
+    """Keeps log records until it is flushed, and passes them to `handlers` then."""
+
+    def __init__(self, handlers: Sequence[logging.Handler]):
+        super().__init__()
+        self.handlers = handlers
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+    def flush(self) -> None:
+        for record in self.records:
+            for handler in self.handlers:
+                if record.levelno >= handler.level:
+                    handler.handle(record)
+        self.records.clear()
+
+
+@contextmanager
+def log_if_accepted() -> Iterator[None]:
+    """Shows what is logged in the block when it ends; nothing if it refuses its input, so that one line says why.
+
+    A block that goes on for long flushes the handlers of the root logger after it has accepted its input.
+    """
+    root = logging.getLogger()
+    held = _HeldLog(root.handlers)
+    root.handlers = [held]
+    try:
+        yield
+    except (InputError, OSError):
+        held.records.clear()
+        raise
+    finally:
+        root.handlers = held.handlers
+        held.flush()
 
 
 def _report(line: str) -> None:

@@ -1,8 +1,10 @@
 import io
+import logging
 import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tests.processes import ROOT
 from ytvis import __version__
 from ytvis.__main__ import main
-from ytvis.command_line import Parser, number_in, positive, run_command, seed_number
+from ytvis.command_line import Parser, log_if_accepted, number_in, positive, run_command, seed_number
 from ytvis.files import InputError
 
 
@@ -94,6 +96,37 @@ def test_a_path_or_name_that_is_empty_is_refused(capsys, arguments, name):
     with pytest.raises(SystemExit, match="2"):
         parser.parse_args(arguments)
     assert capsys.readouterr().err == f"name: error: argument {name}: is empty; --help lists the options\n"
+
+
+@pytest.mark.parametrize(
+    ("work", "shown"),
+    [
+        (lambda: logging.getLogger("a").info("later"), ["first", "later"]),
+        (raising(InputError("refused")), []),
+        (raising(OSError("full")), []),
+        (raising(ZeroDivisionError()), ["first"]),
+        (lambda: logging.getLogger().handlers[0].flush() or raising(InputError("refused"))(), ["first"]),
+    ],
+)
+def test_what_is_logged_is_shown_unless_the_input_is_refused(caplog, work, shown):
+    caplog.set_level(logging.INFO)
+    with suppress(InputError, OSError, ZeroDivisionError), log_if_accepted():
+        logging.getLogger("a").warning("first")
+        assert not caplog.messages
+        work()
+    assert caplog.messages == shown and caplog.handler in logging.getLogger().handlers
+
+
+def test_a_refusal_is_one_line_where_warnings_came_before_it(tmp_path):
+    """The numbers of labels.txt are logged; then a line of the video is wrong."""
+    (tmp_path / "labels.txt").write_text("2 car\n")
+    (tmp_path / "a.txt").write_text("0 2001 2 4 6 Z")
+    line = [sys.executable, "-m", "ytvis", "convert", "mots", tmp_path, tmp_path / "out.json"]
+    done = subprocess.run(line, capture_output=True, cwd=ROOT, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("ytvis convert: error: ") and done.stderr.count("\n") == 1
+    (tmp_path / "a.txt").write_text("0 2001 2 4 6 f02")
+    done = subprocess.run(line, capture_output=True, cwd=ROOT, text=True)
+    assert done.returncode == 0 and "its numbers are" in done.stderr
 
 
 def test_options_of_another_mode_are_refused():

@@ -15,6 +15,7 @@ ssh -L 8765:127.0.0.1:8765 HOST, then http://127.0.0.1:8765/ there.
 """
 
 import argparse
+import logging
 import webbrowser
 
 from ytvis.command_line import number_in
@@ -54,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
         print(export_page(content, options.export))
         return 0
     with ViewerServer(content, options.port) as server:
+        for handler in logging.getLogger().handlers:
+            handler.flush()  # see `log_if_accepted`
         print(f"{server.url} (Ctrl+C stops)", flush=True)
         if not options.no_browser:
             webbrowser.open(server.url)
