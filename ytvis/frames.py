@@ -292,13 +292,21 @@ def bind_stems(images: Path | None, video: str, stems: Sequence[str], is_only: b
         logger.warning("%s: %d pictures without a mask are left out", images / prefix, len(pictures) - len(stems))
     if not missing:
         return [prefix + by_stem[stem][0] for stem in stems]
+    bound = bind_numbers(pictures, stems, where) if len(missing) == len(stems) else None
+    if bound is None:
+        raise InputError(f"{images / prefix}: has no picture {missing[0]}.jpg or the like")
+    return [prefix + picture for picture in bound]
+
+
+def bind_numbers(pictures: Sequence[str], stems: Sequence[str], where: str) -> list[str] | None:
+    """The picture of each of the frames with these names, by the numbers in both; None where these do not fit."""
     numbers = next(iter(number_columns(stems)), None)
     columns = [dict(zip(column, pictures, strict=True)) for column in number_columns(pictures)]
-    bound = numbers and len(missing) == len(stems) and _bind_by_name(columns, numbers, where)
+    bound = numbers and _bind_by_name(columns, numbers, where)
     if not bound:
-        raise InputError(f"{images / prefix}: has no picture {missing[0]}.jpg or the like")
+        return None
     logger.warning("%s: %s is taken to be of %s", where, stems[0], bound[numbers[0]])
-    return [prefix + bound[number] for number in numbers]
+    return [bound[number] for number in numbers]
 
 
 def guess_file_names(video: str, stems: Sequence[str]) -> list[str]:

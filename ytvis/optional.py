@@ -9,8 +9,8 @@ from ytvis.files import InputError
 logger = logging.getLogger(__name__)
 
 
-def import_extra(name: str) -> ModuleType:
-    """Imports the module `name`.
+def import_extra(name: str, package: str | None = None) -> ModuleType:
+    """Imports the module `name`, which `package` brings, by default one of the same name.
 
     Raises:
         InputError: it is not installed.
@@ -18,7 +18,8 @@ def import_extra(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise InputError(f"{name} is not installed: pip install {name}") from None
+        package = package or name
+        raise InputError(f"{package} is not installed: pip install {package}") from None
 
 
 def import_native(name: str, *functions: str) -> ModuleType | None:

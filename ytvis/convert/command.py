@@ -5,6 +5,7 @@
     python -m ytvis convert davis Annotations/480p ann.json --images JPEGImages/480p
     python -m ytvis convert mots instances_txt ann.json --images training/image_02
     python -m ytvis convert cvat task.xml ann.json --images frames    # "CVAT for video 1.1"
+    python -m ytvis convert yolo dataset train.json --split train     # a folder with data.yaml, images/ and labels/
     python -m ytvis convert datumaro folder ann.json --images frames      # what Datumaro reads (an extra)
     python -m ytvis convert ytvis ann.json labelled --to labelme --images frames
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from ytvis.annotations import AnnotationFile, is_plain, is_within
-from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, youtube_vis
+from ytvis.convert import coco, cvat, datumaro, davis, labelme, mots, yolo, youtube_vis
 from ytvis.files import InputError
 from ytvis.messages import LONGEST_LINE, excerpt, short_name, shown
 
@@ -44,6 +45,7 @@ FORMATS = {
     "davis": Format(davis.read, davis.write, ("images", "categories")),
     "mots": Format(mots.read, mots.write, ("images", "categories")),
     "cvat": Format(cvat.read, None, ("images", "order")),
+    "yolo": Format(yolo.read, yolo.write, ("images", "categories", "split", "columns"), ("columns",)),
     "datumaro": Format(datumaro.read, None, ("images", "kind")),
 }
 
@@ -59,8 +61,9 @@ def convert(
     """What `source` held, after it was read as `format` and written to `target` as `to`, both of `FORMATS`.
 
     `options` are `images`, the folder of the frames, `categories`, the file that names them, `order`, how numbers in
-    the pictures' names sort them, and `kind`, the format among those of Datumaro; None is not given. With
-    `crowds_are_objects` every crowd is written as an object.
+    the pictures' names sort them, `split`, the part of the data set, `columns`, what follows the coordinates in a line,
+    and `kind`, the format among those of Datumaro; None is not given. With `crowds_are_objects` every crowd is written
+    as an object.
 
     Raises:
         InputError: something cannot be read or written, there is no class, or an option is given that neither format
@@ -135,14 +138,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Gives `parser` the command's arguments."""
     parser.add_argument("format", choices=FORMATS, help="what the source is")
     parser.add_argument("source", help="file or folder to read")
-    parser.add_argument("target", help="file to write (ytvis, coco), or new folder (labelme, davis, mots)")
+    parser.add_argument("target", help="file to write (ytvis, coco), or new folder (labelme, davis, mots, yolo)")
     writable = [name for name, known in FORMATS.items() if known.write]
     parser.add_argument("--to", choices=writable, default="ytvis", help="what to write (default: %(default)s)")
     parser.add_argument("--images", metavar="DIR", help="folder of the frames")
     parser.add_argument(
         "--categories",
         metavar="FILE",
-        help="davis: JSON with the category of each object; mots: text with one class name per line",
+        help="davis: JSON with the category of each object; mots, yolo: text with one class name per line",
     )
     parser.add_argument(
         "--order",
@@ -151,6 +154,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--crowds_are_objects", action="store_true", help="write what the source marks as crowds as objects"
+    )
+    parser.add_argument("--split", choices=yolo.SPLITS, help="yolo: the part of the data set (default: all)")
+    parser.add_argument(
+        "--columns",
+        choices=yolo.COLUMNS,
+        help="yolo: what follows the coordinates of a line: nothing, a track id, a confidence, or both (default: as it "
+        "recognises); written are id (default) or none, which Ultralytics needs for training",
     )
     parser.add_argument("--kind", help="datumaro: which of its formats it is, e.g. mots (default: as it recognises)")
 
@@ -166,6 +176,8 @@ def run(options: argparse.Namespace) -> int:
         images=options.images,
         categories=options.categories,
         order=options.order,
+        split=options.split,
+        columns=options.columns,
         kind=options.kind,
     )
     print(f"{options.target}: {summary(annotations)}")

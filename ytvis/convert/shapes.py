@@ -1,6 +1,9 @@
-"""Shapes that several tools draw, as polygons; and what to say of those that are no area."""
+"""Shapes that several tools draw, as polygons; the outlines of masks; and what to say of shapes that are no area."""
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 SIDES = 64  # of the polygon that stands for an ellipse
 
@@ -25,6 +28,42 @@ def turned(offsets: list[tuple[float, float]], centre: tuple[float, float], degr
         cosine, sine = round(cosine), round(sine)  # exact, as the corners of an upright box are
     x, y = centre
     return [side for dx, dy in offsets for side in (x + dx * cosine - dy * sine, y + dx * sine + dy * cosine)]
+
+
+def outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """The borders of the pieces of `mask` [h,w] bool and of their holes, along the edges of the pixels: [corners,2] x y
+    int64 each. Polygons of these corners cover the pixels in an odd number of them, which are those of the mask."""
+    padded = np.pad(mask, 1)
+    upper_left, upper_right = padded[:-1, :-1], padded[:-1, 1:]
+    lower_left, lower_right = padded[1:, :-1], padded[1:, 1:]
+    is_corner = upper_left ^ upper_right ^ lower_left ^ lower_right
+    # Pixels that only touch at a corner have one each there.
+    is_double = (upper_left == lower_right) & (upper_right == lower_left) & (upper_left != upper_right)
+    corners = np.argwhere(is_corner | is_double)
+    corners = np.repeat(corners, 1 + is_double[tuple(corners.T)], axis=0)[:, ::-1]
+    # Along a row the first corner has an edge to the second, the third to the fourth, …; and so down a column.
+    by_column = np.lexsort((corners[:, 1], corners[:, 0]))
+    below = np.empty(len(corners), np.int64)
+    below[by_column[::2]], below[by_column[1::2]] = by_column[1::2], by_column[::2]
+    result, is_taken = [], np.zeros(len(corners), bool)
+    for first in range(len(corners)):
+        border, corner = [], first
+        while not is_taken[corner]:
+            border += [corner, corner ^ 1]
+            is_taken[border[-2:]] = True
+            corner = below[corner ^ 1]
+        if border:
+            result.append(corners[border])
+    return result
+
+
+def join_outlines(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One outline [corners,2] of several, at least one: a line leads from each to the next, and the same way back."""
+    if len(parts) == 1:
+        return parts[0]
+    there = [np.concatenate((part, part[:1])) for part in parts]
+    back = [part[:1] for part in parts[-2::-1]]
+    return np.concatenate(there + back)
 
 
 def refusal(kind: str, detail: str = "", reason: str | None = None) -> str:

@@ -690,7 +690,7 @@ def test_a_target_that_cannot_be_written_is_bad_input(tmp_path, capsys, target):
     assert error.startswith(f"ytvis convert: error: {tmp_path / target.split('/')[0]}: cannot be")
 
 
-@pytest.mark.parametrize("format", ["labelme", "davis", "mots"])
+@pytest.mark.parametrize("format", ["labelme", "davis", "mots", "yolo"])
 def test_sources_that_are_not_there_and_targets_that_are(tmp_path, capsys, format):
     gone, empty = tmp_path / "gone", tmp_path / "empty"
     empty.mkdir()
@@ -728,7 +728,7 @@ def test_faults_of_our_own_format(tmp_path, capsys, path, value, message):
 
 
 @pytest.mark.parametrize("name", ["a\0.jpg", "a\n.jpg", "\ud800.jpg", "", " "])
-@pytest.mark.parametrize("to", ["ytvis", "labelme", "davis", "mots", "coco"])
+@pytest.mark.parametrize("to", ["ytvis", "labelme", "davis", "mots", "coco", "yolo"])
 def test_names_that_no_file_can_have_are_refused(tmp_path, capsys, name, to):
     value = coco_content()
     value["images"][0]["file_name"] = name
@@ -799,11 +799,14 @@ def test_two_frames_of_one_name_cannot_be_two_files(tmp_path, capsys):
 
 
 def test_every_format_can_be_asked_for():
-    assert set(FORMATS) == {"ytvis", "labelme", "coco", "davis", "mots", "cvat", "datumaro"}
+    assert set(FORMATS) == {"ytvis", "labelme", "coco", "davis", "mots", "cvat", "datumaro", "yolo"}
 
 
 @pytest.mark.parametrize("is_new", [True, False])
-@pytest.mark.parametrize(("to", "last"), [("labelme", "10.json"), ("davis", "categories.json"), ("mots", "labels.txt")])
+@pytest.mark.parametrize(
+    ("to", "last"),
+    [("labelme", "10.json"), ("davis", "categories.json"), ("mots", "labels.txt"), ("yolo", "data.yaml")],
+)
 def test_a_folder_that_cannot_be_finished_is_new_or_empty_again(tmp_path, monkeypatch, is_new, to, last):
     replace = os.replace
 
