@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layers.box_utils import box_iou, decode
+from layers.compaction import LOWEST, Compaction, drop_rows
 from layers.mask_utils import assemble_masks
 from utils.structures import AtAnchors, Detections, Predictions
 
@@ -32,17 +33,26 @@ class Detector:
     double_tanh: bool = False
 
     def __call__(self, predictions: Predictions, index: int = 0) -> Detections:
-        """Detections of image `index` of the batch; N may be 0."""
+        """Detections of image `index` of the batch; N = 0 if there are none."""
+        return self.detect(predictions, index, drop_rows)[0]
+
+    def detect(self, predictions: Predictions, index: int, compact: Compaction) -> tuple[Detections, Tensor]:
+        """(detections [N] of image `index`, which of them are real [N] bool); the real ones come first.
+
+        With `order_rows`, N is `max_detections`, or without such a limit the number of boxes that go through NMS.
+        """
         probabilities = F.softmax(predictions.class_logits[index].float(), dim=-1)[:, 1:]  # [A,C]
-        candidates = (probabilities.amax(dim=1) > self.conf_threshold).nonzero().squeeze(1)
+        candidates, are_real = compact(probabilities.amax(dim=1) > self.conf_threshold)
         boxes = decode(predictions.box_deltas[index, candidates].float(), predictions.anchors[candidates])
         centerness = _at(predictions.centerness, index, candidates)
-        picked, labels, scores = self._suppress(boxes, probabilities[candidates], centerness)
+        picked, labels, scores, are_real = self._suppress(
+            boxes, probabilities[candidates], centerness, are_real, compact
+        )
         anchors = candidates[picked]
         mask_coeffs = predictions.mask_coeffs[index, anchors].float()
         if self.double_tanh:
             mask_coeffs = mask_coeffs.tanh()
-        return Detections(
+        detections = Detections(
             boxes=boxes[picked],
             scores=scores,
             labels=labels,
@@ -51,11 +61,13 @@ class Detector:
             embeddings=_at(predictions.embeddings, index, anchors),
             masks=assemble_masks(predictions.prototypes[index].float(), mask_coeffs, boxes[picked]),
         )
+        return detections, are_real
 
     def _suppress(
-        self, boxes: Tensor, probabilities: Tensor, centerness: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(row, label, score) of the survivors among `boxes` [N,4] with `probabilities` [N,C], by descending score."""
+        self, boxes: Tensor, probabilities: Tensor, centerness: Tensor | None, are_real: Tensor, compact: Compaction
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(row, label, score, whether it is real) of the survivors among `boxes` [N,4] with `probabilities` [N,C], by
+        descending score; only those that `are_real` [N] bool count."""
         scores = probabilities
         if self.use_centerness and centerness is not None:
             scores = probabilities * centerness[:, None]
@@ -65,15 +77,18 @@ class Detector:
             scores = scores.gather(1, labels[:, None])
         else:
             labels = torch.arange(probabilities.shape[1], device=boxes.device)
+        scores = torch.where(are_real[:, None], scores, LOWEST)  # last, so they suppress none
         scores, order = scores.t().sort(dim=1, descending=True, stable=True)  # [classes,N]
         scores, order = scores[:, : self.top_k], order[:, : self.top_k]
-        keep = fast_nms(boxes[order], self.nms_threshold)
+        keep = fast_nms(boxes[order], self.nms_threshold) & are_real[order]
         if self.score_threshold is not None:
             keep &= scores > self.score_threshold
         labels = labels[order] if self.cross_class_nms else labels[:, None].expand_as(order)
-        scores, rank = scores[keep].sort(descending=True, stable=True)
-        rank = rank[: self.max_detections]
-        return order[keep][rank], labels[keep][rank] + 1, scores[: self.max_detections]
+        survivors, are_real = compact(keep.flatten())
+        scores = torch.where(are_real, scores.flatten()[survivors], LOWEST)
+        scores, rank = (values[: self.max_detections] for values in scores.sort(descending=True, stable=True))
+        survivors = survivors[rank]
+        return order.flatten()[survivors], labels.flatten()[survivors] + 1, scores, are_real[rank]
 
 
 def _at(values: Tensor | AtAnchors | None, index: int, anchors: Tensor) -> Tensor | None:

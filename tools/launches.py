@@ -90,7 +90,6 @@ def overrides(num_objects: int) -> list[str]:
         "tracking.new_object_similarity=0",
         "tracking.new_object_iou=0",
         "tracking.score_threshold=0",
-        "tracking.min_mask_pixels=0",
         "postprocess.score_threshold=0",
     ]
 

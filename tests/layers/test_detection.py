@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from layers.box_utils import to_cxcywh
+from layers.compaction import drop_rows, order_rows
 from layers.detection import Detector, fast_nms
 from layers.mask_utils import assemble_masks
 from utils.structures import FusionFeatures, Predictions
@@ -89,6 +90,38 @@ def test_an_image_of_a_batch_is_detected_as_if_alone(recorded_predictions, detec
     alone, in_batch = detector(recorded_predictions), detector(batch, 1)
     assert all(torch.equal(getattr(alone, name), value) for name, value in vars(in_batch).items())
     assert not torch.equal(detector(batch, 0).scores, alone.scores)
+
+
+# ---------------------------------------------------------------------------------------------------- fixed shapes
+
+
+DETECTORS = [
+    CROSS_CLASS,
+    PER_CLASS,
+    replace(CROSS_CLASS, top_k=10),
+    replace(PER_CLASS, top_k=10, max_detections=7),
+    replace(PER_CLASS, use_centerness=False),
+    replace(CROSS_CLASS, score_threshold=0.05, double_tanh=True),
+]
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_detections_of_fixed_shapes_are_the_same(recorded_predictions, detector):
+    compact, are_real = detector.detect(recorded_predictions, 0, drop_rows)
+    assert are_real.all() and len(compact) > 3
+    found, are_real = detector.detect(recorded_predictions, 0, order_rows)
+    assert are_real.tolist() == [True] * len(compact) + [False] * (len(found) - len(compact))
+    for name, value in vars(compact).items():
+        torch.testing.assert_close(getattr(found, name)[are_real], value, atol=1e-6 if name == "masks" else 0, rtol=0)
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_the_number_of_rows_does_not_depend_on_what_is_found(recorded_predictions, detector):
+    nothing = torch.zeros_like(recorded_predictions.class_logits)
+    nothing[..., 0] = 20.0
+    found, are_real = detector.detect(replace(recorded_predictions, class_logits=nothing), 0, order_rows)
+    assert not are_real.any()
+    assert len(found) == len(detector.detect(recorded_predictions, 0, order_rows)[0]) > 0
 
 
 # ---------------------------------------------------------------------------------------------------- fast NMS
