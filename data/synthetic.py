@@ -1,9 +1,11 @@
 """ShapesVIS, the embedded demo data set: drawn videos of eight shapes, in YouTube-VIS 2019 format.
 
     python -m data.synthetic --root data/ShapesVIS --train_videos 160 --valid_videos 40 --seed 0
+    python -m data.synthetic --root data/Pencil --train_videos 24 --valid_videos 20 --style pencil
 
 Paper-cut shapes move over a textured ground under a moving camera; they enter, leave, cross and hide each other. The
-shape alone decides the category; colour, texture, size, rotation and stretch are random.
+shape alone decides the category; colour, texture, size, rotation and stretch are random. In the style "pencil", the
+same scenes are outlined and hatched on squared paper, for data that differ from what a network was trained on.
 
 The same seed gives the same pixels and the same annotation bytes on every machine. That holds because
 - random numbers are `random()` and `integers()` of a PCG64 generator seeded with (seed, split, index);
@@ -79,6 +81,42 @@ _OBJECT_COLOURS = (
     (244, 242, 234),
     (42, 42, 48),
 )
+
+
+@dataclass(frozen=True)
+class _Style:
+    """What scenes are painted with. `rim` is the width in pixels and the darkening (of 256) of an object's inner edge,
+    `shadow` the darkening (of 8) of the ground, `fill` the second colour of every object, drawn by lot if None."""
+
+    ground_ramps: Sequence[Sequence[tuple[int, int, int]]]
+    ground_patterns: Sequence[str]
+    colours: Sequence[tuple[int, int, int]]
+    patterns: Sequence[str]
+    rim: tuple[float, int]
+    shadow: int
+    fill: tuple[int, int, int] | None = None
+
+
+_STYLES = {
+    "paper": _Style(
+        _GROUND_COLOURS,
+        ("clouds", "contours", "stripes", "checks", "planks"),
+        _OBJECT_COLOURS,
+        ("clouds", "stripes", "checks", "dots", "grain", "grain"),
+        rim=(3.0, 90),
+        shadow=3,
+    ),
+    "pencil": _Style(
+        (((150, 176, 214), (244, 243, 238), (252, 251, 247)), ((206, 186, 160), (240, 233, 216), (249, 244, 232))),
+        ("squares",),
+        ((52, 52, 60), (30, 54, 132), (140, 32, 36), (28, 92, 52)),
+        ("stripes",),
+        rim=(5.0, 220),
+        shadow=0,
+        fill=(250, 249, 244),
+    ),
+}
+STYLES = tuple(_STYLES)
 
 
 @dataclass(frozen=True)
@@ -411,6 +449,8 @@ def _pattern(rng: np.random.Generator, kind: str, side: int, cells: int) -> np.n
         case "dots":
             x, y = 2 * (column % period) - period + 1, 2 * (row % period) - period + 1
             value = 200 * (x * x + y * y < period * period // 3) + (clouds >> 3)
+        case "squares":
+            value = 225 + (clouds >> 4) - 200 * ((row % (period // 4) == 0) | (column % (period // 4) == 0))
         case _:
             raise ValueError(f"unknown pattern {kind!r}")
     return np.clip(value, 0, 255)
@@ -460,6 +500,7 @@ def _sample(tile: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 class _Look:
     """How a scene is painted: tiles, light and lens. `shutter` is the open fraction of a frame's time."""
 
+    style: _Style
     ground: np.ndarray
     objects: tuple[np.ndarray, ...]
     shadow: tuple[float, float]
@@ -469,20 +510,21 @@ class _Look:
     grain: int
 
 
-def _plan_look(rng: np.random.Generator, count: int) -> _Look:
-    ramp = _pick(rng, _GROUND_COLOURS)
-    kind = _pick(rng, ("clouds", "contours", "stripes", "checks", "planks"))
+def _plan_look(rng: np.random.Generator, style: _Style, count: int) -> _Look:
+    ramp = _pick(rng, style.ground_ramps)
+    kind = _pick(rng, style.ground_patterns)
     ground = _tile(_pattern(rng, kind, _GROUND_SIDE, _pick(rng, (8, 16))), ramp)
     # Colours that differ clearly from the background: only the shape should be hard.
-    fitting = [c for c in _OBJECT_COLOURS if sum(abs(p - q) for p, q in zip(c, ramp[1], strict=True)) > 150]
+    fitting = [c for c in style.colours if sum(abs(p - q) for p, q in zip(c, ramp[1], strict=True)) > 150]
     tiles = []
     for _ in range(count):
         colour, other = _pick(rng, fitting), _pick(rng, fitting)
         if other == colour or rng.random() < 0.6:
             other = tuple(value * 5 // 8 + _pick(rng, (0, 80)) for value in colour)
-        kind = _pick(rng, ("clouds", "stripes", "checks", "dots", "grain", "grain"))
-        tiles.append(_tile(_pattern(rng, kind, _OBJECT_SIDE, _pick(rng, (4, 8))), (other, colour)))
+        kind = _pick(rng, style.patterns)
+        tiles.append(_tile(_pattern(rng, kind, _OBJECT_SIDE, _pick(rng, (4, 8))), (style.fill or other, colour)))
     return _Look(
+        style,
         ground,
         tuple(tiles),
         shadow=(_between(rng, -4, 4), _between(rng, 2, 5)),
@@ -509,11 +551,12 @@ def _paint_object(canvas: np.ndarray, scene: _Scene, look: _Look, n: int, t: int
         return
     patch = canvas[window]
     shade = _Pose(pose.x + look.shadow[0], pose.y + look.shadow[1], pose.angle, pose.scale)
-    patch -= patch * (_cover(item.distance(shade, window)[0], 5.0) * 3 >> 3)[..., None] >> 8
+    patch -= patch * (_cover(item.distance(shade, window)[0], 5.0) * look.style.shadow >> 3)[..., None] >> 8
 
     distance, x, y = item.distance(pose, window)
     colour = _sample(look.objects[n], x + _OBJECT_SIDE / 2, y + _OBJECT_SIDE / 2)
-    edge = np.floor(np.clip(distance / 3 + 1, 0, 1) * 90).astype(np.int32)
+    width, darkening = look.style.rim
+    edge = np.floor(np.clip(distance / width + 1, 0, 1) * darkening).astype(np.int32)
     colour = colour * (256 - edge)[..., None] >> 8
 
     samples = min(5, 1 + 2 * math.floor(blur_length / 4 + 0.5))
@@ -543,16 +586,17 @@ def _paint_frame(rng: np.random.Generator, scene: _Scene, look: _Look, t: int) -
     return np.clip(canvas, 0, 255).astype(np.uint8) & 252 | 2
 
 
-def draw_video(seed: int, split: str, index: int) -> ShapesVideo:
-    """Video number `index` (from 0) of a split, "train" or "valid"; it depends on these three values alone.
+def draw_video(seed: int, split: str, index: int, style: str = STYLES[0]) -> ShapesVideo:
+    """Video number `index` (from 0) of a split, "train" or "valid"; it depends on these values alone.
 
     It has 1…6 objects and 12…24 frames of one of five sizes. Objects are added one by one, each redrawn until all are
     seen in at least 6 frames, and none is invisible between two appearances, or wholly behind others, for more than
     MAX_HIDDEN_FRAMES.
 
     Raises:
-        InputError: an unknown split, or a negative seed or index.
+        InputError: an unknown split or style, or a negative seed or index.
     """
+    _check_style(style)
     if split not in SPLITS:
         raise InputError(f"unknown ShapesVIS split {split!r}: take one of {', '.join(SPLITS)}")
     if seed < 0 or index < 0:
@@ -560,9 +604,15 @@ def draw_video(seed: int, split: str, index: int) -> ShapesVideo:
     rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index]))
     category_ids = _plan_categories(rng, index)
     scene, masks = _plan_scene(rng, category_ids)
-    look = _plan_look(rng, len(scene.objects))
+    look = _plan_look(rng, _STYLES[style], len(scene.objects))
     frames = np.stack([_paint_frame(rng, scene, look, t) for t in range(scene.length)])
     return ShapesVideo(frames, masks, tuple(category_ids))
+
+
+def _check_style(style: str) -> None:
+    """Raises InputError for a style that is none of `STYLES`."""
+    if style not in STYLES:
+        raise InputError(f"unknown ShapesVIS style {style!r}: take one of {', '.join(STYLES)}")
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -575,6 +625,7 @@ def generate(
     seed: int = 0,
     workers: int | None = None,
     progress: bool = False,
+    style: str = STYLES[0],
 ) -> Path:
     """Draws ShapesVIS into the folder `root`, unless it already has the set of the same numbers; returns `root`.
 
@@ -582,10 +633,10 @@ def generate(
         train/JPEGImages/train_00000/00000.png …         the frames; valid likewise
         shapesvis.json                                   the numbers it was drawn with
 
-    A set drawn with other numbers is replaced. The set is written whole or not at all: it is drawn into a temporary
-    folder beside `root`, which is then renamed. `workers` processes draw (default: one per CPU core, at most 8; 1
-    draws in this process). They are spawned, so a script that calls this needs an `if __name__ == "__main__":` guard.
-    `progress` shows a bar on the error stream.
+    A set drawn with other numbers or in another style is replaced. The set is written whole or not at all: it is drawn
+    into a temporary folder beside `root`, which is then renamed. `workers` processes draw (default: one per CPU core,
+    at most 8; 1 draws in this process). They are spawned, so a script that calls this needs an
+    `if __name__ == "__main__":` guard. `progress` shows a bar on the error stream.
 
     Raises:
         InputError: a number out of range, `root` holds something else, or it cannot be written.
@@ -596,7 +647,10 @@ def generate(
     for name, value, least in (*numbers, ("workers", workers, 1)):
         if value < least:
             raise InputError(f"{name} of ShapesVIS must be {least} or more, not {value}")
+    _check_style(style)
     stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "videos": counts}
+    if style != STYLES[0]:  # of which sets were drawn before there was another
+        stamp["style"] = style
     target = Path(os.path.realpath(root))
     try:
         if _read_stamp(target) == stamp:
@@ -604,7 +658,7 @@ def generate(
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp") as scratch:
             fresh = Path(scratch, "fresh")
-            _write_set(fresh, counts, seed, workers, progress)
+            _write_set(fresh, counts, seed, style, workers, progress)
             with atomic_write(fresh / _STAMP_NAME, "wb") as file:
                 file.write(_json_bytes(stamp))
             # Another process may have drawn the same meanwhile.
@@ -637,11 +691,11 @@ def _json_bytes(value) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode("ascii")
 
 
-def _write_set(folder: Path, counts: dict[str, int], seed: int, workers: int, progress: bool) -> None:
+def _write_set(folder: Path, counts: dict[str, int], seed: int, style: str, workers: int, progress: bool) -> None:
     """Draws both splits into `folder`."""
     jobs = [(split, index) for split in SPLITS for index in range(counts[split])]
     workers = min(workers, len(jobs))
-    work = partial(_write_video, folder, seed)
+    work = partial(_write_video, folder, seed, style)
     bar = tqdm(total=len(jobs), desc="drawing ShapesVIS", unit="video", disable=not progress)
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else None
     records = {split: [] for split in SPLITS}
@@ -659,11 +713,11 @@ def _write_set(folder: Path, counts: dict[str, int], seed: int, workers: int, pr
             file.write(_json_bytes(_document(seed, records[split])))
 
 
-def _write_video(folder: Path, seed: int, job: tuple[str, int]) -> tuple[dict, list[dict]]:
+def _write_video(folder: Path, seed: int, style: str, job: tuple[str, int]) -> tuple[dict, list[dict]]:
     """Draws video (split, index) and writes its frames; returns its entry under "videos" and its annotations, less
     the annotations' ids."""
     split, index = job
-    video = draw_video(seed, split, index)
+    video = draw_video(seed, split, index, style)
     length, height, width = video.frames.shape[:3]
     name = f"{split}_{index:05d}"
     (folder / split / "JPEGImages" / name).mkdir(parents=True)
@@ -723,6 +777,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train_videos", type=int, default=160, metavar="N", help="videos to train on")
     parser.add_argument("--valid_videos", type=int, default=40, metavar="N", help="videos to validate on")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same videos on every machine")
+    parser.add_argument("--style", choices=STYLES, default=STYLES[0], help="what the shapes look like")
     parser.add_argument("--workers", type=int, help="number of processes; None: one per CPU core, at most 8")
     options = parser.parse_args(arguments)
     return run_command("data.synthetic", lambda: describe(generate(**vars(options), progress=True)))

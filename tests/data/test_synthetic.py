@@ -55,6 +55,22 @@ def test_pixels_and_masks_are_the_pinned_ones(index, shape, category_ids, pinned
     assert (synthetic.GENERATOR_VERSION, digest) == (1, pinned)
 
 
+def test_a_style_changes_the_pixels_of_the_same_scenes(videos, tmp_path, monkeypatch):
+    pencil = draw_video(0, "valid", 2, "pencil")
+    assert np.array_equal(pencil.masks, videos[2].masks) and pencil.category_ids == videos[2].category_ids
+    ground = ~videos[2].masks.any(axis=0)
+    # Paper is bright, whatever the scene; ShapesVIS' grounds are not.
+    assert np.median(pencil.frames[ground]) > 220 > np.median(videos[2].frames[ground])
+    root = generate(tmp_path / "set", train_videos=1, valid_videos=0, workers=1, style="pencil")
+    drawn = files_of(root)
+    monkeypatch.setattr(synthetic, "draw_video", refuse_to_draw)
+    assert files_of(generate(root, train_videos=1, valid_videos=0, workers=1, style="pencil")) == drawn
+    with pytest.raises(AssertionError, match="although"):
+        generate(root, train_videos=1, valid_videos=0, workers=1)
+    with pytest.raises(InputError, match="unknown ShapesVIS style 'ink': take one of paper, pencil"):
+        draw_video(0, "valid", 0, "ink")
+
+
 def test_the_seed_the_split_and_the_index_decide_the_video(videos):
     again = draw_video(0, "valid", 0)
     assert np.array_equal(again.frames, videos[0].frames)
@@ -319,10 +335,10 @@ def test_other_numbers_or_another_generator_draw_anew(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch, interruption):
-    def draw_one(seed, split, index):
+    def draw_one(seed, split, index, style):
         if index == 1:
             raise interruption
-        return draw_video(seed, split, index)
+        return draw_video(seed, split, index, style)
 
     monkeypatch.setattr(synthetic, "draw_video", draw_one)
     with pytest.raises(interruption):
