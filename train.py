@@ -22,17 +22,15 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from data.classes import config_for
 from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
-from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
+from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from, split_overrides
 from data.crops import CropDataset, collate_crops
 from data.dataset import YTVISDataset
 from inference.validation import score_videos
@@ -40,17 +38,18 @@ from layers.crop_losses import CropLosses
 from layers.losses import MultiBoxLoss, semantic_loss
 from stmask import STMask
 from utils.checkpoint import config_name_of, find_checkpoint, save_state_dict
-from utils.device import describe_device
-from utils.distributed import World, keep_gradients, launch, torchrun_command
+from utils.device import cpu_shortage, describe_device
+from utils.distributed import World, keep_gradients, launch, processes_here, torchrun_command
 from utils.logging import setup_logging
 from utils.optimizer import clip_groups, make_optimizer, train_only
-from utils.precision import PRECISIONS, autocast, check_precision
+from utils.precision import autocast, check_precision
 from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch
 from utils.training_log import TrainingLog
+from utils.training_settings import TrainSettings
 from utils.training_state import SHARED_SETTINGS, TrainingState, start_from
-from ytvis.command_line import Parser, end_process, not_negative, number_in, positive, run_command, seed_number
+from ytvis.command_line import Parser, end_process, number_in, run_command
 from ytvis.files import InputError
 from ytvis.splits import write_video_ids
 
@@ -66,30 +65,6 @@ CONFIG_OPTIONS = {  # options that are short for a config key
 }
 
 
-@dataclass(frozen=True)
-class TrainSettings:
-    """The settings of a run apart from its config: the options of the same names, which `parse_arguments` explains."""
-
-    batch_size: int
-    accumulate: int
-    task: Literal["clips", "crops"]
-    save_folder: Path
-    max_iter: int | None
-    save_interval: int
-    keep_latest: bool
-    validation_epoch: int
-    tensorboard: bool
-    precision: str
-    compile: bool
-    seed: int
-    num_workers: int
-
-    @classmethod
-    def from_options(cls, options: argparse.Namespace) -> Self:
-        """Those of a parsed command line."""
-        return cls(**{field.name: getattr(options, field.name) for field in fields(cls)})
-
-
 class Diverged(Exception):
     """The loss was not finite for too many steps in a row."""
 
@@ -98,61 +73,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """The command line's options."""
     parser = Parser(PROGRAM, __doc__)
     add_config_arguments(parser)
-    parser.add_argument(
-        "--batch_size",
-        type=positive,
-        default=8,
-        help="clips that go through the network at once, two frames each, of all processes together (default: 8)",
-    )
-    parser.add_argument(
-        "--accumulate",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="average the gradients of N batches for every step: N times the batch in the memory of one (default: 1)",
-    )
-    parser.add_argument(
-        "--task",
-        choices=("clips", "crops"),
-        default="clips",
-        help="what to learn from: clips, or crops of single objects, which teach the backbone alone to tell classes: a "
-        "start for --set train.pretrained=FILE where there is no COCO checkpoint; a batch then counts frames",
-    )
-    parser.add_argument("--save_folder", type=Path, default=Path("weights"), help="where checkpoints and the log go")
+    for option, key in CONFIG_OPTIONS.items():
+        parser.add_argument(f"--{option}", type=number_in(float), help=f"config key {key}")
+    TrainSettings.add_options(parser)
     parser.add_argument(
         "--resume",
         metavar="FILE",
         help="checkpoint to go on from, [FOLDER/]latest or interrupt, hf:OWNER/REPO/FILE or https://…",
-    )
-    parser.add_argument("--max_iter", type=positive, help="iterations (default: the recipe's, for the batch size)")
-    parser.add_argument("--save_interval", type=positive, default=10_000, help="iterations between checkpoints")
-    parser.add_argument("--keep_latest", action="store_true", help="delete each checkpoint when the next one is saved")
-    parser.add_argument(
-        "--validation_epoch",
-        type=not_negative,
-        default=0,
-        metavar="N",
-        help="every N epochs, and at the end, score the valid split, which must be annotated (default: never)",
-    )
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="also write TensorBoard event files, to <save_folder>/<config>_tensorboard (pip install tensorboard)",
-    )
-    parser.add_argument("--lr", type=number_in(float), help="learning rate (config key train.learning_rate)")
-    parser.add_argument("--momentum", type=number_in(float), help="momentum of SGD (train.momentum)")
-    parser.add_argument("--decay", type=number_in(float), help="weight decay (train.weight_decay)")
-    parser.add_argument("--gamma", type=number_in(float), help="factor of the learning rate at each step (train.gamma)")
-    parser.add_argument(
-        "--precision",
-        choices=tuple(PRECISIONS),
-        default="fp32",
-        help="of the network's forward pass (default: fp32); fp16, with scaled losses, is for GPUs without bf16",
-    )
-    parser.add_argument("--compile", action="store_true", help="compile the network's forward pass with torch.compile")
-    parser.add_argument("--seed", type=seed_number, default=0, help="of fresh weights and of the draws of clips")
-    parser.add_argument(
-        "--num_workers", type=not_negative, default=2, help="processes that load, for each that trains (default: 2)"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
     parser.add_argument("--train_dataset", metavar="NAME", help="another data set than the config's, e.g. COCO2017")
@@ -203,27 +130,28 @@ def run(options: argparse.Namespace, world: World) -> None:
         if world.is_main:
             print(config)
         return
-    check_options(options, world)
+    settings = TrainSettings.from_options(options, frozenset(split_overrides(options.set)))
+    check_settings(settings, world)
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.write_video_ids and world.is_main:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
-    crops = options.task == "crops"
+    crops = settings.task == "crops"
     samples = (CropDataset if crops else ClipDataset).from_config(config, dataset)
-    torch.manual_seed(options.seed)
+    torch.manual_seed(settings.seed)
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
         start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES, as_start=True))
-    trainer = Trainer(model, TrainSettings.from_options(options), len(samples), world, find_validation(config, options))
+    trainer = Trainer(model, settings, len(samples), world, find_validation(config, options))
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.announce()
     iterations = (trainer.iteration, trainer.schedule.iterations)
     sampler = ClipSampler(
-        len(samples), trainer.samples_per_step, options.seed, *iterations, rank=world.rank, world_size=world.size
+        len(samples), settings.samples_per_step, settings.seed, *iterations, rank=world.rank, world_size=world.size
     )
     collate = collate_crops if crops else collate_clips
     pin_memory = world.device.type == "cuda"
-    trainer.train(make_clip_loader(samples, sampler, options.num_workers, pin_memory, collate))
+    trainer.train(make_clip_loader(samples, sampler, settings.num_workers, pin_memory, collate))
 
 
 def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset | None:
@@ -242,12 +170,12 @@ def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset
     return data
 
 
-def check_options(options: argparse.Namespace, world: World) -> None:
+def check_settings(settings: TrainSettings, world: World) -> None:
     """Raises InputError for what these processes and their devices cannot do."""
-    if options.batch_size % world.size:
-        raise InputError(f"--batch_size={options.batch_size}: {world.size} processes share it, make it a multiple")
-    check_precision(options.precision, world.device)
-    if options.task == "crops" and (options.validation_epoch or options.accumulate > 1 or options.compile):
+    if settings.batch_size % world.size:
+        raise InputError(f"--batch_size={settings.batch_size}: {world.size} processes share it, make it a multiple")
+    check_precision(settings.precision, world.device)
+    if settings.task == "crops" and (settings.validation_epoch or settings.accumulate > 1 or settings.compile):
         raise InputError("--task=crops goes without --validation_epoch, --accumulate and --compile")
 
 
@@ -323,8 +251,8 @@ class Trainer:
         self.world = world
         self.validation = validation
         self.iteration = 0
-        self.samples_per_step = settings.batch_size * settings.accumulate
-        self.schedule = Schedule(config, self.samples_per_step, settings.max_iter)
+        length = settings.iterations(num_samples)
+        self.schedule = Schedule(config, settings.samples_per_step, length, settings.given_keys)
         crops = settings.task == "crops"
         if crops:
             losses = CropLosses(self.model, world, settings.precision)
@@ -346,20 +274,26 @@ class Trainer:
     def announce(self) -> None:
         """Logs the settings of the run."""
         schedule, settings = self.schedule, self.settings
-        epochs = schedule.iterations * self.samples_per_step / self.num_samples
+        epochs = schedule.iterations * settings.samples_per_step / self.num_samples
         trained = sum(p.numel() for p in self.losses.parameters() if p.requires_grad)
         parts = f" ({settings.accumulate} times {settings.batch_size})" if settings.accumulate > 1 else ""
         others = f" and {self.world.size - 1} more" if self.world.size > 1 else ""
         logger.info(
             "%s on %s%s: %.2f M parameters trained, %d key frames, batches of %d%s, iterations %d…%d (%.1f epochs)",
             *(self.model.config.name, describe_device(self.world.device), others, trained / 1e6, self.num_samples),
-            *(self.samples_per_step, parts, self.iteration, schedule.iterations, epochs),
+            *(settings.samples_per_step, parts, self.iteration, schedule.iterations, epochs),
         )
         logger.info("%s, %s", self.model.config.train.optimizer, schedule)
+        if schedule.warmup >= schedule.iterations:
+            logger.warning("the run ends in its warm-up; lower it with --set train.warmup_iterations=N")
+        shortage = cpu_shortage(self.world.device, processes_here())
+        if shortage:
+            logger.warning(shortage)
 
     def train(self, batches: Iterable[ClipBatch | CropBatch]) -> None:
         """Takes a step for each batch; saves at intervals, at the end, and at a signal to stop."""
         due = False
+        logger.info("reading data for the first batch (processes that load: %d)", self.settings.num_workers)
         with StopSignal() as stop, self.open_log() as self.log:
             for batch in batches:
                 losses = self.step(batch)
@@ -388,14 +322,14 @@ class Trainer:
         return TrainingLog(
             folder / f"{name}_log.jsonl",
             self.schedule.iterations,
-            clips_per_step=self.samples_per_step,
+            clips_per_step=self.settings.samples_per_step,
             start_iteration=self.iteration,
             tensorboard=folder / f"{name}_tensorboard" if self.settings.tensorboard else None,
         )
 
     def epoch_at(self, iteration: int) -> int:
         """The number of whole epochs before `iteration`."""
-        return iteration * self.samples_per_step // self.num_samples
+        return iteration * self.settings.samples_per_step // self.num_samples
 
     def validation_is_due(self) -> bool:
         """Whether an epoch that is to be validated, or the run, ended with the last iteration."""

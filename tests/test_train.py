@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import re
 import signal
@@ -13,7 +14,9 @@ import torch
 import torchvision
 
 import train as command
+from data.clips import ClipDataset
 from data.config import get_config
+from data.dataset import YTVISDataset
 from data.synthetic import generate
 from inference.network import Network
 from layers.losses import MultiBoxLoss
@@ -23,6 +26,7 @@ from tests.serving import serving
 from utils.checkpoint import load_state_dict, load_training_state, save_state_dict, save_training_state
 from utils.distributed import World
 from utils.structures import ClipBatch, CropBatch, FrameTargets
+from utils.training_settings import TrainSettings
 from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -329,9 +333,8 @@ def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(monkeypa
 
 
 def test_a_batch_that_processes_cannot_share_is_refused():
-    options = command.parse_arguments(["--batch_size=3"])
     with pytest.raises(InputError, match="--batch_size=3: 2 processes"):
-        command.check_options(options, World(torch.device("cpu"), 0, 2))
+        command.check_settings(TrainSettings(batch_size=3), World(torch.device("cpu"), 0, 2))
 
 
 def test_idle_gpus_are_told_of_with_the_command_that_uses_them(monkeypatch, tmp_path, capsys):
@@ -355,7 +358,7 @@ def trainer(*line):
     options = command.parse_arguments([f"--config={DEMO}", "--batch_size=1", "--set=input.size_hw=64,64", *line])
     torch.manual_seed(0)
     model = STMask.from_config(command.find_config(options)[0])
-    return command.Trainer(model, command.TrainSettings.from_options(options), 10, World(torch.device("cpu")))
+    return command.Trainer(model, TrainSettings.from_options(options), 10, World(torch.device("cpu")))
 
 
 def two_clips():
@@ -377,7 +380,7 @@ def test_accumulated_parts_move_the_weights_by_the_mean_of_their_gradients():
     recipe += ("semantic_loss=0",)  # which is not one of the criterion's
     ours = trainer("--accumulate=2", *PLAIN[:2], *(f"--set=train.{key}" for key in recipe))
     assert ours.schedule.iterations == command.Schedule(ours.model.config, 2).iterations
-    assert ours.samples_per_step == 2
+    assert ours.settings.samples_per_step == 2
     batch = two_clips()
     by_hand = copy.deepcopy(ours.model)
     criterion = MultiBoxLoss.from_config(by_hand.config)
@@ -448,34 +451,6 @@ def test_losses_are_scaled_for_fp16_and_the_scale_is_kept_with_the_state(monkeyp
 
 
 # ------------------------------------------------------------------------------------------------ the recipe
-
-
-def test_the_published_schedule():
-    config = get_config("STMask_plus_base_config")
-    schedule = command.Schedule(config, batch_size=8)  # 16 images: everything takes half as long
-    assert schedule.iterations == 125_000
-    assert schedule(0) == pytest.approx(1e-4 / 250)
-    assert schedule(124) == pytest.approx(1e-4 / 2)
-    assert schedule(250) == schedule(74_999) == pytest.approx(1e-4)
-    assert schedule(75_000) == pytest.approx(1e-5)
-    assert schedule(100_000) == pytest.approx(1e-6)
-    assert command.Schedule(config, batch_size=4).iterations == 250_000
-    assert command.Schedule(config, batch_size=8, iterations=20).iterations == 20
-
-
-def test_a_schedule_along_half_a_cosine():
-    config = get_config("STMask_plus_base_config", {"train.lr_schedule": "cosine", "train.warmup_iterations": 10})
-    schedule = command.Schedule(config, batch_size=4, iterations=1000)
-    assert schedule(4) == pytest.approx(0.5e-4, rel=1e-3)  # half of the warm-up
-    assert schedule(500) == pytest.approx(0.5e-4)
-    assert 0 < schedule(999) < 1e-9
-    assert "half a cosine" in str(schedule)
-
-
-def test_quirk_lr_is_not_autoscaled():
-    for quirk, expected in ((True, 1e-4), (False, 2e-4)):
-        config = get_config("STMask_plus_base_config", {"quirks.lr_not_autoscaled": quirk})
-        assert command.Schedule(config, batch_size=8)(1000) == pytest.approx(expected)
 
 
 def test_the_options_of_the_recipe_reach_the_optimiser(tmp_path):
@@ -609,8 +584,32 @@ def test_a_start_is_downloaded_and_torchvisions_names_are_understood(data, tmp_p
     assert torch.equal(trained["backbone.layers.1.0.conv2.weight"], 2 * weights["layer2.0.conv2.weight"])  # deformable
 
 
+def test_the_first_lines_say_how_long_what_slows_it_and_that_it_works(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1000)
+    monkeypatch.setattr(command.Trainer, "step", lambda *_: {"BIoU": 1.0})
+    line = arguments(data, tmp_path, f"--config={DEMO}", "--set=train.warmup_iterations=50")
+    assert command.main([word for word in line if word != "--max_iter=6"] + ["--epochs=1"]) == 0
+    words = capsys.readouterr().err.splitlines()
+    count = math.ceil(len(ClipDataset.from_config(*opened(data))) / 2)
+    assert any(text.endswith(f"batches of 2, iterations 0…{count} (1.0 epochs)") for text in words)
+    (schedule,) = [text for text in words if "adamw, " in text]
+    assert "warm-up over 100 iterations" in schedule and "train.warmup_iterations as given" in schedule
+    order = [words.index(schedule)]
+    for text in ("ends in its warm-up", "1000 threads share", "reading data for the first batch", f" 1/{count} | BIoU"):
+        (found,) = [number for number, word in enumerate(words) if text in word]
+        order.append(found)
+    assert order == sorted(order)
+    assert command.main([*line, "--epochs=1"]) == 2
+    assert "--max_iter and --epochs" in capsys.readouterr().err
+
+
+def opened(data):
+    config = get_config(DEMO, {"dataset.root": str(data)})
+    return config, YTVISDataset.from_config(config, "train")
+
+
 @pytest.mark.parametrize(
-    "option", ["--max_iter=0", "--validation_epoch=-1", "--num_workers=-1", "--seed=-1", "--batch_size=0"]
+    "option", ["--max_iter=0", "--epochs=0", "--validation_epoch=-1", "--num_workers=-1", "--seed=-1", "--batch_size=0"]
 )
 def test_numbers_that_are_too_low_are_refused(option, capsys):
     with pytest.raises(SystemExit, match="2"):

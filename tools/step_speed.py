@@ -3,11 +3,9 @@
     python -m tools.step_speed --config=STMask_plus_resnet50_ada_config --batch_size=1 --set=train.pretrained=
 
 A step is train.py's: forward pass, losses, backward pass and optimiser, on the first clips of its data set. The
-backends alternate in one process. All options except --rounds and --output are those of train.py. Compare the CPU
-seconds where other work runs on the machine.
+backends alternate in one process. Compare the CPU seconds where other work runs on the machine.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -15,25 +13,36 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-import train
+from data.classes import config_for
 from data.clips import ClipDataset, SampleKey, collate_clips
+from data.config import Config, overrides_from
 from data.dataset import YTVISDataset
 from layers.deform_conv import available_backends, deform_backend
 from stmask import STMask
+from train import Trainer
 from utils.device import describe_machine, pick_device
 from utils.distributed import World
+from utils.training_settings import TrainSettings
+from ytvis.command_line import Parser, positive
 from ytvis.files import atomic_write
 
 SHOWN_OPERATORS = 12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="steps on each backend (default: %(default)s)")
+    parser = Parser("python -m tools.step_speed", __doc__)
+    parser.add_argument("--config", metavar="NAME", required=True, help="config name")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a config key")
+    parser.add_argument("--train_dataset", metavar="NAME", help="another data set than the config's")
+    TrainSettings.add_options(parser, "batch_size", "accumulate", "precision", "compile", "seed")
+    parser.add_argument("--device", help="cpu, cuda, … (default: the GPU if there is one)")
+    parser.add_argument("--rounds", type=positive, default=3, help="steps on each backend (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("step.json"), help="default: %(default)s")
-    ours, rest = parser.parse_known_args()
-    measured = measure(ours.rounds, train.parse_arguments(rest))
-    with atomic_write(ours.output, "w") as file:
+    options = parser.parse_args()
+    config = config_for(options.config, overrides_from(options.set, {}, options.train_dataset))
+    settings = TrainSettings.from_options(options)
+    measured = measure(config, settings, pick_device(options.device), options.rounds)
+    with atomic_write(options.output, "w") as file:
         json.dump(measured, file, indent=1)
     for name, times in measured["seconds"].items():
         ratio = measured["seconds"]["torchvision"]["cpu"] / times["cpu"]
@@ -42,18 +51,16 @@ def main() -> None:
         print(f"{name}: " + ", ".join(f"{key} {part:.1%}" for key, part in operators.items()))
 
 
-def measure(rounds: int, options: argparse.Namespace) -> dict:
+def measure(config: Config, settings: TrainSettings, device: torch.device, rounds: int) -> dict:
     """{"machine", "config", "size_hw", "seconds": {backend: {"wall", "cpu"}}, "operators": {backend: {name: part}}}.
 
     Times are those of the fastest step after one that warms up; operators are the slowest of one more step.
     """
-    config, _ = train.find_config(options)
-    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root)
-    clips = ClipDataset.from_config(config, dataset)
-    batch = collate_clips([clips[SampleKey(number, options.seed)] for number in range(options.batch_size)])
-    torch.manual_seed(options.seed)
-    settings = train.TrainSettings.from_options(options)
-    trainer = train.Trainer(STMask.from_config(config), settings, len(clips), World(pick_device(options.device)))
+    clips = ClipDataset.from_config(config, YTVISDataset.from_config(config, "train"))
+    keys = [SampleKey(number, settings.seed) for number in range(settings.samples_per_step)]
+    batch = collate_clips([clips[key] for key in keys])
+    torch.manual_seed(settings.seed)
+    trainer = Trainer(STMask.from_config(config), settings, len(clips), World(device))
 
     def step(backend: str) -> None:
         with deform_backend(backend):

@@ -1,9 +1,12 @@
 """Devices: choosing, naming and waiting for one."""
 
+import math
 import os
 import platform
 import sys
+from contextlib import suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,11 +43,57 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def usable_cores() -> float:
+    """The CPU cores that this process may use: those of its affinity, or the quota of its control group if less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _core_quota())
+
+
 def has_spare_core(device: torch.device) -> bool:
     """Whether another thread has a core of its own while the network runs: if this runs on a GPU, or torch has fewer
     threads than the process has cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return device.type != "cpu" or torch.get_num_threads() < cores
+    return device.type != "cpu" or torch.get_num_threads() < usable_cores()
+
+
+def cpu_shortage(device: torch.device, processes: int = 1) -> str | None:
+    """A line that says why `processes` like this one will be slow on a CPU: they have more threads than they may use
+    cores, or than other programs leave free. None if there are enough, or on a GPU."""
+    if device.type != "cpu":
+        return None
+    threads, usable = processes * torch.get_num_threads(), usable_cores()
+    if threads > usable:
+        advice = f"OMP_NUM_THREADS={max(1, int(usable / processes))}"
+        return f"{threads} threads share {usable:g} cores (affinity or quota), which slows all of them; set {advice}"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    # Of the machine, whose other cores may be the busy ones. Half a core is what starting this program takes.
+    if threads > (os.cpu_count() or 1) - load + 0.5:
+        return (
+            f"{threads} threads on {os.cpu_count()} cores whose load was {load:.1f} in the last minute, by other "
+            "programs: everything takes longer than on free cores"
+        )
+    return None
+
+
+def _core_quota(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """The cores that the quota of this process's control group allows, as containers have it; inf without one.
+
+    Reads version 2 (`cpu.max`: "QUOTA PERIOD" or "max PERIOD") and version 1 (a file for each, quota -1 for none).
+    """
+    least = math.inf
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, controllers, own = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        top = root / ("cpu" if controllers else "")
+        group = top / own.strip("/")
+        for folder in (group, *group.parents):  # a container shows its own group as the top
+            with suppress(OSError, ValueError):
+                quota, period = map(float, " ".join((folder / name).read_text() for name in names).split())
+                least = min(least, quota / period if quota > 0 else math.inf)
+            if folder == top:
+                break
+    return least
 
 
 def describe_device(device: torch.device) -> str:

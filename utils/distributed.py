@@ -158,7 +158,7 @@ def launch(device: str | None = None) -> Iterator[World]:
 def _own_device(name: str | None) -> torch.device:
     """The device of this one of torchrun's processes."""
     local_rank = int(os.environ["LOCAL_RANK"])
-    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local_size = processes_here()
     if local_size == 1 or name == "cpu" or (name is None and not torch.cuda.is_available()):
         return pick_device(name)
     if name not in (None, "cuda"):
@@ -169,6 +169,11 @@ def _own_device(name: str | None) -> torch.device:
     if 0 < count < local_size:
         raise InputError(f"{count} GPUs cannot serve {local_size} processes; say torchrun --nproc_per_node={count}")
     return pick_device(f"cuda:{local_rank}")
+
+
+def processes_here() -> int:
+    """The number of processes of this run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def torchrun_command(script: str, arguments: Sequence[str]) -> str | None:

@@ -29,6 +29,7 @@ MEASURES = ("lr", "seconds", "clips_per_second", "memory_mib")  # seconds are th
 class TrainingLog:
     """Logs a training every ten iterations and after the last, to the console and as a line of JSON in `path`.
 
+    The console also gets a line after the first iteration, which shows that the training works.
     With a folder `tensorboard` it writes there too, as `loss/…`, `train/…` and `validation/…`, with pictures. Use it as
     a context manager, or `close` it.
     """
@@ -55,6 +56,7 @@ class TrainingLog:
         self.path = path
         make_folder(path.parent)  # here, so that a training that cannot write does not begin
         self.num_iterations = num_iterations
+        self._first = start_iteration + 1
         self.clips_per_step = clips_per_step
         # First, because it may fail; steps from the one after the last kept are the ones to drop.
         self._board = None if tensorboard is None else _open_board(tensorboard, purge_step=start_iteration + 1)
@@ -90,14 +92,23 @@ class TrainingLog:
         self._window.append(losses)
         self._window_seconds += now - self._last
         self._last = now
-        if iteration % LOG_INTERVAL and iteration != self.num_iterations:
+        is_due = iteration % LOG_INTERVAL == 0 or iteration == self.num_iterations
+        if not is_due and iteration != self._first:
             return
         seconds = self._window_seconds / len(self._window)
         means = {name: sum(row[name] for row in self._window) / len(self._window) for name in self._window[0]}
+        if is_due:
+            self._recent_seconds.append(seconds)
+            self._record(iteration, means, learning_rate, seconds, device)
+            self._window.clear()
+            self._window_seconds = 0.0
+        self._print(iteration, means, learning_rate, seconds)
+
+    def _record(
+        self, iteration: int, means: Mapping[str, float], learning_rate: float, seconds: float, device: torch.device
+    ) -> None:
+        """Writes the means over the last iterations to the files."""
         total = sum(means.values())
-        self._window.clear()
-        self._window_seconds = 0.0
-        self._recent_seconds.append(seconds)
         measures = (
             learning_rate,
             seconds,
@@ -108,11 +119,15 @@ class TrainingLog:
         self._write({"iteration": iteration, "total": total, **means, **measured})
         self._chart(iteration, "loss", {"total": total, **means})
         self._chart(iteration, "train", measured)
-        left = (self.num_iterations - iteration) * sum(self._recent_seconds) / len(self._recent_seconds)
+
+    def _print(self, iteration: int, means: Mapping[str, float], learning_rate: float, seconds: float) -> None:
+        """Prints the means over the last iterations, and the time left at the pace of the last hundred."""
+        pace = self._recent_seconds or [seconds]
+        left = (self.num_iterations - iteration) * sum(pace) / len(pace)
         logger.info(
             "%d/%d | %s | total %.2f | lr %.1e | %.2f s/it | ETA %d:%02d:%02d",
             *(iteration, self.num_iterations, " ".join(f"{name} {value:.2f}" for name, value in means.items())),
-            *(total, learning_rate, seconds, left // 3600, left // 60 % 60, left % 60),
+            *(sum(means.values()), learning_rate, seconds, left // 3600, left // 60 % 60, left % 60),
         )
 
     def note(self, iteration: int, scores: Mapping[str, float]) -> None:

@@ -1,5 +1,7 @@
 """tools/kernel_speed.py, tools/step_speed.py and tools/half_precision.py measure what they claim."""
 
+import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -39,11 +41,11 @@ def test_a_step_is_one_of_training_and_its_operators_are_told(tmp_path, monkeypa
     trained = []
     step = train.Trainer.step
     monkeypatch.setattr(train.Trainer, "step", lambda self, batch: trained.append(batch) or step(self, batch))
-    options = train.parse_arguments(
-        ["--config=STMask_demo_config", "--batch_size=1", f"--set=dataset.root={root}", "--set=input.size_hw=64,96"]
-        + ["--device=cpu"]
-    )
-    measured = step_speed.measure(1, options)
+    line = ["--config=STMask_demo_config", "--batch_size=1", f"--set=dataset.root={root}", "--set=input.size_hw=64,96"]
+    line += ["--device=cpu", "--rounds=1", f"--output={tmp_path / 'step.json'}"]
+    monkeypatch.setattr(sys, "argv", ["step_speed", *line])
+    step_speed.main()
+    measured = json.loads((tmp_path / "step.json").read_text())
     assert measured["size_hw"] == [64, 96] and trained[0].frames.shape == (1, 2, 3, 64, 96)
     assert len(trained) == 3 * len(BACKENDS)  # one warms up, one is timed, one is profiled
     assert list(measured["seconds"]) == list(measured["operators"]) == BACKENDS

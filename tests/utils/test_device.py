@@ -1,10 +1,11 @@
 import math
+import os
 
 import pytest
 import torch
 
 from utils import device as device_module
-from utils.device import describe_device, has_spare_core, peak_memory_mib, pick_device
+from utils.device import cpu_shortage, describe_device, has_spare_core, peak_memory_mib, pick_device
 from ytvis.files import InputError
 
 
@@ -78,3 +79,55 @@ def test_a_core_is_spare_beside_a_gpu_or_fewer_threads(monkeypatch, device, thre
     monkeypatch.setattr(device_module.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert has_spare_core(torch.device(device)) is expected
+
+
+@pytest.mark.parametrize(
+    ("cores", "quota", "load", "threads", "processes", "expected"),
+    [
+        (2, math.inf, 0.2, 2, 1, None),
+        (2, math.inf, 0.2, 1, 2, None),
+        (2, math.inf, 0.2, 2, 2, "4 threads share 2 cores (affinity or quota), which slows all of them; set OMP_NUM_"),
+        (
+            8,
+            2.5,
+            0.2,
+            8,
+            1,
+            "8 threads share 2.5 cores (affinity or quota), which slows all of them; set OMP_NUM_THREADS=2",
+        ),
+        (2, math.inf, 0.9, 1, 1, None),
+        (2, math.inf, 0.9, 2, 1, "2 threads on 2 cores whose load was 0.9 in the last minute, by other programs"),
+    ],
+)
+def test_a_cpu_with_too_few_cores_is_reported(monkeypatch, cores, quota, load, threads, processes, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 9.0, 9.0), raising=False)
+    monkeypatch.setattr(device_module, "_core_quota", lambda: quota)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    line = cpu_shortage(torch.device("cpu"), processes)
+    assert line is None if expected is None else line.startswith(expected) and "\n" not in line
+    assert cpu_shortage(torch.device("cuda"), processes) is None
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/job/step", {"job/cpu.max": "400000 100000", "job/step/cpu.max": "max 100000"}, 4.0),
+        ("0::/not/shown/in/a/container", {"cpu.max": "200000 100000"}, 2.0),
+        ("3:cpuset:/\n1:cpu,cpuacct:/a", {"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 0.5),
+        ("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ("0::/", {"cpu.max": "odd"}, math.inf),
+        ("", {}, math.inf),
+    ],
+)
+def test_the_quota_of_a_control_group(tmp_path, groups, files, expected):
+    (tmp_path / "groups").write_text(groups)
+    for name, text in files.items():
+        path = tmp_path / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert device_module._core_quota(tmp_path / "groups", tmp_path / "root") == expected
+    assert device_module._core_quota(tmp_path / "no such file", tmp_path / "root") == math.inf

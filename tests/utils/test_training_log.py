@@ -64,8 +64,19 @@ def test_the_console_says_the_same_and_when_it_will_be_done(tmp_path, caplog):
     clock = Clock()
     with caplog.at_level(logging.INFO), make_log(tmp_path / "log.jsonl", num_iterations=1000, clock=clock) as log:
         train(log, 1, 10, clock, seconds=4.0)
-    (line,) = caplog.messages
+    line = caplog.messages[-1]
     assert line == "10/1000 | B 5.50 C 1.00 | total 6.50 | lr 1.0e-02 | 4.00 s/it | ETA 1:06:00"
+
+
+@pytest.mark.parametrize(("start", "lines"), [(0, [1, 10, 13]), (7, [8, 10, 13]), (9, [10, 13]), (12, [13])])
+def test_the_console_gets_a_line_after_the_first_iteration_which_the_file_does_not(tmp_path, caplog, start, lines):
+    path = tmp_path / "log.jsonl"
+    with caplog.at_level(logging.INFO), make_log(path, num_iterations=13, start_iteration=start) as log:
+        train(log, start + 1, 13)
+    assert [int(line.partition("/")[0]) for line in caplog.messages] == lines
+    assert f"{lines[0]}/13 | B {start + 1 if lines[0] == start + 1 else 5.5:.2f} C 1.00 |" in caplog.messages[0]
+    assert iterations(path) == [number for number in lines if number in (10, 13)]
+    assert read_log(path)[0]["B"] == sum(range(start + 1, iterations(path)[0] + 1)) / (iterations(path)[0] - start)
 
 
 def test_a_score_that_the_set_cannot_give_is_only_in_the_file(tmp_path, caplog):
