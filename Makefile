@@ -20,19 +20,19 @@ venv: ## install STMask and its requirements, if setup.py, pyproject.toml or a k
 	python=$(PYTHON); \
 	if [ -n "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then python=$(PY); fi; \
 	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-		echo "STMask needs Python 3.11 or newer, and $$python is not: activate another environment, or leave it and" \
+		echo "STMask needs Python 3.11 or newer, and $$python is older: activate another environment, or leave it and" \
 			"run make PYTHON=python3.11" >&2; exit 1; \
 	fi; \
 	echo "Installing into $(ENVIRONMENT); the first time this takes some minutes"; \
 	if [ -z "$${VIRTUAL_ENV:-$$CONDA_PREFIX}" ]; then "$$python" -m venv .venv || exit 1; fi; \
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(EXTRAS)]' && touch "$$stamp"
 
-demo: venv ## draw the demo data set, track its objects, score them, write results, a report and overlay videos
+demo: venv ## draw the demo data set, track its objects, and write results, scores, a report and overlay videos
 	$(PY) -m data.synthetic --root data/ShapesVIS
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --mask_det_file=results/demo/results.json \
 		--report=results/demo/report --display --save_details --resume
 
-train-demo: venv ## train the demo's network from nothing, stage by stage, which takes hours; continues where it stopped
+train-demo: venv ## train the demo's network from scratch in stages, which takes hours; resumes where it stopped
 	$(PY) -m tools.recipe recipes/demo.toml
 
 SHOWN = data/ShapesVIS/valid/JPEGImages/valid_00003

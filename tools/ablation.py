@@ -1,12 +1,12 @@
-"""Measures each part of the method on the demo data set: one part more per row, the same budget, several seeds.
+"""Measures each part of the method on the demo data set: each row adds a part, with the same budget and seeds.
 
     make train-demo                                                      # trains the features that all runs start from
     python -m tools.ablation --start results/train_demo/full/latest --training_set data/ShapesVIS_1000 --jobs 2
-    python -m tools.ablation --table                                     # prints the runs that are done
+    python -m tools.ablation --table                                     # prints the finished runs
 
 Every run calls `train.py` and `eval.py` with one thread on small frames. All start from the same backbone, pyramid and
-prototypes, as published models start from COCO's, with a fresh head and temporal net. Runs that are done are skipped,
-and interrupted ones resume. The table is Markdown: mean ± half the difference between seeds.
+prototypes, as published models start from COCO's, with a fresh head and temporal net. Finished runs are skipped, and
+interrupted ones resume. The table is Markdown: mean ± half the difference between seeds.
 """
 
 import argparse
@@ -47,13 +47,13 @@ COLUMNS = ("AP", "AP50", "AR10", "AP occluded", "HOTA")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("results/ablation"), help="folder of the runs")
-    parser.add_argument("--start", metavar="FILE", help="checkpoint whose features all runs start from")
+    parser.add_argument("--start", metavar="FILE", help="checkpoint with the features that all runs start from")
     parser.add_argument("--training_set", type=Path, default=Path(get_config(CONFIG).dataset.root), metavar="DIR")
     parser.add_argument("--max_iter", type=int, default=350, help="iterations of every run (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=2, help="clips a step (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="one run each (default: 0 1)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds, one run for each (default: 0 1)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--table", action="store_true", help="only print the table of the runs that are done")
+    parser.add_argument("--table", action="store_true", help="only print the table of the finished runs")
     options = parser.parse_args()
     if not options.table:
         if not options.start:
@@ -70,7 +70,7 @@ def main() -> int:
 
 
 def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
-    """Trains and scores one run, up to its metrics.json; does nothing if that file exists."""
+    """Trains and scores a run; does nothing if its metrics.json exists."""
     folder = run_folder(options.output, row, seed)
     if (folder / "metrics.json").exists():
         return
@@ -123,7 +123,7 @@ def cell(values: list[float]) -> str:
 
 
 def run_folder(output: Path, row: str, seed: int) -> Path:
-    """Where a run's files are."""
+    """The folder of a run's files."""
     return output / f"{row.replace(' ', '_').replace('(', '').replace(')', '').replace(',', '')}_{seed}"
 
 

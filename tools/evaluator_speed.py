@@ -1,4 +1,4 @@
-"""Times the evaluator against the official one; measures start-up, and the memory that large results files take.
+"""Times the evaluator against the official one; measures start-up, and the memory for large results files.
 
     python -m tools.evaluator_speed                        # times on the large generated case, with and without kernels
     python -m tools.evaluator_speed --megabytes 200 1000   # peak memory of `ytvis` on results files of these sizes
@@ -6,8 +6,8 @@
 
 The official times were recorded on another machine (tests/fixtures/evaluator/README.md, section 11), so the same work
 is timed on both: reading the two JSON files, and comparing all pairs of tracks by pycocotools' merging, as the official
-evaluator does. The ratio scales the official times to this machine. All times are CPU seconds unless the table says
-otherwise, the minimum over several fresh processes that alternate, so that other work on the machine matters little.
+evaluator does. The ratio scales the official times to this machine. All times are CPU seconds unless stated otherwise,
+the minimum over several fresh processes that alternate, so that other work on the machine matters little.
 """
 
 import argparse
@@ -39,9 +39,13 @@ BACKENDS = {"native": "native kernels", "python": "pycocotools and numpy"}
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="fresh processes for each time (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[], help="sizes of results files; measures memory")
-    parser.add_argument("--folder", type=Path, help="keep the generated files there (default: a temporary folder)")
-    parser.add_argument("--start", nargs=2, metavar=("GT.json", "RESULTS.json"), help="measures `ytvis score` of these")
+    parser.add_argument(
+        "--megabytes", type=int, nargs="+", default=[], help="measure the memory for results files of these sizes"
+    )
+    parser.add_argument("--folder", type=Path, help="folder for the generated files (default: a temporary folder)")
+    parser.add_argument(
+        "--start", nargs=2, metavar=("GT.json", "RESULTS.json"), help="measure `ytvis score` of these files"
+    )
     parser.add_argument("--child", choices=("calibration", *BACKENDS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.start:
@@ -64,7 +68,7 @@ def draw_case(folder: Path) -> None:
         subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
     for name, expected in golden_case()["sha256"].items():
         if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-            raise SystemExit(f"{folder / name} is not the file that the official times belong to")
+            raise SystemExit(f"{folder / name} is not the file of the official times")
 
 
 def golden_case() -> dict:
@@ -73,7 +77,7 @@ def golden_case() -> dict:
 
 
 def child(name: str, folder: Path, *arguments: str) -> dict:
-    """The JSON that a fresh process prints after the work of `name`."""
+    """The JSON printed by a fresh process after the work of `name`."""
     line = [sys.executable, "-m", "tools.evaluator_speed", "--child", name, "--folder", str(folder), *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, env=environment)
@@ -90,7 +94,7 @@ def timed(work: Callable) -> tuple[object, float]:
 
 
 def calibrate(folder: Path) -> dict[str, float]:
-    """CPU seconds of the work that takes most of the official evaluator's time, done as it does it."""
+    """CPU seconds of the work that takes most of the official evaluator's time, done in its way."""
     texts = [folder / "gt.json", folder / "pred.json"]
     (truth, predictions), json_time = timed(lambda: [json.loads(path.read_text("utf-8")) for path in texts])
     truths = defaultdict(list)
@@ -121,7 +125,7 @@ def tube_iou_by_merging(firsts: list[dict | None], seconds: list[dict | None]) -
 def score(options: argparse.Namespace) -> dict:
     """CPU seconds and results of the evaluator on the large case."""
     if options.child == "python":
-        sys.modules["ytvis._mask_kernels"] = None  # as if it had not been compiled
+        sys.modules["ytvis._mask_kernels"] = None  # as if not compiled
     from ytvis.score import ap as ytvis_eval
 
     if (ytvis_eval._mask_kernels is not None) != (options.child == "native"):
@@ -142,7 +146,7 @@ def score(options: argparse.Namespace) -> dict:
 
 
 def time_table(folder: Path, runs: int) -> str:
-    """The Markdown table of times; raises AssertionError if a score is not the recorded one."""
+    """The Markdown table of times; raises AssertionError if a score differs from the recorded one."""
     names = ("calibration", *BACKENDS)
     rounds = [{name: child(name, folder) for name in names} for _ in range(runs)]  # alternating
 
@@ -150,9 +154,9 @@ def time_table(folder: Path, runs: int) -> str:
         return min(measured[name][key] for measured in rounds)
 
     scores = [measured[name] for measured in rounds for name in BACKENDS]
-    assert len({s["bits"] for s in scores}) == 1, "the two ways give different bits"
+    assert len({s["bits"] for s in scores}) == 1, "the results with and without kernels differ"
     difference = max(abs(a - b) for a, b in zip(scores[0]["stats"], golden_case()["stats"].values(), strict=True))
-    assert difference <= 1e-12, f"the scores are not the recorded ones: {difference}"
+    assert difference <= 1e-12, f"the scores differ from the recorded ones: {difference}"
 
     work = {name: fastest("calibration", name) for name in ("json", "tubes")}
     scales = {
@@ -203,7 +207,7 @@ class Run(NamedTuple):
     peak: int
 
 
-# A small process between, because a process that is forked from a large one starts with its peak memory.
+# A small process between, because a process forked from a large one starts with its peak memory.
 LAUNCHER = """
 import json, os, subprocess, sys, time
 begin = time.perf_counter()
@@ -232,7 +236,7 @@ def start_table(files: list[str], runs: int) -> str:
 
 
 def memory_table(folder: Path, sizes: list[int]) -> str:
-    """The Markdown table of peak memory; the large files are removed again."""
+    """The Markdown table of peak memory; removes the large files."""
     lines = ["| file | command | exit code | peak memory | above start-up | CPU time |", "|---|---|---|---|---|---|"]
     for megabytes in sizes:
         path = folder / f"results_{megabytes}.json"

@@ -1,12 +1,12 @@
-"""Gives the commands damaged files and odd arguments, and checks how they end.
+"""Runs the commands on damaged files and odd arguments, and checks how they end.
 
     python -m tools.fuzz --count 2000 --seed 1
     python -m tools.fuzz --kinds annotations,checkpoints --count 200 --keep fuzz_failures
 
-Each input is a valid one with damage that depends on the seed and the number alone (`tools.mutations`), and runs
-in a process of its own. It fails where the process prints a traceback, dies of a signal, takes longer than --seconds or
-takes more than --megabytes beyond what it started with, or where the exit code is 2 and the last line is no error.
---keep stores the files of failed inputs. It needs Linux.
+Each input is a valid one with damage that depends on the seed and the number alone (`tools.mutations`), and runs in its
+own process. It fails if the process prints a traceback, ends by a signal, takes longer than --seconds or more than
+--megabytes above its memory at the start, or ends with exit code 2 without an error in its last line. --keep stores the
+files of failed inputs. It needs Linux.
 """
 
 import argparse
@@ -71,7 +71,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Case:
-    """One input: the function to run in a process of its own, and the command line as a user types it."""
+    """One input: the function to run in its own process, and the command line as typed by a user."""
 
     text: str
     run: Callable[[], int | None]
@@ -356,7 +356,7 @@ def line_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
             words.insert(place, rng.choice((*WORDS, "--images", "--set", "--columns", "--port", "--help", "--resume")))
     if which in ("eval.py", "train.py"):
         return command(which, {"eval.py": eval_command, "train.py": train_command}[which].main, words)
-    if which == "view":  # otherwise it serves until it is interrupted
+    if which == "view":  # without it the server runs until it is interrupted
         words += ["--export", "page"]
     return command("ytvis", ytvis_command, [which, *words])
 
@@ -375,7 +375,7 @@ KINDS = {
 
 
 def run_case(case: Case, folder: Path, seconds: float, megabytes: float) -> Outcome:
-    """Runs a case in a process of its own, with `folder` as its own folder."""
+    """Runs a case in its own process, with `folder` as its working directory."""
     output = folder / ".output"
     begin = time.monotonic()
     reader, writer = os.pipe()
@@ -414,7 +414,7 @@ def run_case(case: Case, folder: Path, seconds: float, megabytes: float) -> Outc
 
 
 def _limit_memory(megabytes: float) -> None:
-    """Lets this process take no more than `megabytes` more address space than it has."""
+    """Limits the address space of this process to `megabytes` more than it has."""
     limit = int((_memory(0) + megabytes) * 2**20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
@@ -425,7 +425,7 @@ def _memory(kind: int) -> float:
 
 
 def fault_of(code: int, text: str, took: float, grown: float, seconds: float, megabytes: float) -> str:
-    """What is wrong with how a command ended; "" if nothing is."""
+    """The fault in how a command ended; "" if it ended correctly."""
     if took > seconds:
         return f"took {took:.0f} s"
     if code < 0:
@@ -438,7 +438,7 @@ def fault_of(code: int, text: str, took: float, grown: float, seconds: float, me
         return f"took {grown:.0f} MB"
     lines = text.rstrip("\n").split("\n")
     if code == 2 and "error:" not in lines[-1]:
-        return "ended with exit code 2, and its last line says no error"
+        return "ended with exit code 2, and its last line is not an error"
     if max(map(len, lines)) > 4000:
         return "printed a line of more than 4000 characters"
     return ""
@@ -475,26 +475,28 @@ def _no_fifos(folder: str, names: list[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m tools.fuzz`: prints the failures; returns 1 if there is one."""
+    """`python -m tools.fuzz`: prints the failures; returns 1 if any input failed."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--count", type=int, default=600, help="inputs (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="other inputs for each (default: %(default)s)")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="which, with commas (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=600, help="number of inputs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
+    parser.add_argument(
+        "--kinds", default=",".join(KINDS), help="kinds of inputs, separated by commas (default: %(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="longest time of an input (default: %(default)s)")
     parser.add_argument("--megabytes", type=float, default=2000, help="most memory of an input (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="store the files of what failed there")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder to store the files of failed inputs in")
     options = parser.parse_args(arguments)
     kinds = options.kinds.split(",")
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        parser.error(f"there is no kind {unknown[0]!r}; choose from {', '.join(KINDS)}")
+        parser.error(f"unknown kind {unknown[0]!r}; choose from {', '.join(KINDS)}")
     keep = options.keep and options.keep.absolute()
     faults = fuzz(kinds, options.count, options.seed, options.seconds, options.megabytes, keep)
     fine = faults.pop("", 0)
     print(
-        f"{options.count} inputs, {fine} ended as they should",
+        f"{options.count} inputs, {fine} ended correctly",
         *(f"{n} {fault}" for fault, n in faults.items()),
         sep="; ",
     )

@@ -1,11 +1,11 @@
-"""Gives ytvis.masks random and adversarial masks; on good ones its two implementations and pycocotools must agree.
+"""Runs ytvis.masks on random and adversarial masks; on good ones its implementations and pycocotools must agree.
 
     python -m tools.fuzz_masks --seconds 60
     python -m tools.fuzz_masks --seconds 60 --address_sanitizer     # needs gcc with libasan, and pip for pycocotools
 
-Bad masks must end with InputError (ValueError where a function is only for checked masks). Good ones must have
-the same pixels by the native kernels, without them, and by pycocotools. With --address_sanitizer the kernels and
-pycocotools are built with it in a temporary folder, so that a read or write outside their memory ends the run.
+Bad masks must raise InputError (ValueError in functions for checked masks only). Good ones must have the same pixels
+with the native kernels, without them, and with pycocotools. With --address_sanitizer the kernels and pycocotools are
+built with it in a temporary folder, so that a read or write outside their memory ends the run.
 """
 
 import argparse
@@ -34,7 +34,7 @@ LARGEST_DECODED = 10**6  # pixels: larger masks are measured, but not decoded fo
 
 
 class Fuzzer:
-    """Makes inputs from a seed, runs them and counts how they end; raises AssertionError if one ends wrongly."""
+    """Generates inputs from a seed, runs them and counts outcomes; raises AssertionError for a wrong one."""
 
     def __init__(self, seed: int):
         from ytvis import masks
@@ -106,7 +106,7 @@ class Fuzzer:
             self.use(rle)
 
     def text(self) -> None:
-        """Counts of any characters, and those of a mask with some exchanged, cut off or made longer."""
+        """Counts of random characters, or those of a mask with some replaced, cut off or added."""
         size = self.size()
         if self.rng.integers(2):
             counts = bytes(self.rng.integers(0, 256, self.rng.integers(0, 20)).astype(np.uint8))
@@ -131,7 +131,7 @@ class Fuzzer:
                     function(rle)
                 except ValueError:
                     continue
-                raise AssertionError(f"{rle} is taken")
+                raise AssertionError(f"{rle} is accepted")
         else:
             self.use(rle)
 
@@ -142,7 +142,7 @@ class Fuzzer:
         self.use(rle)
 
     def tracks(self) -> None:
-        """Tracks of masks of a few sizes compared with each other, by the kernels and without them."""
+        """Compares tracks of masks of a few sizes with each other, with the kernels and without them."""
         sizes = [[int(side) for side in self.rng.integers(1, 20, 2)] for _ in range(2)]
 
         def track() -> list:
@@ -161,7 +161,7 @@ class Fuzzer:
         self.counts["good"] += 1
 
     def arrays(self) -> None:
-        """The kernels themselves, with arrays that seldom fit together."""
+        """Runs the kernels directly, on arrays that seldom fit together."""
         if self.kernels is None:
             return
 
@@ -199,7 +199,7 @@ class Fuzzer:
 
     @contextmanager
     def without_kernels(self) -> Iterator[None]:
-        """A context in which `ytvis.masks` works as without compiled kernels."""
+        """A context in which `ytvis.masks` runs without compiled kernels."""
         self.masks._mask_kernels = None
         try:
             yield
@@ -207,7 +207,7 @@ class Fuzzer:
             self.masks._mask_kernels = self.kernels
 
     def attempt(self, function: Any, *arguments: Any) -> Any:
-        """What `function` returns, None if it raises InputError."""
+        """The result of `function`, None if it raises InputError."""
         from ytvis.files import InputError
 
         try:
@@ -220,7 +220,7 @@ class Fuzzer:
         return result
 
     def use(self, rle: dict) -> None:
-        """Every operation on a good mask, compared with pycocotools where calling that is safe."""
+        """Compares every operation on a good mask with pycocotools where calling that is safe."""
         from pycocotools import mask as library
 
         masks = self.masks
@@ -243,8 +243,8 @@ class Fuzzer:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=30, help="how long (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="the same inputs for the same seed (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=30, help="duration of the run (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
     parser.add_argument("--address_sanitizer", action="store_true", help="build and run under AddressSanitizer")
     parser.add_argument("--kernels", type=Path, help=argparse.SUPPRESS)  # the file of the native kernels to load
     options = parser.parse_args()
@@ -256,12 +256,12 @@ def main() -> int:
     fuzzer.run(options.seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     way = "without native kernels" if fuzzer.kernels is None else f"kernels {fuzzer.kernels.__file__}"
-    print(f"{dict(fuzzer.counts)}, none ended wrongly; {way}; peak memory {peak:.0f} MiB")
+    print(f"{dict(fuzzer.counts)}, all ended correctly; {way}; peak memory {peak:.0f} MiB")
     return 0
 
 
 def load_kernels(path: Path) -> None:
-    """Makes `ytvis._mask_kernels` the extension module in a file."""
+    """Loads an extension module from a file as `ytvis._mask_kernels`."""
     import ytvis
 
     spec = importlib.util.spec_from_file_location("ytvis._mask_kernels", path)
@@ -271,7 +271,7 @@ def load_kernels(path: Path) -> None:
 
 
 def run_sanitized(seconds: float, seed: int) -> int:
-    """Builds the kernels and pycocotools with AddressSanitizer in a temporary folder and runs this with them."""
+    """Builds the kernels and pycocotools with AddressSanitizer in a temporary folder and runs this tool with them."""
     library = subprocess.run(["gcc", "-print-file-name=libasan.so"], stdout=subprocess.PIPE, text=True, check=True)
     flags = {"CFLAGS": SANITIZER, "LDFLAGS": "-fsanitize=address"}
     with tempfile.TemporaryDirectory() as folder:

@@ -3,8 +3,8 @@
     python -m tools.half_precision
 
 The weights of the recordings are random, so scores are close to each other and to the thresholds, where rounding
-decides: a hard case. An object of a frame counts as found again if a mask of the other precision overlaps its own with
-an IoU over 0.5.
+matters: a hard case. An object of a frame counts as found if a mask of the other precision overlaps it with an IoU over
+0.5.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     for name in RECORDED:
         model = load_model(name)
         found, same_id, total = compare(track(model, "fp32"), track(model, "bf16"))
-        print(f"{name}: of {total} objects in frames, {found} are found in bfloat16 too, {same_id} under the same id")
+        print(f"{name}: of {total} objects in frames, {found} are also found in bfloat16, {same_id} with the same id")
 
 
 def track(model: STMask, precision: str) -> list[Tracks]:
@@ -37,7 +37,7 @@ def track(model: STMask, precision: str) -> list[Tracks]:
 
 
 def compare(ours: list[Tracks], others: list[Tracks]) -> tuple[int, int, int]:
-    """(objects of `ours` that `others` have in the same frame, those of them with the same id, objects of `ours`)."""
+    """(objects of `ours` found in the same frame of `others`, those with the same id, objects of `ours`)."""
     found = same_id = 0
     for tracks, other in zip(ours, others, strict=True):
         if len(tracks) and len(other):

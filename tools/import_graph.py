@@ -1,6 +1,6 @@
-"""Prints which of our modules imports which, floor by floor, and whether there is a circle.
+"""Prints the imports between the modules here, floor by floor, and any import cycle.
 
-    python -m tools.import_graph            # exit code 1 if there is a circle
+    python -m tools.import_graph            # exit code 1 if there is a cycle
 
 The graph is read from the source without running it. Imports inside functions count.
 """
@@ -27,7 +27,7 @@ FLOORS = (
 
 
 def sources(root: Path = ROOT) -> dict[str, ast.Module]:
-    """{dotted module name: syntax tree} of all our modules except tests; a package has its folder's name."""
+    """{dotted module name: syntax tree} of all modules here except tests; a package has its folder's name."""
     paths = [path for name in SCRIPTS if (path := root / f"{name}.py").exists()]
     paths += [path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py"))]
     names = [".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") for path in paths]
@@ -47,7 +47,7 @@ def imports(tree: ast.Module, module: str, is_package: bool = False) -> Iterator
 
 
 def import_graph(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
-    """{module: those of `modules` that it imports}; a name that a module defines stands for the module."""
+    """{module: its imports among `modules`}; a name defined in a module counts as the module."""
     packages = {name.rpartition(".")[0] for name in modules}
     graph = {}
     for module, tree in modules.items():
@@ -57,7 +57,7 @@ def import_graph(modules: Mapping[str, ast.Module]) -> dict[str, set[str]]:
 
 
 def find_cycle(graph: Mapping[str, set[str]]) -> list[str]:
-    """The modules of a circle, each importing the next, the first again at the end; [] if there is none."""
+    """The modules of an import cycle, each importing the next, the first again at the end; [] if there is none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -66,7 +66,7 @@ def find_cycle(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def _owner(name: str, modules: Mapping[str, ast.Module]) -> str | None:
-    """The module of `modules` that the dotted `name` is, or is defined in; None if it is not ours."""
+    """The module of `modules` that the dotted `name` names or is defined in; None for other modules."""
     while name and name not in modules:
         name = name.rpartition(".")[0]
     return name or None
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if graph[module]:
                 print(f"  {module}: {', '.join(sorted(graph[module]))}")
     cycle = find_cycle(graph)
-    print(f"circle: {' → '.join(cycle)}" if cycle else f"{len(graph)} modules, no circle")
+    print(f"cycle: {' → '.join(cycle)}" if cycle else f"{len(graph)} modules, no cycle")
     return 1 if cycle else 0
 
 

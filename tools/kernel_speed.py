@@ -3,8 +3,8 @@
     python -m tools.kernel_speed --output=results/kernel.json --picture=docs/images/kernel_speed.png
 
 Input 1×256×48×80, 3×3, 256→256, modulated. "bf16" is the native kernel with columns and weights in bfloat16, forward
-only; it is many times slower on a processor without bfloat16 instructions. Times are the fastest of several rounds, by
-the clock and by the CPU (all threads together). The ratio is of CPU times, which other work on the machine changes
+only; it is many times slower on a processor without bfloat16 instructions. Times are the fastest of several rounds,
+wall time and CPU time (all threads together). The ratio is of CPU times, which other work on the machine changes
 little.
 """
 
@@ -29,7 +29,7 @@ BASELINE = "torchvision"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="calls of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="calls of each backend (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="also time bfloat16 columns")
     parser.add_argument("--output", type=Path, default=Path("kernel.json"), help="default: %(default)s")
     parser.add_argument("--picture", type=Path, help="PNG or SVG file of the bars")
@@ -72,7 +72,7 @@ def measure(rounds: int, bf16: bool = False, layer: tuple[int, int, int] = P3) -
 
 
 def call_of(work: Callable, backend: str, layer: tuple[int, int, int], autocast: bool = False) -> Callable[[], None]:
-    """`work` on that layer, on that backend."""
+    """Runs `work` of that layer on that backend."""
     channels, height, width = layer
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(1, channels, height, width, generator=generator)

@@ -1,4 +1,4 @@
-"""Enlarges the frames of a folder, for the picture of the README, because those of the drawn set are small.
+"""Enlarges the frames of a folder, for the picture of the README, as those of the drawn set are small.
 
 python -m tools.larger_frames data/ShapesVIS/valid/JPEGImages/valid_00003 results/large --factor 3
 """

@@ -1,4 +1,4 @@
-"""Counts what a frame costs a GPU besides arithmetic: operators, kernels, launches and waits of the host, by stage.
+"""Counts the costs of a frame on a GPU besides arithmetic: operators, kernels, launches and host syncs, by stage.
 
     python -m tools.launches --config=STMask_plus_resnet50_ada_config --precision=bf16
 
@@ -36,9 +36,9 @@ from ytvis.command_line import Parser, positive, run_command
 from ytvis.files import atomic_write
 
 ROOT = f"{Path(__file__).parent.parent}/"
-FRAMES = 4  # the last one is counted: everything is known and allocated by then
+FRAMES = 4  # the last one is counted: by then everything is allocated
 VIDEO_HW = (720, 1280)
-STAGES = {  # the innermost of these files that an operator is called from says its stage
+STAGES = {  # the innermost of these files that calls an operator gives its stage
     "backbone.py": "backbone",
     "layers/fpn.py": "pyramid",
     "layers/protonet.py": "prototypes",
@@ -82,7 +82,7 @@ def run(argv: list[str] | None) -> None:
 
 
 def overrides(num_objects: int) -> list[str]:
-    """What makes a network with random weights find `num_objects` objects in every frame."""
+    """Config keys with which a network of random weights finds `num_objects` objects in every frame."""
     return [
         "detection.conf_threshold=0",
         "detection.nms_threshold=1",
@@ -96,7 +96,7 @@ def overrides(num_objects: int) -> list[str]:
 
 @dataclass
 class FrameCounts:
-    """What one frame costs, by stage: `operators` dispatched, `kernels` among them, estimated `launches`.
+    """Costs of one frame, by stage: `operators` dispatched, `kernels` among them, estimated `launches`.
 
     `waits` are keyed by (stage, "file:line function", kind)."""
 
@@ -140,13 +140,13 @@ def format_counts(counts: FrameCounts) -> str:
 
 
 def count_frame(config: Config, precision: str = "fp32") -> FrameCounts:
-    """What a GPU is asked to do for a frame with the network of `config`, see the module."""
+    """Counts the work of a GPU for a frame with the network of `config`; see the module."""
     torch.manual_seed(0)
     model = STMask.from_config(config).eval()
     for name, parameter in model.named_parameters():
         if "centerness_layer" in name and name.endswith("bias"):
             torch.nn.init.constant_(parameter, 1.0)  # scores above 0
-    model = fused_copy(model, PRECISIONS[precision], pack=False)  # what runs on a GPU
+    model = fused_copy(model, PRECISIONS[precision], pack=False)  # as on a GPU
     tracker = VideoTracker(model, network=Network(model, precision, fused=False))
     counter = OperatorCounter()
     with deform_backend("torchvision"):
@@ -160,7 +160,7 @@ def count_frame(config: Config, precision: str = "fp32") -> FrameCounts:
 
 
 def random_frames(config: Config) -> Iterator[FrameInput]:
-    """`FRAMES` similar frames of noise as the network of `config` takes them."""
+    """`FRAMES` similar frames of noise, as input of the network of `config`."""
     transform = FrameTransform.from_config(config)
     height, width = transform.padded_hw
     generator = torch.Generator().manual_seed(1)
@@ -172,7 +172,7 @@ def random_frames(config: Config) -> Iterator[FrameInput]:
 
 
 def on_host(tensor: Tensor) -> Tensor:
-    """`tensor`, marked as one that is in the host's memory where a GPU runs the network."""
+    """`tensor`, marked as in the host's memory when a GPU runs the network."""
     tensor.is_on_host = True
     return tensor
 
@@ -193,7 +193,7 @@ def are_on_host(values: Any) -> bool:
 
 
 def calling_frames() -> Iterator[tuple[str, FrameType]]:
-    """(file relative to the repository, frame) of our functions that are running, the innermost first."""
+    """(file relative to the repository, frame) of the running functions here, the innermost first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
@@ -203,7 +203,7 @@ def calling_frames() -> Iterator[tuple[str, FrameType]]:
 
 
 def stage_now() -> str:
-    """The stage of the operator that is called now."""
+    """The stage of the current operator."""
     return next((STAGES[name] for name, _ in calling_frames() if name in STAGES), OTHER)
 
 
@@ -247,7 +247,7 @@ class OperatorCounter(TorchDispatchMode):
             self.wait("read" if name == "_local_scalar_dense" else name)
 
     def wait(self, kind: str, number: int = 1) -> None:
-        """Counts a wait in the function of ours that is running, those of utils/ excepted."""
+        """Counts a wait in the running function here, except those of utils/."""
         places = ((name, frame) for name, frame in calling_frames() if not name.startswith("utils/"))
         name, frame = next(places, (OTHER, None))
         where = f"{name}:{frame.f_lineno} {frame.f_code.co_name}" if frame else name
@@ -255,7 +255,7 @@ class OperatorCounter(TorchDispatchMode):
 
 
 class HostTensors(TorchFunctionMode):
-    """Marks what is copied to the host, and counts the copies between host and device, which on a CPU are none."""
+    """Marks tensors copied to the host, and counts copies between host and device, which do nothing on a CPU."""
 
     def __init__(self, counter: OperatorCounter):
         super().__init__()

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tools.long_stream --output=results/long_stream.json --picture=results/long_stream.png
 
-The frames are those of some videos of the drawn demo set, repeated, so that objects come and go and track ids grow. The
-weights are the demo's. CPU time is reported, because other work on the machine changes it little.
+The frames are those of some videos of the drawn demo set, repeated, so that objects enter and leave and track ids grow.
+The weights are the demo's. CPU time is reported, because other work on the machine changes it little.
 """
 
 import argparse
@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).parent.parent / "weights" / "STMask_demo.pth"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=10_000, help="default: %(default)s")
-    parser.add_argument("--every", type=int, default=1000, help="frames from one figure to the next (default: 1000)")
+    parser.add_argument("--every", type=int, default=1000, help="frames between two measurements (default: 1000)")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("H", "W"), help="default: 96 160")
     parser.add_argument("--output", type=Path, default=Path("long_stream.json"), help="default: %(default)s")
     parser.add_argument("--picture", type=Path, help="PNG or SVG file of the curves")

@@ -24,8 +24,8 @@ from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent
 
-# Prints the version of each of the given packages, and exits with 1 if files of one have other sizes than the package
-# says: another one has overwritten them, as two packages of OpenCV do to each other.
+# Prints the version of each of the given packages, and exits with 1 if the sizes of files differ from the package's
+# record: another package has overwritten them, as two packages of OpenCV do to each other.
 _SHOW_VERSIONS = """
 import sys
 from importlib.metadata import distribution
@@ -66,7 +66,7 @@ def lower_bounds(root: Path, extras: Iterable[str] = ()) -> LowerBounds:
     """The bounds of the checkout `root`, with those of the `extras`.
 
     Raises:
-        InputError: a requirement has no lower bound, or there is no such extra.
+        InputError: a requirement has no lower bound, or an extra is unknown.
     """
     tree = ast.parse((root / "setup.py").read_text("utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "setup"]
@@ -75,7 +75,7 @@ def lower_bounds(root: Path, extras: Iterable[str] = ()) -> LowerBounds:
     requirements = list(found["install_requires"])
     for extra in extras:
         if extra not in found["extras_require"]:
-            raise InputError(f"{extra!r}: no extra of setup.py; there are {', '.join(found['extras_require'])}")
+            raise InputError(f"{extra!r}: not an extra of setup.py, which has {', '.join(found['extras_require'])}")
         requirements += found["extras_require"][extra]
     build = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
     packages = dict.fromkeys(map(pinned, requirements))
@@ -86,7 +86,7 @@ def find_python(version: str) -> str:
     """The command that runs Python `version`, such as "3.11".
 
     Raises:
-        InputError: there is none on the PATH.
+        InputError: it is not found on the PATH.
     """
     if version == f"{sys.version_info.major}.{sys.version_info.minor}":
         return sys.executable
@@ -107,10 +107,10 @@ def copy_checkout(target: Path) -> None:
 
 
 def make_environment(folder: Path, bounds: LowerBounds) -> str:
-    """Makes the environment `folder` with exactly these versions, and prints them; returns its Python.
+    """Creates the environment `folder` with exactly these versions, and prints them; returns its Python.
 
     Raises:
-        InputError: there is no such Python, the packages cannot be installed together, or one overwrites another.
+        InputError: Python is not found, the packages cannot be installed together, or one overwrites another.
     """
     python = str(folder / "bin" / "python")
     commands = [
@@ -125,10 +125,10 @@ def make_environment(folder: Path, bounds: LowerBounds) -> str:
 
 
 def run_tests(folder: Path, extras: Sequence[str], arguments: Sequence[str]) -> int:
-    """Makes environment and copy of the checkout in `folder`, and runs pytest with `arguments`; returns its exit code.
+    """Creates environment and copy of the checkout in `folder`, runs pytest with `arguments`; returns its exit code.
 
     Raises:
-        InputError: the environment or the kernels could not be made.
+        InputError: the environment or the kernels could not be built.
     """
     folder = folder.resolve()
     checkout = folder / "checkout"
@@ -144,8 +144,10 @@ def run_tests(folder: Path, extras: Sequence[str], arguments: Sequence[str]) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="make environment and copy there, and keep them")
-    extras = "of setup.py, separated by commas (default: %(default)s)"
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="folder for the environment and the copy, which are then kept"
+    )
+    extras = "extras of setup.py, separated by commas (default: %(default)s)"
     parser.add_argument("--extras", default="dev,export,browser", help=extras)
     options, pytest_arguments = parser.parse_known_args(arguments)
     place = nullcontext(options.keep) if options.keep else tempfile.TemporaryDirectory()

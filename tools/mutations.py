@@ -4,9 +4,9 @@ import json
 import random
 from typing import Any
 
-NOTHING = object()  # stands for an item to be removed
+NOTHING = object()  # marks an item to be removed
 
-# JSON text that json.dumps never writes, or only slowly.
+# JSON text that json.dumps does not write, or only slowly.
 RAW = {
     "NaN": "NaN",
     "infinity": "Infinity",

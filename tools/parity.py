@@ -1,9 +1,9 @@
-"""Compares the numbers of our network with those recorded from the published one.
+"""Compares the numbers of this network with those recorded from the published one.
 
     python -m tools.parity [DEVICE]       # prints the largest relative error per recorded array and config
 
 A relative error is the largest absolute difference divided by the largest absolute recorded value of the array.
-tests/fixtures/reference/README.md says what each array is and how far a float64 run of the original is from it.
+tests/fixtures/reference/README.md describes each array and its distance from a float64 run of the original.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def compare_forward(name: str, device: str = "cpu") -> dict[str, Comparison]:
         flat = value.flatten()
         result[key].add(flat[:64], recorded[f"{key}_first64"])
         result[key].add(flat[:: int(recorded[f"{key}_stride"])], recorded[f"{key}_sample"])
-        # A mean may be near zero by cancellation: it is measured against the spread.
+        # A mean may be near zero by cancellation: it is compared relative to the spread.
         result[key].add(flat.double().mean(), recorded[f"{key}_mean"], scale=float(recorded[f"{key}_std"]))
         result[key].add(flat.double().std(unbiased=False), recorded[f"{key}_std"])
     for key, value in whole.items():

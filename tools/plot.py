@@ -1,4 +1,4 @@
-"""Draws the curves of trainings from the logs that train.py writes.
+"""Draws the curves of trainings from the logs of train.py.
 
     python -m tools.plot weights/STMask_demo_training.jsonl --output=curves.png
     python -m tools.plot fp32/STMask_demo_log.jsonl bf16/STMask_demo_log.jsonl --labels=fp32,bf16 --output=both.svg
@@ -30,8 +30,8 @@ DOTS_PER_INCH = 100  # 1600 pixels wide
 LINE_STYLES = ("-", "--", "-.", ":")  # the next one after ten colours
 WIDEST, NARROWEST = 3.6, 1.2  # points; each run is narrower than the one before, so that equal curves all show
 MAX_MARKED = 30  # curves with at most this many points mark them; a single point would not show otherwise
-# The same logs give the same file whatever the user's own settings (ids in SVG are random without the salt), and a
-# dollar sign in a path stays one.
+# The same logs give the same file regardless of the user's settings (ids in SVG are random without the salt), and a
+# dollar sign in a path is not parsed.
 STYLE = ["default", {"svg.hashsalt": "tools.plot", "text.parse_math": False}]
 
 Record = Mapping[str, Any]
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a training's <config>_log.jsonl")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="picture to write, .png or .svg")
-    parser.add_argument("--title", help="line over the panels")
+    parser.add_argument("--title", help="title above the panels")
     parser.add_argument("--labels", metavar="A,B,…", help="names of the logs in the legend (default: from the files')")
     parser.add_argument(
         "--smooth",
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def default_labels(paths: Sequence[Path]) -> list[str]:
-    """The files' names without `_log.jsonl`, or the paths as they are where names do not tell all files apart."""
+    """The files' names without `_log.jsonl`, or their paths if the names are not unique."""
     names = [path.stem.removesuffix("_log") for path in paths]
     return names if len(set(names)) == len(names) else [str(path) for path in paths]
 
@@ -94,7 +94,7 @@ def draw_curves(
 ) -> Figure:
     """The curves of `runs`, each the lines of a log (see `read_log`), over each other in one panel per quantity.
 
-    A run has no curve in the panels of what it lacks. Losses are means over the last `smooth` lines.
+    A run has no curve in the panels of quantities that it lacks. Losses are means over the last `smooth` lines.
 
     Raises:
         InputError: a run has nothing to draw.
@@ -117,7 +117,7 @@ def draw_curves(
         axes = figure.add_subplot(num_rows, COLUMNS, place + 1, title=panel.title, sharex=axes)
         axes.set_ylabel(MEANINGS.get(panel.title))
         axes.grid(alpha=0.3)
-        if place >= len(drawn) - COLUMNS:  # nothing is below
+        if place >= len(drawn) - COLUMNS:  # no panel is below
             axes.set_xlabel("iteration")
         for curve, look in zip(curves, looks, strict=True):
             _draw_curve(axes, curve, smooth if panel.is_noisy else 1, look)
@@ -129,7 +129,7 @@ def draw_curves(
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes `figure` as PNG or SVG, by the name; the same figure gives the same bytes.
+    """Writes `figure` as PNG or SVG, by the ending of the name; the same figure gives the same bytes.
 
     Raises:
         InputError: the name has another ending, or the file cannot be written.
@@ -156,13 +156,13 @@ def _panels(runs: Sequence[Sequence[Record]]) -> list[Panel]:
 
 
 def _percentage(record: Record, name: str) -> float | None:
-    """A validation's score in percent; None too where it is -1, for a set without truth."""
+    """A validation's score in percent; None if it is missing or -1, for a set without truth."""
     score = record.get("validation", {}).get(name, -1)
     return None if score < 0 else 100 * score
 
 
 def _curve(run: Sequence[Record], value: Callable[[Record], float | None]) -> Curve:
-    """The values by iteration; if the log has an iteration twice, the later line counts."""
+    """The values by iteration; if the log has an iteration twice, the later line is used."""
     points = {record["iteration"]: number for record in run if (number := value(record)) is not None}
     iterations = sorted(points)
     return iterations, [points[x] if math.isfinite(points[x]) else math.nan for x in iterations]
@@ -186,7 +186,7 @@ def _draw_curve(axes: Axes, curve: Curve, smooth: int, look: Mapping[str, Any]) 
 
 
 def _trailing_means(values: Sequence[float], count: int) -> list[float]:
-    """At each place the mean of the last `count` values, or of as many as there are; NaNs are ignored."""
+    """At each place the mean of up to `count` last values; NaNs are ignored."""
     windows = ([v for v in values[max(0, end - count) : end] if not math.isnan(v)] for end in range(1, len(values) + 1))
     return [fmean(window) if window else math.nan for window in windows]
 

@@ -1,12 +1,12 @@
 """Trains a network in several stages, as a recipe file describes them.
 
-    python -m tools.recipe recipes/demo.toml                  # runs every stage that is not done, and prints the scores
-    python -m tools.recipe recipes/demo.toml --list           # prints the stages and how far each one is
+    python -m tools.recipe recipes/demo.toml                  # runs every unfinished stage, and prints the scores
+    python -m tools.recipe recipes/demo.toml --list           # prints the stages and their progress
     python -m tools.recipe recipes/demo.toml --dry_run        # prints the commands
     python -m tools.recipe recipes/demo.toml --stage joined   # runs this stage alone
 
-A stage is done when the checkpoint of its last iteration exists. An interrupted stage resumes, so the same command goes
-on where the last one stopped. Run it in the repository's root. Exit codes: 0 done, 1 a stage failed or was
+A stage is done when the checkpoint of its last iteration exists. An interrupted stage resumes, so the same command
+continues where the last one stopped. Run it in the repository's root. Exit codes: 0 done, 1 a stage failed or was
 interrupted, 2 bad input.
 
 A recipe is a TOML file:
@@ -17,13 +17,13 @@ A recipe is a TOML file:
     [evaluate]                         # data: the set whose valid split the stages with an expected score are scored on
     [settings.NAME]                    # config keys that several stages share
     [[stages]]
-    name, purpose                      # its folder, and a few words
-    start                              # the stage whose last weights this one begins with (default: none)
-    data                               # the set whose train split it learns from
-    iterations, minutes                # its length, and how long that took where it was measured
-    processes                          # how many train together, one thread each (default: 1)
+    name, purpose                      # its folder, and a short description
+    start                              # the stage whose last weights this one starts from (default: none)
+    data                               # the set whose train split it trains on
+    iterations, minutes                # its length, and the measured time
+    processes                          # number of training processes, one thread each (default: 1)
     train, settings, set               # options of train.py, a name of [settings] and config keys of this stage alone
-    half                               # whether the next stage and the evaluation take its weights as float16
+    half                               # whether the next stage and the evaluation use its weights as float16
     expected                           # scores in percent: AP, AP50, AR10, HOTA
 """
 
@@ -111,7 +111,7 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path, results: Path | None = None) -> Self:
-        """The recipe in the file `path`, with `results` instead of the folder that it names.
+        """Reads the recipe in the file `path`; `results` replaces its folder.
 
         Raises:
             InputError: the file cannot be read or is not a recipe; the message names the stage and the key.
@@ -134,8 +134,8 @@ class Recipe:
             raise InputError(f"{path}: [train] must name the config")
         evaluated = content.get("evaluate", {}).get("data", "")
         if evaluated not in data and any(stage.expected for stage in stages):
-            raise InputError(f"{path}: [evaluate] names {evaluated!r}, which is no set of [data]")
-        # A stage's own keys come last, so that they win.
+            raise InputError(f"{path}: [evaluate] names {evaluated!r}, which is not a set of [data]")
+        # A stage's own keys come last and override the others.
         stages = [replace(stage, set={**settings.get(stage.settings, {}), **stage.set}) for stage in stages]
         return cls(results or Path(content["results"]), options, data, evaluated, tuple(stages))
 
@@ -143,7 +143,7 @@ class Recipe:
         """The stage of that name.
 
         Raises:
-            InputError: there is none.
+            InputError: it is unknown.
         """
         for stage in self.stages:
             if stage.name == name:
@@ -152,17 +152,17 @@ class Recipe:
         raise InputError(f"no stage {name!r}{_nearest(name, names)}; the stages are {', '.join(names)}")
 
     def folder(self, stage: Stage) -> Path:
-        """Where the checkpoints and the log of a stage are."""
+        """The folder of the checkpoints and the log of a stage."""
         return self.results / stage.name
 
     def weights(self, stage: Stage) -> str:
-        """The weights of a stage that is done, for the stages after it and its evaluation."""
+        """The weights of a finished stage, for the stages after it and its evaluation."""
         if stage.half:
             return f"{self.folder(stage)}/{self.train['config'].removesuffix('_config')}.pth"
         return f"{self.folder(stage)}/latest"
 
     def iterations_done(self, stage: Stage) -> int:
-        """How far the last checkpoint of a stage is; 0 without any."""
+        """The iteration of the last checkpoint of a stage; 0 without any."""
         names = map(CheckpointName.parse, self.folder(stage).glob("*.pth"))
         return max((name.iteration for name in names if name), default=0)
 
@@ -209,14 +209,14 @@ class Recipe:
 
 
 def measure_scores(truth: str | Path, results: str | Path) -> dict[str, float]:
-    """{each of `SCORES`: 0…1} of a results file; nan, or -1 of AP and AR, where there is nothing to score."""
+    """{each of `SCORES`: 0…1} of a results file; nan, or -1 of AP and AR, if there is nothing to score."""
     pair = load_pair(truth, results)
     stats = dict(zip(STAT_NAMES, evaluate_results(*pair).stats.tolist(), strict=True))
     return {**{name: stats[name] for name in SCORES[:-1]}, "HOTA": evaluate_tracking(*pair).overall()["HOTA"]}
 
 
 def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Trains the `stages` that are not done and prints the scores of those with an expected one.
+    """Trains the unfinished `stages` and prints the scores of those with an expected one.
 
     Raises:
         InputError: see `check_stages`.
@@ -235,11 +235,11 @@ def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
 
 
 def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Checks the options and the config of every stage with train.py, so that mistakes show before hours of training.
+    """Checks the options and the config of every stage with train.py, to find mistakes before hours of training.
 
     Raises:
-        InputError: train.py refuses them (and says why on stderr), or a stage starts from one that is neither done nor
-            among `stages`.
+        InputError: train.py refuses them (with a message on stderr), or a stage starts from one that is neither done
+            nor among `stages`.
     """
     for stage in stages:
         start = recipe.stage(stage.start) if stage.start else None
@@ -278,7 +278,7 @@ def train_stage(recipe: Recipe, stage: Stage) -> None:
 
 
 def evaluate_stage(recipe: Recipe, stage: Stage) -> None:
-    """Writes the results file of a stage, if it is not there.
+    """Writes the results file of a stage, if it is missing.
 
     Raises:
         Stopped: eval.py failed or was interrupted.
@@ -288,10 +288,10 @@ def evaluate_stage(recipe: Recipe, stage: Stage) -> None:
 
 
 def call(command: Sequence[str], what: str) -> None:
-    """Runs a command with one thread a process; hands SIGTERM on to it and waits until it has saved.
+    """Runs a command with one thread a process; forwards SIGTERM to it and waits until it has saved.
 
     Raises:
-        Stopped: it ended with another exit code than 0, or a signal came.
+        Stopped: it ended with another exit code than 0, or by a signal.
     """
     environment = {"PYTHONPATH": str(ROOT), **os.environ, "OMP_NUM_THREADS": "1"}
     with StopSignal() as stop:
@@ -334,10 +334,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="TOML file")
-    parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the stages, instead of the recipe's")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the stages, in place of the recipe's")
     parser.add_argument("--stage", metavar="NAME", help="run only this stage")
-    parser.add_argument("--list", action="store_true", help="print the stages and how far they are, and stop")
-    parser.add_argument("--dry_run", action="store_true", help="print the commands of what is not done, and stop")
+    parser.add_argument("--list", action="store_true", help="print the stages and their progress, and stop")
+    parser.add_argument("--dry_run", action="store_true", help="print the commands of unfinished stages, and stop")
     options = parser.parse_args(arguments)
     setup_logging()
     try:
@@ -353,13 +353,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"recipe: error: {error}", file=sys.stderr)
         return 2
     except Stopped as error:
-        print(f"recipe: {error}; the same command goes on", file=sys.stderr)
+        print(f"recipe: {error}; run the same command to continue", file=sys.stderr)
         return 1
     return 0
 
 
 def print_commands(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Prints the command of each stage that is not done, and of each evaluation."""
+    """Prints the command of each unfinished stage, and of each evaluation."""
     for stage in stages:
         if not recipe.is_done(stage):
             print(shlex.join(recipe.command(stage, resume=recipe.iterations_done(stage) > 0)))
@@ -380,13 +380,13 @@ def _make(kind: type, table: Any, where: str) -> Any:
 def _check_names(
     stage: Stage, before: Sequence[Stage], data: Iterable[str], settings: Iterable[str], where: str
 ) -> None:
-    """Raises InputError for a name that a stage may not have or that stands for nothing."""
+    """Raises InputError for a name that a stage may not have or that is unknown."""
     names = [other.name for other in before]
     if stage.name in names:
         raise InputError(f"{where}: another stage has that name too")
     for key, known in (("start", ["", *names]), ("data", data), ("settings", ["", *settings])):
         if (value := getattr(stage, key)) not in known:
-            raise InputError(f"{where}: {key} names {value!r}, which is not there{_nearest(value, known)}")
+            raise InputError(f"{where}: {key} names {value!r}, which is unknown{_nearest(value, known)}")
     for name in stage.expected:
         if name not in SCORES:
             raise InputError(f"{where}: expected has {name!r}; the scores are {', '.join(SCORES)}")
@@ -405,18 +405,18 @@ def _check_keys(table: Mapping[str, Any], types: Mapping[str, type], needed: Set
 
 
 def _nearest(name: str, names: Iterable[str]) -> str:
-    """A hint at the name that was probably meant."""
+    """A hint at the nearest name."""
     near = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _options(values: Mapping[str, Any]) -> list[str]:
-    """{option: value} as a command line has it; a value true is an option without a value."""
+    """The arguments of {option: value}; a value true is an option without a value."""
     return [f"--{name}" if value is True else f"--{name}={_text(value)}" for name, value in values.items()]
 
 
 def _text(value: Any) -> str:
-    """A TOML value as --set and options take it."""
+    """The text of a TOML value for --set and options."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Takes a picture of a report page, as docs/report.md shows it.
+"""Takes the picture of a report page for docs/report.md.
 
     python -m tools.report_picture OUT/report.html docs/images/report.png
     python -m tools.report_picture OUT/report.html whole.png --sections scores categories curves groups confusion videos

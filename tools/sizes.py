@@ -1,4 +1,4 @@
-"""Prints how large the code is: files, lines and functions, and the longest five of each.
+"""Prints the size of the code: files, lines and functions, and the longest five of each.
 
 python -m tools.sizes                # the working tree
 python -m tools.sizes 7177877        # a revision

@@ -1,4 +1,4 @@
-"""Times a training step with each deformable convolution, and lists the operators that take most of it.
+"""Times a training step with each deformable convolution, and lists its slowest operators.
 
     python -m tools.step_speed --config=STMask_plus_resnet50_ada_config --batch_size=1 --set=train.pretrained=
 

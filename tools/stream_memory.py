@@ -1,9 +1,9 @@
-"""Measures the memory that `eval.py --video` takes, by the length of the video.
+"""Measures the memory of `eval.py --video` by the length of the video.
 
     python -m tools.stream_memory [--frames 5000] [--every 500] [OPTION OF eval.py …]
 
-The video is H.264 of 160×96 pixels: frames of the drawn demo set, repeated, so that tracks come and go. The weights are
-the demo's, at a small input size to save time. "end" is the memory after all files are written, "peak" that of the
+The video is H.264 of 160×96 pixels: frames of the drawn demo set, repeated, so that tracks start and end. The weights
+are the demo's, at a small input size to save time. "end" is the memory after all files are written, "peak" that of the
 whole run.
 """
 
@@ -77,8 +77,8 @@ def measure(folder: Path, num_frames: int, every: int, options: Sequence[str] = 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=5000, help="of the video (default: %(default)s)")
-    parser.add_argument("--every", type=int, default=500, help="frames from line to line (default: %(default)s)")
+    parser.add_argument("--frames", type=int, default=5000, help="frames of the video (default: %(default)s)")
+    parser.add_argument("--every", type=int, default=500, help="frames between two lines (default: %(default)s)")
     options, others = parser.parse_known_args(arguments)  # the others are eval.py's
     with tempfile.TemporaryDirectory() as folder:
         memory = measure(Path(folder), options.frames, options.every, others)

@@ -1,4 +1,4 @@
-"""Takes the pictures of the viewer that docs/viewer.md shows: viewer.png, and viewer-phone.png in dark colours.
+"""Takes the pictures of the viewer for docs/viewer.md: viewer.png, and viewer-phone.png in dark colours.
 
     python -m tools.viewer_pictures results/demo/results.json docs/images
 
@@ -35,7 +35,7 @@ HIDE_LOW_SCORES = """score => {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, help="results.json")
-    parser.add_argument("folder", type=Path, help="where the PNG files go")
+    parser.add_argument("folder", type=Path, help="folder for the PNG files")
     parser.add_argument("--images", type=Path, default=DEMO / "valid" / "JPEGImages", help="default: %(default)s")
     parser.add_argument(
         "--ann_file", type=Path, default=DEMO / "annotations" / "valid.json", help="default: %(default)s"

@@ -1,4 +1,4 @@
-"""Measures how many frames per second the viewer's page shows of 1080p video with 30 tracks, in a headless Chromium.
+"""Measures the frames per second that the viewer's page shows of 1080p video with 30 tracks, in a headless Chromium.
 
     python -m tools.viewer_speed [--tracks 30] [--frames 90] [--speed 30]
 
@@ -122,13 +122,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracks", type=int, default=30)
     parser.add_argument("--frames", type=int, default=90)
-    parser.add_argument("--speed", type=int, default=30, help="frames per second asked for")
+    parser.add_argument("--speed", type=int, default=30, help="requested frames per second")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ann_file, results = write_video(Path(folder), options.tracks, options.frames)
         with launch() as browser, ViewerServer(Content(results, folder, ann_file), port=0) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            print(f"1080p, {options.tracks} tracks, {options.speed} frames/s asked for")
+            print(f"1080p, {options.tracks} tracks, {options.speed} frames/s requested")
             for number, measured in enumerate(measure(browser, server.url, options.frames, options.speed), start=1):
                 print(f"pass {number}: {measured}", flush=True)
             server.shutdown()

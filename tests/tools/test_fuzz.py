@@ -37,7 +37,7 @@ def test_an_end_as_it_should_be_is_no_fault(tmp_path):
         (lambda: 1 / 0, "printed a traceback"),
         (lambda: os.kill(os.getpid(), 9), "died of signal 9"),
         (lambda: 3, "ended with exit code 3"),
-        (lambda: 2, "ended with exit code 2, and its last line says no error"),
+        (lambda: 2, "ended with exit code 2, and its last line is not an error"),
         (lambda: time.sleep(9), "took "),
         (lambda: int(np.ones(100 * 2**20, np.uint8)[0] - 1), "took "),
         (lambda: print("x" * 5000), "printed a line of more than 4000 characters"),

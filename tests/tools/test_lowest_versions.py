@@ -25,7 +25,7 @@ def test_the_bounds_are_those_of_the_project_files(tmp_path):
     assert (bounds.python, bounds.packages) == ("3.11", ("a==1", "b==2.0.1", "c==3"))
     assert bounds.build == ("setuptools==77.0.1",)
     assert lower_bounds(tmp_path).packages == ("a==1", "b==2.0.1")
-    with pytest.raises(InputError, match="'y': no extra of setup.py; there are x"):
+    with pytest.raises(InputError, match="'y': not an extra of setup.py, which has x"):
         lower_bounds(tmp_path, ["y"])
 
 
@@ -44,7 +44,7 @@ def test_a_python_that_is_not_there_is_bad_input(monkeypatch):
 def test_an_extra_that_is_none_ends_in_one_line(tmp_path, capsys):
     assert main([f"--keep={tmp_path}", "--extras=dev,wheels"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("lowest_versions: error: 'wheels': no extra of setup.py") and error.count("\n") == 1
+    assert error.startswith("lowest_versions: error: 'wheels': not an extra of setup.py") and error.count("\n") == 1
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git repository")

@@ -74,7 +74,7 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was_and_is_scored(tiny, tmp_
     wait_for(process, folder / "clips", "STMask_demo_*.pth")
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 1 and errors.endswith("stopped by SIGTERM; the same command goes on\n"), errors
+    assert process.returncode == 1 and errors.endswith("stopped by SIGTERM; run the same command to continue\n"), errors
     recipe = Recipe.read(tiny)
     done = recipe.iterations_done(recipe.stage("clips"))
     assert 1 <= done < 12
@@ -137,12 +137,12 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tiny, tmp_path, capsys
         (
             'start = "crops"',
             'start = "crop"',
-            "'clips': start names 'crop', which is not there (did you mean 'crops'?)",
+            "'clips': start names 'crop', which is unknown (did you mean 'crops'?)",
         ),
-        ('start = "crops"', 'start = "clips"', "'clips': start names 'clips', which is not there"),
-        ('settings = "small"', 'settings = "tiny"', "'crops': settings names 'tiny', which is not there"),
+        ('start = "crops"', 'start = "clips"', "'clips': start names 'clips', which is unknown"),
+        ('settings = "small"', 'settings = "tiny"', "'crops': settings names 'tiny', which is unknown"),
         ('name = "clips"', 'name = "crops"', "'crops': another stage has that name too"),
-        ('data = "few"\n[set', 'data = "many"\n[set', "[evaluate] names 'many', which is no set of [data]"),
+        ('data = "few"\n[set', 'data = "many"\n[set', "[evaluate] names 'many', which is not a set of [data]"),
         ("AP = 51.5", "mAP = 51.5", "'clips': expected has 'mAP'; the scores are AP, AP50, AR10, HOTA"),
         ('config = "STMask_demo_config"', "", "[train] must name the config"),
         ("train_videos = 2", "train_video = 2", "[data.few]: unknown key 'train_video'"),
