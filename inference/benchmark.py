@@ -1,4 +1,4 @@
-"""How fast a run was, compared with the peak of the machine: what `eval.py --benchmark` prints and writes."""
+"""Measures the speed of a run, compared with the peak of the machine, for `eval.py --benchmark`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PEAK_REPEATS = 5
 
 @dataclass
 class Measurement:
-    """The times of one run over many frames: the stages of `timer`, and when each frame ended.
+    """The times of one run over many frames: the stages of `timer`, and the end of each frame.
 
     Frames go through the network `batch_size` at a time.
     """
@@ -47,7 +47,7 @@ class Measurement:
     ends: array = field(default_factory=lambda: array("d"))
 
     def frame_done(self) -> None:
-        """Ends a frame, also that of `timer`."""
+        """Ends a frame, also in `timer`."""
         self.timer.frame_done()
         self.ends.append(time.perf_counter())
 
@@ -55,9 +55,9 @@ class Measurement:
         """Milliseconds by stage, "stages", over all frames; and from the second batch on "wall_ms", median and 95th
         percentile from the end of a frame to the end of the next (a batch in equal parts), and frames per second.
 
-        `overhead` is how much longer that median is than the network's. `gflop` is what the network takes for a frame,
-        in 10⁹ floating-point operations, `peak` what the machine does a second at most: `gflops` is what the network
-        reaches. Values that need more frames than there were are left out.
+        `overhead` is the difference of that median to the network's. `gflop` is the network's work for a frame, in 10⁹
+        floating-point operations, `peak` the machine's limit a second, and `gflops` the network's rate. Values that
+        need more frames are left out.
         """
         stages = {name: asdict(stats) for name, stats in self.timer.summary().items()}
         result: dict[str, Any] = {"frames": len(self.ends), "stages": stages}
@@ -82,10 +82,10 @@ def report_benchmark(
     path: Path,
     repeat: Callable[[RunSettings, Measurement], None] | None = None,
 ) -> None:
-    """Prints how fast `model` was in the run `measured`, made with `settings`, and writes it to the JSON file `path`.
+    """Prints the speed of `model` in the run `measured`, made with `settings`, and writes it to the JSON file `path`.
 
-    `repeat`, if given, does the same work with other settings, which are then compared: `BASELINE`, and, if the network
-    was compiled, `settings` without that.
+    `repeat`, if given, does the same work with other settings for comparison: `BASELINE`, and, if the network was
+    compiled, `settings` without that.
     """
     memory = peak_memory_mib(model.device)
     runs = [(settings, measured)]
@@ -117,7 +117,7 @@ def report_benchmark(
 
 
 def gflop_per_frame(model: Model, settings: RunSettings) -> float:
-    """The 10⁹ floating-point operations that `model` takes for a frame with `settings`; see `count_gflop`."""
+    """The 10⁹ floating-point operations of `model` for a frame with `settings`; see `count_gflop`."""
     head = model.prediction_layers[0]
     head.at_anchors = settings.fused and computes_at_anchors(model.device, pack=not settings.compiled)
     try:
@@ -153,9 +153,9 @@ def peak_gflops(precision: str, device: torch.device) -> float:
 
 
 def convolution_peak(device: torch.device, dtype: torch.dtype, convolve: Callable[[nn.Conv2d], nn.Module]) -> float:
-    """The most 10⁹ floating-point operations a second that convolutions of some usual shapes reach here, in `dtype`.
+    """The most 10⁹ floating-point operations a second of convolutions of some usual shapes here, in `dtype`.
 
-    `convolve` makes of a convolution the module that is run: a direct one, so that it does all these operations. Takes
+    `convolve` turns a convolution into the module to run: a direct one, so that it does all these operations. Takes
     about a second, and far longer where `dtype` is slow.
     """
     best = 0.0
@@ -169,7 +169,7 @@ def convolution_peak(device: torch.device, dtype: torch.dtype, convolve: Callabl
 
 
 def _fastest(function: Callable[[], Tensor], device: torch.device) -> float:
-    """Seconds of the fastest of a few calls, after one that does not count."""
+    """Seconds of the fastest of a few calls, after a warm-up call."""
     seconds = []
     with torch.inference_mode():
         for _ in range(PEAK_REPEATS + 1):

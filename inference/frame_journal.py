@@ -1,4 +1,4 @@
-"""What was found in the frames of a stream, kept on disk while it runs; and results.json of a run that was killed.
+"""Keeps the objects of a stream's frames on disk while it runs, and writes results.json of a run that was killed.
 
 python -m inference.frame_journal out.json.partial         # writes out.json, and removes the journal
 """
@@ -23,7 +23,7 @@ from ytvis.results import track_result, write_results
 logger = logging.getLogger(__name__)
 
 ENDING = ".partial"  # after the name of the results file that a journal is for
-MAX_FRAMES = 2**24  # of a journal that is read: six days at 30 frames a second; results hold an entry for each
+MAX_FRAMES = 2**24  # in a journal: six days at 30 frames a second; results have an entry for each
 
 _ROW_KEYS = tuple(f.name for f in fields(ObjectRow))
 
@@ -31,9 +31,9 @@ _ROW_KEYS = tuple(f.name for f in fields(ObjectRow))
 class FrameJournal(Journal):
     """The rows of frame after frame, a line each, and after those of a frame a line that counts the frames.
 
-    A row names the place of the row before it of its track, so that of a track only the place of the last is kept in
-    memory. Lines outlive the process, but `append` does not wait until they are on disk. A header with `details: true`
-    has the results made with them.
+    A row has the place of the row before it of its track, so that only the place of a track's last row is kept in
+    memory. Lines outlive the process, but `append` does not wait until they are on disk. With `details: true` in the
+    header the results have details.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -43,25 +43,25 @@ class FrameJournal(Journal):
 
     @classmethod
     def create(cls, path: Path, header: Mapping[str, Any]) -> Self:
-        """A new, empty journal; one that is there already is kept under another name."""
+        """Returns a new, empty journal; an existing one is kept under another name."""
         _keep_other_run(Path(path))
         return super().create(path, header)
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The journal of a run that has ended, whatever its header.
+        """Opens the journal of a run that has ended, with any header.
 
         Raises:
-            InputError: there is none, or it is damaged before its last line.
+            InputError: it is not found, or is damaged before its last line.
         """
         with open_input(path) as file:
             header = parse_line(file.readline())
         if header is None or "rows_of" not in header:
-            raise InputError(f"{path}: not the journal of a video that was followed")
+            raise InputError(f"{path}: not the journal of a tracked video")
         return cls.resume(path, header)
 
     def append(self, rows: Iterable[ObjectRow], num_frames: int) -> None:
-        """Takes the rows of the next frame, with which there are `num_frames`."""
+        """Appends the rows of the next frame, the last of `num_frames` so far."""
         text, places = bytearray(), {}
         for row in rows:
             places[row.track_id] = self._end + len(text)
@@ -74,11 +74,11 @@ class FrameJournal(Journal):
 
     @property
     def track_ids(self) -> list[int]:
-        """Those of all tracks, in the order in which they first appear."""
+        """The rows of all tracks, in the order of first appearance."""
         return list(self._last_places)
 
     def rows(self) -> Iterator[ObjectRow]:
-        """All rows, in the order they came."""
+        """All rows, in the order they were appended."""
         with open(self.path, "rb") as file:
             next(file)
             for line in file:
@@ -87,8 +87,8 @@ class FrameJournal(Journal):
                     yield _row(content)
 
     def results(self, num_frames: int | None = None) -> Iterator[Track]:
-        """The entries of results.json for a video of `num_frames` (default: those that were appended), in the order in
-        which tracks first appear; see `ytvis.results.track_result`. One track is in memory at a time."""
+        """The entries of results.json for a video of `num_frames` (default: those appended), in the order in which
+        tracks first appear; see `ytvis.results.track_result`. One track is in memory at a time."""
         num_frames = self.num_frames if num_frames is None else num_frames
         details = self.header.get("details", False)
         for place in self._last_places.values():
@@ -120,7 +120,7 @@ class FrameJournal(Journal):
 
 
 def _is_row(line: dict) -> bool:
-    """Whether a line has what `_row` and results need, all of its type; `shifted` may be missing."""
+    """Whether a line has the values for `_row` and results, with the right types; `shifted` may be missing."""
     for column in fields(ObjectRow):
         value = line.get(column.name, column.default)
         if type(value) is not column.type and not (column.type is float and type(value) is int):
@@ -133,25 +133,25 @@ def _row(line: dict) -> ObjectRow:
 
 
 def _keep_other_run(path: Path) -> None:
-    """Renames the journal of another run, if there is one, so that results can still be made of it."""
+    """Renames the journal of another run, if it exists, so that its results can still be written."""
     if os.path.isfile(path):
         kept = put_aside(path, ENDING)
-        logger.warning("%s is of another run; python -m inference.frame_journal %s makes results of it", path, kept)
+        logger.warning("%s is of another run; python -m inference.frame_journal %s writes its results", path, kept)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m inference.frame_journal`: writes the results of a run that did not; returns the exit code."""
+    """`python -m inference.frame_journal`: writes the results of a killed run; returns the exit code."""
     parser = Parser("python -m inference.frame_journal", __doc__)
-    parser.add_argument("journal", type=Path, help=f"what eval.py --video kept, a file that ends with .json{ENDING}")
+    parser.add_argument("journal", type=Path, help=f"journal of eval.py --video, a file that ends with .json{ENDING}")
     options = parser.parse_args(arguments)
     return run_command("inference.frame_journal", lambda: finish(options.journal))
 
 
 def finish(path: Path) -> None:
-    """Writes the results that the journal at `path` is for, and removes it.
+    """Writes the results of the journal at `path`, and removes it.
 
     Raises:
-        InputError: it is no such journal, or the results cannot be written.
+        InputError: it is not such a journal, or the results cannot be written.
     """
     target = path.with_name(path.name.removesuffix(ENDING))
     if target == path:

@@ -1,4 +1,4 @@
-"""How the method found the objects of a frame, derived from its predictions: anchors, samples, shifts."""
+"""Derives from predictions how the method found the objects of a frame: anchors, samples, shifts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class ObjectInternals:
     """How the method found one object of a frame, in pixels of that frame; boxes are x1 y1 x2 y2, points x y.
 
     `box` [4] and `mask` [h,w] in 0…1, at the prototypes' size without their padding, are the object's; `weights` [K] in
-    −1…1 are those of the prototypes. If the object was known before, `last_box` [4] is its place in the frame before,
-    and `shifted_box` [4] where temporal fusion moved it. If it was detected in this frame, `level` 3…7 is its pyramid
+    −1…1 are those of the prototypes. If the object was known before, `last_box` [4] is its box in the frame before, and
+    `shifted_box` [4] the one predicted by temporal fusion. If it was detected in this frame, `level` 3…7 is its pyramid
     level, `anchors` [k,4] are those of its cell, `kernel` is the number of its own, and with FCB `taps` [n,2] are
     the regular samples of that kernel and `samples` [n,2] the calibrated ones. Everything else is None.
     """
@@ -102,7 +102,7 @@ def explain_objects(
 
 
 def without_padding(values: Tensor, meta: FrameMeta) -> Tensor:
-    """A map [h,w,…] of the padded network input, cut to the part that is not padding."""
+    """A map [h,w,…] of the padded network input without its padding."""
     height, width = (
         round(side * resized / padded)
         for side, resized, padded in zip(values.shape[:2], meta.resized_hw, meta.padded_hw, strict=True)
@@ -111,7 +111,7 @@ def without_padding(values: Tensor, meta: FrameMeta) -> Tensor:
 
 
 def _of_anchor(anchor: int, predictions: Predictions, head: PredictionHead, input_hw, pixels) -> Mapping[str, Any]:
-    """The fields of `ObjectInternals` that an object has from its anchor; {} for a head without FCA."""
+    """The fields of `ObjectInternals` that come from an object's anchor; {} for a head without FCA."""
     num_kernels = len(head.anchor_shapes)
     if not num_kernels:
         return {}
@@ -129,7 +129,7 @@ def _of_anchor(anchor: int, predictions: Predictions, head: PredictionHead, inpu
 def find_anchor(box: Tensor, predictions: Predictions) -> int | None:
     """The index of the anchor whose regression gave `box` [4], normalised, in the first image of the batch.
 
-    None if there is none: the object was not detected in this frame, but carried on by temporal fusion.
+    None if the object was not detected in this frame, but predicted by temporal fusion.
     """
     boxes = decode(predictions.box_deltas[0].float(), predictions.anchors)
     distances = (boxes - box).abs().amax(dim=1)

@@ -1,6 +1,6 @@
-"""The internals of the method as pictures: prototypes, anchors (FCA), samples (FCB), the shift of temporal fusion.
+"""Pictures of the method's internals: prototypes, anchors (FCA), samples (FCB), the shift of temporal fusion.
 
-Each picture is a matplotlib figure of panels over the frame; `PICTURES` names them all.
+Each picture is a matplotlib figure of panels over the frame; `PICTURES` lists them all.
 """
 
 import math
@@ -25,7 +25,7 @@ from ytvis.files import InputError
 DOTS_PER_INCH = 100
 WIDTH_INCHES = 12.0
 HIGHEST_INCHES = 5.5  # of a panel of the whole frame, which may be upright
-MOST_OBJECTS = 3  # of those that get a panel of their own
+MOST_OBJECTS = 3  # objects with their own panel
 PROTOTYPE_COLUMNS = 8
 KERNEL_COLOURS = ("#4cc9f0", "#f72585", "#ffd60a", "#80ed99", "#ff9f1c")
 STYLE = ["default", {"text.parse_math": False, "font.size": 10, "axes.titlesize": 10}]
@@ -49,12 +49,12 @@ class FrameInternals:
 
     @property
     def extent(self) -> tuple[int, int, int, int]:
-        """Left, right, bottom and top of the frame in its pixels, as matplotlib takes them."""
+        """Left, right, bottom and top of the frame in its pixels, for matplotlib."""
         height, width = self.frame.shape[:2]
         return 0, width, height, 0
 
     def name(self, item: ObjectInternals) -> str:
-        """What an object is called, as "ring #3" is."""
+        """The label of an object, such as "ring #3"."""
         return f"{self.class_names[item.label - 1]} #{item.track_id}"
 
 
@@ -62,7 +62,7 @@ def draw_internals(name: str, view: FrameInternals) -> np.ndarray:
     """The picture `name` of `PICTURES`, [h,w,3] uint8 RGB.
 
     Raises:
-        InputError: the frame has nothing of the kind.
+        InputError: the frame has nothing to show in it.
     """
     with style.context(STYLE):
         figure = PICTURES[name](view)
@@ -72,7 +72,7 @@ def draw_internals(name: str, view: FrameInternals) -> np.ndarray:
 
 
 def draw_prototypes(view: FrameInternals) -> Figure:
-    """For the best object: the prototypes with their weights, those that matter most first, and what they add up to."""
+    """For the best object: the prototypes with their weights, the most important first, and their sum."""
     item = _several(view, lambda item: True, "object")[0]
     order = np.argsort(-np.abs(item.weights) * _brightness(view, item), kind="stable")
     columns = PROTOTYPE_COLUMNS
@@ -110,7 +110,7 @@ def draw_prototypes(view: FrameInternals) -> Figure:
 
 
 def draw_anchors(view: FrameInternals) -> Figure:
-    """FCA: the anchor that each object came from, and for the best ones all anchors of its cell."""
+    """FCA: the anchor of each object, and for the best ones all anchors of its cell."""
     detected = _several(
         view, lambda item: item.anchors is not None, "object that one of FCA's anchors detected in this frame"
     )
@@ -126,7 +126,7 @@ def draw_anchors(view: FrameInternals) -> Figure:
         _zoom(zoom, view, np.concatenate([item.box[None], item.anchors]))
         colours = _kernel_colours(view)
         for kernel in sorted(range(len(view.kernels)), key=lambda kernel: -math.prod(view.kernels[kernel])):
-            # The smaller lie on edges of the larger, and are broken where they do.
+            # The smaller are drawn dashed, as they coincide with edges of the larger.
             line = "-" if math.prod(view.kernels[kernel]) == max(map(math.prod, view.kernels)) else (0, (5, 5))
             _box(zoom, item.anchors[kernel], colours[kernel], 3.2 if kernel == item.kernel else 1.8, line)
         taps = _cells(item.anchors[item.kernel], view.kernels[item.kernel])
@@ -145,7 +145,7 @@ def draw_anchors(view: FrameInternals) -> Figure:
 
 
 def draw_calibration(view: FrameInternals) -> Figure:
-    """FCB: where the kernels of the classification sample, before and after calibration."""
+    """FCB: the samples of the classification's kernels, before and after calibration."""
     calibrated = _several(
         view, lambda item: item.samples is not None, "detected object whose class FCB calibrated (head.calibration)"
     )
@@ -174,7 +174,7 @@ def draw_calibration(view: FrameInternals) -> Figure:
 
 
 def draw_shift(view: FrameInternals) -> Figure:
-    """Temporal fusion: where it moved the boxes of the frame before, and where they were found in this one."""
+    """Temporal fusion: its shift of the boxes of the frame before, and their detections in this one."""
     moved = _several(view, lambda item: item.shifted_box is not None, "object that was known in the frame before")
     moved = sorted(moved, key=lambda item: -np.abs(item.shifted_box - item.last_box).max())
     figure, (before, now), zooms = _layout(view, 2, len(moved[:MOST_OBJECTS]))

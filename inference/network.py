@@ -1,4 +1,4 @@
-"""How the network is run: fused for inference, in half precision, compiled."""
+"""Runs the network for inference: fused, in half precision, compiled."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from utils.structures import FusionFeatures, Predictions
 
 
 class Model(Protocol):
-    """What this folder needs of a model. `stmask.STMask` is one, an `nn.Module`.
+    """The interface of a model for this folder. `stmask.STMask`, an `nn.Module`, implements it.
 
-    `TemporalNet` is there if the config enables temporal fusion, `maskiou_net` if it has `head.mask_iou_net`.
+    It has `TemporalNet` if the config enables temporal fusion, and `maskiou_net` if it has `head.mask_iou_net`.
     """
 
     config: Config
@@ -44,13 +44,13 @@ class Model(Protocol):
 
 
 class Network:
-    """What `VideoTracker` runs: the network of `model`, its arithmetic in `precision`, its results for float32.
+    """The network of `model` for `VideoTracker`: computes in `precision` and returns float32.
 
-    "bf16" and "fp16" (GPUs only) are those of autocast: convolutions and products, while boxes, scores and whatever
-    follows are computed in float32. With `fused` it is a copy of the model as it stands, with batch norms folded into
-    convolutions and weights laid out for this machine; later changes of the model's weights do not reach it, and the
-    model stays what it is, to be trained and saved. With `compiled`, torch.compile makes code for it at the first image
-    of each size, which takes minutes.
+    "bf16" and "fp16" (GPUs only) are those of autocast: convolutions and products use them, while boxes, scores and
+    all that follows are computed in float32. With `fused` it is a copy of the current model, with batch norms folded
+    into convolutions and weights laid out for this machine; it does not follow later changes of the model's weights,
+    and the model is unchanged. With `compiled`, torch.compile compiles it at the first image of each size, which takes
+    minutes.
 
     Raises:
         InputError: the model's device cannot compute in that precision.
@@ -78,7 +78,7 @@ class Network:
         return regression.float(), changes.float()
 
     def mask_ious(self, masks: Tensor, labels: Tensor) -> Tensor:
-        """The IoU with the truth [N], float32, expected of `masks` [N,h,w] of `labels` [N]; see `MaskIoUNet`."""
+        """The expected IoU with the truth [N], float32, of `masks` [N,h,w] of `labels` [N]; see `MaskIoUNet`."""
         with self._autocast():
             return self._model.maskiou_net.of_labels(masks, labels)
 
@@ -103,6 +103,6 @@ def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
 
 
 def computes_at_anchors(device: torch.device, pack: bool) -> bool:
-    """Whether mask coefficients and embeddings are computed for the objects alone: not where many small steps cost more
-    than a convolution, on a GPU, nor where torch.compile has to see what is computed."""
+    """Whether mask coefficients and embeddings are computed for the objects alone: not on a GPU, where many small steps
+    cost more than a convolution, nor with torch.compile, which does not support it."""
     return pack and device.type == "cpu"

@@ -1,4 +1,4 @@
-"""How the network is run, and the options of a command line that say so: those that all modes of eval.py share."""
+"""Settings for running the network, and their command-line options, shared by all modes of eval.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ytvis.command_line import not_negative, number_in, seed_number
 from ytvis.files import InputError
 
 RANDOM_WEIGHTS = "random"
-CONFIG_OPTIONS = {  # options that are short for a config key
+CONFIG_OPTIONS = {  # options that set a config key
     "cross_class_nms": "detection.cross_class_nms",
     "score_threshold": "postprocess.score_threshold",
     "top_k": "postprocess.top_k",
@@ -30,7 +30,7 @@ CONFIG_OPTIONS = {  # options that are short for a config key
 
 @dataclass(frozen=True)
 class RunSettings:
-    """How a network is run. The settings change its speed and, except for half precision, hardly its results."""
+    """Settings for running a network. They change its speed and, except for half precision, hardly its results."""
 
     precision: str = "fp32"
     deform_backend: str = "auto"
@@ -41,10 +41,10 @@ class RunSettings:
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, device: torch.device, batch_size: int = 1) -> Self:
-        """What the options of `add_speed_options` say.
+        """Returns the settings of the options of `add_speed_options`.
 
         Raises:
-            InputError: `device` cannot run the network so.
+            InputError: `device` does not support them.
         """
         check_precision(options.precision, device)
         backend = options.deform_backend or "auto"
@@ -57,17 +57,17 @@ class RunSettings:
         return cls(options.precision, backend, overlap, compiled=options.compile, batch_size=batch_size)
 
     def for_journal(self) -> dict[str, str]:
-        """The settings that results depend on; {} for the default ones."""
+        """The settings that results depend on; {} for the defaults."""
         return {} if self.precision == "fp32" else {"precision": self.precision}
 
     def network(self, model: Model) -> Network:
-        """`model`, run with these settings."""
+        """Returns the `Network` of `model` with these settings."""
         return Network(model, self.precision, self.fused, self.compiled)
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which network to run: that of `config`, with the weights of `checkpoint`, or None for random ones of `seed`."""
+    """A choice of network: that of `config`, with the weights of `checkpoint`, or None for random ones of `seed`."""
 
     config: Config
     checkpoint: Path | None
@@ -75,7 +75,7 @@ class ModelChoice:
 
     @classmethod
     def from_options(cls, options: argparse.Namespace) -> Self:
-        """What the options of `add_model_options` and `add_result_options` say.
+        """Returns the choice made by the options of `add_model_options` and `add_result_options`.
 
         Raises:
             InputError: a config, a checkpoint or a value is missing or wrong.
@@ -89,7 +89,7 @@ class ModelChoice:
             name = known or config_name_of(checkpoint, WEIGHT_NAMES)
         if name is None:
             missing = "--config=NAME" if random_weights else "--trained_model=FILE"
-            raise InputError(f"say {missing}; --help lists the options")
+            raise InputError(f"pass {missing}; --help lists the options")
         if not options.trained_model and not options.print_config:
             raise InputError("pass --trained_model=FILE, or --trained_model=random to try the installation")
         shortcuts = {key: getattr(options, option) for option, key in CONFIG_OPTIONS.items()}
@@ -103,7 +103,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trained_model",
         metavar="FILE",
-        help="checkpoint; its name tells the config. Or [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights); "
+        help="checkpoint whose name selects the config; [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights); "
         "a name of the table in weights/README.md, hf:OWNER/REPO/FILE[@REVISION] or https://…, downloaded once; or "
         "'random' for seeded random weights, to try the installation or measure speed",
     )
@@ -124,7 +124,7 @@ def add_result_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     group.add_argument(
         "--score_threshold", type=number_in(float), help="report objects over this score (default: 0.05)"
     )
-    group.add_argument("--top_k", type=not_negative, help="report at most this many objects a frame (default: all)")
+    group.add_argument("--top_k", type=not_negative, help="report at most this many objects per frame (default: all)")
     return group
 
 
@@ -156,7 +156,7 @@ def add_speed_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
 
 
 def add_file_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for more content and more files beside results.json."""
+    """Adds the options for additional content and files beside results.json."""
     group = parser.add_argument_group("more results")
     group.add_argument(
         "--save_details",

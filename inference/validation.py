@@ -1,4 +1,4 @@
-"""The scores of a network on annotated videos, while it is trained."""
+"""Scores a network on annotated videos during training."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -22,7 +22,7 @@ Show = Callable[[str, np.ndarray], None]
 def score_videos(
     model: Model, data: YTVISDataset, world: World, num_workers: int, show: Show | None = None
 ) -> dict[str, float] | None:
-    """{name: score} of `model` on the videos of `data`, which the processes share; None except on the main process.
+    """Returns {name: score} of `model` on the videos of `data`, shared by the processes; None except on the main one.
 
     On the main process `show` is called with (title, picture) of the middle frame of the first few videos, beside its
     truth.
@@ -44,7 +44,7 @@ def score_videos(
 def _showing(
     results: Iterable[FrameResult], data: YTVISDataset, class_names: tuple[str, ...], show: Show
 ) -> Iterator[FrameResult]:
-    """`results`; passes pictures of some of them to `show` on the way."""
+    """Yields `results`, and passes pictures of some of them to `show`."""
     middles = {video.video_id: len(video) // 2 for video in data.videos[:SHOWN_VIDEOS]}
     for result in results:
         meta = result.meta

@@ -1,4 +1,4 @@
-"""The one loop that tracks the objects of videos, and the collecting of their results."""
+"""Tracks the objects of videos frame by frame and collects their results."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def track_videos(
     overlap: bool = False,
     batch_size: int = 1,
 ) -> Iterator[FrameResult]:
-    """What is found in each of `frames`, in the video's own pixels and on the CPU, in their order.
+    """Yields the objects of each of `frames`, in the video's own pixels and on the CPU, in order.
 
-    The frames of a video follow each other; a new video id starts a new tracker, and at a cut it forgets its objects.
-    The first video goes on with `tracker` as it stands, if one is given. Only `labels` are reported, by default all. A
-    frame that could not be read gives a result without objects that carries its `error`, and is as if it were not in
-    the video. The model's training mode is restored when the iteration ends.
+    The frames of a video follow each other; a new video id starts a new tracker, and a cut makes it forget its objects.
+    If `tracker` is given, the first video continues with its state. Only `labels` are reported, by default all. A frame
+    that could not be read gives a result without objects but with its `error`; tracking ignores it. The model's
+    training mode is restored when the iteration ends.
 
-    With `overlap` a thread tracks up to three frames ahead, while the caller works on the results and the masks are
-    brought into the video's pixels; `tracker` is then ahead too. `batch_size` frames, of one size, go through the
-    network at once, which changes their results in the last digits; the first of them waits for the last.
+    With `overlap` a thread tracks up to three frames ahead, while the caller processes results and the masks are
+    resized to the video's pixels; `tracker` is then ahead too. `batch_size` frames, of one size, go through the network
+    at once, which changes their results in the last digits and delays the first of them until the last.
     """
     timer = timer or NoTimer()
     limits = model.config.postprocess
@@ -101,7 +101,7 @@ def collect_tracks(
 ) -> Iterator[tuple[Video, list[Track], list[str]]]:
     """(video, its tracks, a line for each frame of it that could not be read), for each of `videos` in turn.
 
-    `results` are the frames of `videos`, as `track_videos` gives them; `category_ids` are those of labels 1…C;
+    `results` are the frames of `videos`, as yielded by `track_videos`; `category_ids` are those of labels 1…C;
     `details` and `length_power` are as in `ytvis.results.track_result`.
 
     Raises:
@@ -120,13 +120,13 @@ def collect_tracks(
                 bad_frames.append(result.error)
             else:
                 raise InputError(
-                    f"{result.error}; mend it and --resume, or leave it out with --resume --skip_bad_frames"
+                    f"{result.error}; correct it and --resume, or leave it out with --resume --skip_bad_frames"
                 )
         yield video, builder.finish(), bad_frames
 
 
 class VideoResultBuilder:
-    """Collects the objects of a video frame by frame and makes its entries of results.json.
+    """Collects the objects of a video frame by frame and returns its entries of results.json.
 
     `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
     are left out, which is logged. `details` and `length_power` are as in `track_result`.
@@ -150,11 +150,11 @@ class VideoResultBuilder:
         self._seen: dict[int, list[SeenObject]] = {}
 
     def add(self, frame_index: int, objects: FrameObjects) -> None:
-        """Takes the objects of one frame, 0 ≤ frame_index < num_frames; a frame never given has none.
+        """Adds the objects of one frame, 0 ≤ frame_index < num_frames; a frame never added has none.
 
         Raises:
-            IndexError: the video has no such frame.
-            ValueError: the masks are not of the video's size.
+            IndexError: the index is out of range.
+            ValueError: the masks differ in size from the video.
         """
         if not 0 <= frame_index < self.num_frames:
             raise IndexError(f"video {self.video_id} has {self.num_frames} frames, none with index {frame_index}")
@@ -173,7 +173,7 @@ class VideoResultBuilder:
             self._seen.setdefault(track_id, []).append(seen)
 
     def finish(self) -> list[Track]:
-        """One entry a track, see `track_result`, in the order of first appearance; [] if nothing was seen."""
+        """One entry a track, see `track_result`, in the order of first appearance; [] without objects."""
         results = []
         for seen in self._seen.values():
             category_id = self.category_ids[majority_label(seen) - 1]
@@ -188,7 +188,7 @@ class VideoResultBuilder:
 
 
 def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:
-    """`frames`, with the waiting for each counted as the stage "read"."""
+    """Yields `frames`; the time waiting for each is counted as the stage "read"."""
     iterator = iter(frames)
     while True:
         with timer("read"):

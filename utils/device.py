@@ -21,7 +21,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     and numbers differ from the published ones. Use bf16 for speed.
 
     Raises:
-        InputError: there is no such device.
+        InputError: the device is not available.
     """
     torch.backends.cudnn.allow_tf32 = False
     if name is None:
@@ -29,7 +29,7 @@ def pick_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(name)
         if device.type == "meta":
-            raise RuntimeError("it computes nothing")
+            raise RuntimeError("it does not compute")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -50,8 +50,8 @@ def usable_cores() -> float:
 
 
 def has_spare_core(device: torch.device) -> bool:
-    """Whether another thread has a core of its own while the network runs: if this runs on a GPU, or torch has fewer
-    threads than the process has cores."""
+    """Whether a core is free for another thread while the network runs: on a GPU, or if torch has fewer threads than
+    the process has cores."""
     return device.type != "cpu" or torch.get_num_threads() < usable_cores()
 
 
@@ -104,7 +104,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Versions, device and threads, which timings need beside them."""
+    """Versions, device and threads, to be reported with timings."""
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "numpy")},
@@ -118,7 +118,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 def peak_memory_mib(device: torch.device) -> float:
     """The peak memory so far in MiB: of this process on the CPU, of torch's allocations on a GPU.
 
-    NaN where the system does not report it.
+    NaN if the system does not report it.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

@@ -5,7 +5,7 @@
             ...
         parts = world.collect(found)            # a list on the main process, None on the others
 
-With one process everything here is its plain meaning, and torch.distributed stays untouched.
+With one process every function returns its plain value, and torch.distributed is not used.
 """
 
 import logging
@@ -26,8 +26,8 @@ from ytvis.files import InputError
 
 logger = logging.getLogger(__name__)
 
-# Of one process for another, where the work is uneven: a long video, the scoring of a validation. A process that died
-# is noticed by torchrun, not by this.
+# Limit for one process to wait for another where the work is uneven: a long video, the scoring of a validation.
+# torchrun, not this limit, detects a process that died.
 PATIENCE = timedelta(days=1)
 
 
@@ -38,7 +38,7 @@ class World:
     """
 
     def __init__(self, device: torch.device, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None):
-        """`control` is a gloo group for what is not computed with: flags and Python objects."""
+        """`control` is a gloo group for flags and Python objects."""
         self.device = device
         self.rank = rank
         self.size = size
@@ -46,7 +46,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and logs."""
         return self.rank == 0
 
     def share(self, items: Sequence) -> Sequence:
@@ -54,18 +54,18 @@ class World:
         return items[self.rank :: self.size]
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, dealt out: the first of every process, then the second of every process, …
+        """The rows of all processes, interleaved: the first of every process, then the second of every process, …
 
-        So they lie in the order in which `share` took them. `rows` [N,…] may be of any number, also none, and differ
-        in it between processes. What each process computes of the result must be the same scalar; a process's own rows
-        get `size` times its gradient, the others' none: averaged over processes, as DistributedDataParallel does with
-        parameters, that is the gradient of the scalar.
+        That is the order of `share`. The number N ≥ 0 of `rows` [N,…] may differ between processes. Each process must
+        compute the same scalar from the result. The gradient of a process's own rows is `size` times the scalar's, and
+        the others have none: averaged over processes, as DistributedDataParallel does with parameters, that is the
+        gradient of the scalar.
         """
         return rows if self.size == 1 else _Gather.apply(rows, self.rank, self.size)
 
     @torch.no_grad()
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over processes, without gradient; not finite where one of them is not."""
+        """The mean of `values` over processes, without gradient; not finite if one of them is not."""
         if self.size == 1:
             return values.detach()
         total = values.detach().clone()
@@ -96,23 +96,24 @@ class World:
         return items[0]
 
     def broadcast_tensors(self, tensors: Iterable[Tensor]) -> None:
-        """Puts the main process's values into `tensors`, which lie on `device`."""
+        """Copies the main process's values into `tensors`, which are on `device`."""
         for tensor in tensors if self.size > 1 else ():
             dist.broadcast(tensor, 0)
 
     def barrier(self) -> None:
-        """Returns when every process has come here."""
+        """Waits until every process has called it."""
         self.any(False)
 
     def parallel(self, module: nn.Module, find_unused: bool) -> nn.Module:
-        """`module` with the gradients of its parameters averaged over processes; `module` itself if there is one only.
+        """`module` with the gradients of its parameters averaged over processes; `module` itself for one process.
 
-        All parameters become the main process's. `find_unused`: a step may leave some without a gradient.
+        All parameters are copied from the main process. With `find_unused` a step may leave some without a gradient.
         """
         return module if self.size == 1 else DistributedDataParallel(module, find_unused_parameters=find_unused)
 
     def sync_batch_norm(self, model: nn.Module) -> nn.Module:
-        """`model` with batch norms over the clips of all processes, under the same names. Not on CPUs: logged there."""
+        """`model` with batch norms over the clips of all processes, under the same names; unchanged on CPUs, with a
+        warning."""
         if self.size == 1:
             return model
         if self.device.type == "cuda":
@@ -122,22 +123,23 @@ class World:
 
 
 def keep_gradients(module: nn.Module) -> AbstractContextManager:
-    """A block, of forward and backward passes, after which the gradients of `module` are not averaged yet.
+    """A block of forward and backward passes whose gradients of `module` are not averaged yet.
 
-    They are with those of the next backward pass outside of such a block.
+    They are averaged with those of the next backward pass outside of such a block.
     """
     return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
 @contextmanager
 def launch(device: str | None = None) -> Iterator[World]:
-    """A context with the processes that torchrun started, or this one alone if it was not started by torchrun.
+    """A context with the processes started by torchrun, or this one alone if it was started without torchrun.
 
-    `device` is as for `pick_device`; of several processes on a machine each takes a GPU of its own. Only the main
-    process logs, but for errors.
+    `device` is as for `pick_device`; several processes on a machine use a GPU each. Only the main process logs, except
+    for errors.
 
     Raises:
-        InputError: no such device here, fewer GPUs than processes, or one device named for several processes.
+        InputError: the device is not available, there are fewer GPUs than processes, or several processes are given one
+            device.
     """
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
         yield World(pick_device(device))
@@ -151,12 +153,12 @@ def launch(device: str | None = None) -> Iterator[World]:
     if not world.is_main:
         logging.getLogger().setLevel(logging.ERROR)
     yield world
-    # Not after an exception: the others may be waiting for this process, and it would wait for them here.
+    # Not after an exception: the others may wait for this process, and it would wait for them here.
     dist.destroy_process_group()
 
 
 def _own_device(name: str | None) -> torch.device:
-    """The device of this one of torchrun's processes."""
+    """The device of this process of torchrun."""
     local_rank = int(os.environ["LOCAL_RANK"])
     local_size = processes_here()
     if local_size == 1 or name == "cpu" or (name is None and not torch.cuda.is_available()):
@@ -167,7 +169,7 @@ def _own_device(name: str | None) -> torch.device:
         )
     count = torch.cuda.device_count()
     if 0 < count < local_size:
-        raise InputError(f"{count} GPUs cannot serve {local_size} processes; say torchrun --nproc_per_node={count}")
+        raise InputError(f"{count} GPUs cannot serve {local_size} processes; use torchrun --nproc_per_node={count}")
     return pick_device(f"cuda:{local_rank}")
 
 
@@ -177,7 +179,7 @@ def processes_here() -> int:
 
 
 def torchrun_command(script: str, arguments: Sequence[str]) -> str | None:
-    """The command that would run `script` on all GPUs in sight; None with fewer than two, or if torchrun runs it."""
+    """The command that runs `script` on all visible GPUs; None with fewer than two, or if torchrun runs it."""
     count = torch.cuda.device_count()
     if count < 2 or dist.is_initialized():
         return None

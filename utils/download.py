@@ -1,6 +1,6 @@
-"""Downloads of checkpoints: whole and checked under their final name, or not at all.
+"""Downloads checkpoints: a file has its final name only when it is whole and checked.
 
-What has come so far is in `<file>.part`, and whose it is in `<file>.origin.part`; a download that was cut goes on from
+The content so far is in `<file>.part`, and its origin in `<file>.origin.part`; an interrupted download continues from
 there, in the same run or the next, if the server still has the same file.
 """
 
@@ -29,34 +29,34 @@ from ytvis.messages import excerpt
 
 try:
     import fcntl
-except ImportError:  # Windows: two processes that download the same file at once are not kept apart there
+except ImportError:  # Windows: two processes that download the same file at once are not locked there
     fcntl = None
 
 logger = logging.getLogger(__name__)
 
-MOST_BYTES = 2 * 2**30  # of a checkpoint; those of ResNet-101 have 200 MiB
+MOST_BYTES = 2 * 2**30  # limit for a checkpoint; those of ResNet-101 have 200 MiB
 TIMEOUT_S = 30.0  # without a byte
-MOST_ATTEMPTS = 5  # as long as each brings something
+MOST_ATTEMPTS = 5  # as long as each receives something
 CHUNK = 2**18
-SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
+SECONDS_BETWEEN_LINES = 10.0  # of progress, without a terminal
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-CHECKPOINT_BEGINS = (b"PK\x03\x04", b"\x80")  # what torch.save writes: a zip archive, before torch 1.6 a pickle
+CHECKPOINT_BEGINS = (b"PK\x03\x04", b"\x80")  # of the files of torch.save: a zip archive, before torch 1.6 a pickle
 
 PROBLEMS = {  # of HTTP
-    401: "the server asks who you are: it has no such repository, or a closed one, which needs the variable HF_TOKEN",
-    403: "the server does not give it to you; closed repositories of the hub need the variable HF_TOKEN",
+    401: "the server needs authentication: the repository does not exist, or is closed and needs the variable HF_TOKEN",
+    403: "the server denies access; closed repositories of the hub need the variable HF_TOKEN",
     404: "the server has no such file; check the name",
-    410: "the server has no such file any more",
+    410: "the server no longer has the file",
     429: "too many requests; try again later",
 }
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A checkpoint at an address, and the file that it is kept in.
+    """A checkpoint at an address, and its local file.
 
-    `sha256` is the beginning of its SHA-256, or all of it, in hexadecimal; empty if it is not known. A `token` goes to
-    the host of `url` only.
+    `sha256` is the beginning of its SHA-256, or all of it, in hexadecimal; empty if unknown. A `token` is sent to the
+    host of `url` only.
     """
 
     url: str
@@ -65,21 +65,21 @@ class RemoteFile:
     token: str = field(default="", repr=False)
 
     def problem(self, what: str) -> InputError:
-        """An error of one line that says how to do without the download."""
+        """An error of one line with advice for fetching the file by hand."""
         return InputError(f"{self.address}: {what}; or fetch it by other means and save it as {self.target}")
 
     @property
     def address(self) -> str:
-        """The address for messages, without the query, which may hold a key."""
+        """The address for messages, without the query, which may contain a key."""
         path, query, _ = self.url.partition("?")
         return excerpt(path, 200) + ("?…" if query else "")
 
 
 def fetch(remote: RemoteFile) -> Path:
-    """The file of `remote`, which is downloaded if it is not there yet.
+    """Returns the file of `remote`; downloads it if it is missing.
 
     Raises:
-        InputError: it cannot be had, is no checkpoint, is too large, cannot be written, or has another SHA-256.
+        InputError: it cannot be downloaded or written, is not a checkpoint, is too large, or has another SHA-256.
     """
     check_address(remote.url)
     make_folder(remote.target.parent)
@@ -91,7 +91,7 @@ def fetch(remote: RemoteFile) -> Path:
             _check_hash(remote, _part(remote.target))
             os.fsync(file.fileno())
             if fcntl is None:
-                file.close()  # Windows renames no open file
+                file.close()  # Windows does not rename open files
             with writing(remote.target):
                 os.replace(_part(remote.target), remote.target)
             _origin(remote.target).unlink(missing_ok=True)
@@ -107,11 +107,11 @@ def check_address(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise InputError(f"{excerpt(url, 200)}: is no address") from None
+        raise InputError(f"{excerpt(url, 200)}: not an address") from None
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)):
         raise InputError(f"{excerpt(url, 200)}: only https:// addresses are downloaded")
     if parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
-        raise InputError(f"{excerpt(url, 200)}: is no address of printable ASCII without a user's name")
+        raise InputError(f"{excerpt(url, 200)}: not an address of printable ASCII without a user's name")
 
 
 # ---------------------------------------------------------------------------------------------------- the partial file
@@ -127,13 +127,13 @@ def _origin(target: Path) -> Path:
 
 @contextmanager
 def _partial(target: Path) -> Iterator[BinaryIO | None]:
-    """The partial file of `target`, open for appending and reading, for this process alone; None if `target` came while
-    it waited. Nothing stays of it if it is empty."""
+    """The partial file of `target`, open for appending and reading, locked for this process; None if `target` appeared
+    while it waited. An empty one is removed."""
     path = _part(target)
     try:
         file = open(path, "a+b")  # noqa: SIM115
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "no file can have this name"
+        reason = getattr(error, "strerror", None) or "the name is not valid for a file"
         raise InputError(f"{path}: cannot be written: {reason}; choose another folder by STMASK_WEIGHTS") from None
     with file:
         if fcntl is not None:
@@ -150,7 +150,7 @@ def _partial(target: Path) -> Iterator[BinaryIO | None]:
 
 
 def _validator(remote: RemoteFile) -> str | None:
-    """What the server called the version that the partial file is of; None if that is not known."""
+    """The server's tag for the version of the partial file; None if unknown."""
     try:
         origin = read_json(_origin(remote.target))
     except InputError:
@@ -161,7 +161,7 @@ def _validator(remote: RemoteFile) -> str | None:
 
 
 def _check_hash(remote: RemoteFile, path: Path) -> None:
-    """Raises InputError unless the file has the SHA-256 that is known; what was downloaded is then deleted."""
+    """Raises InputError unless the file has the expected SHA-256; the download is then deleted."""
     if not remote.sha256:
         return
     with open_input(path) as file:
@@ -172,16 +172,16 @@ def _check_hash(remote: RemoteFile, path: Path) -> None:
         raise InputError(f"{path}: its sha256 is {found}, not {remote.sha256}; delete it to download it again")
     path.unlink()
     _origin(remote.target).unlink(missing_ok=True)
-    raise remote.problem(f"what came has the sha256 {found}, not {remote.sha256}, and is not kept; try again")
+    raise remote.problem(f"the download has the sha256 {found}, not {remote.sha256}, and is not kept; try again")
 
 
 # ---------------------------------------------------------------------------------------------------- the connection
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to allowed addresses, and tells no other host the token.
+    """Follows redirects to allowed addresses, and sends the token to no other host.
 
-    `sha256` is what the Hugging Face hub says of a file before it redirects to where it is, empty if nothing.
+    `sha256` is the one that the Hugging Face hub gives before it redirects to the file, empty if none.
     """
 
     sha256 = ""
@@ -190,7 +190,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         try:
             check_address(url)
         except InputError:
-            raise urllib.error.URLError(f"it leads to {excerpt(url, 100)}, which is no https address") from None
+            raise urllib.error.URLError(f"it leads to {excerpt(url, 100)}, which is not an https address") from None
         linked = headers.get("X-Linked-ETag", "").strip('"')
         if len(linked) == 64:
             self.sha256 = linked
@@ -201,10 +201,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _fill(remote: RemoteFile, file: BinaryIO) -> None:
-    """Downloads what is missing of the partial file.
+    """Downloads the missing part of the partial file.
 
     Raises:
-        InputError: as `fetch`. What has come stays if the connection is to blame.
+        InputError: as `fetch`. After an error of the connection the part so far is kept.
     """
     logger.info("%s: downloads %s", remote.target, remote.address)
     for attempt in range(1, MOST_ATTEMPTS + 1):
@@ -219,7 +219,7 @@ def _fill(remote: RemoteFile, file: BinaryIO) -> None:
             return
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416 and begin:  # the file is no longer than what is here: begin again
+            if error.code == 416 and begin:  # the file is no longer than the partial one: begin again
                 file.truncate(0)
                 continue
             raise remote.problem(_http_problem(error.code)) from None
@@ -227,10 +227,10 @@ def _fill(remote: RemoteFile, file: BinaryIO) -> None:
             came = _size(file)
             problem = _connection_problem(error)
             if came <= begin or attempt == MOST_ATTEMPTS:
-                rest = f"; the same command goes on after {came / 2**20:.1f} MiB" if came else ""
+                rest = f"; run the same command to continue after {came / 2**20:.1f} MiB" if came else ""
                 raise remote.problem(f"{problem}{rest}") from None
-            logger.warning("%s: %s after %.1f MiB; goes on", remote.target, problem, came / 2**20)
-    raise remote.problem("the server does not give the part that is missing; try again")
+            logger.warning("%s: %s after %.1f MiB; continues", remote.target, problem, came / 2**20)
+    raise remote.problem("the server does not send the missing part; try again")
 
 
 def _size(file: BinaryIO) -> int:
@@ -238,7 +238,7 @@ def _size(file: BinaryIO) -> int:
 
 
 def _request(remote: RemoteFile, file: BinaryIO, redirects: _Redirects) -> http.client.HTTPResponse:
-    """The server's answer to a request of what is missing of the partial file."""
+    """The server's answer to a request of the missing part of the partial file."""
     headers = {"User-Agent": "stmask", "Accept-Encoding": "identity"}
     if remote.token:
         headers["Authorization"] = f"Bearer {remote.token}"
@@ -250,22 +250,24 @@ def _request(remote: RemoteFile, file: BinaryIO, redirects: _Redirects) -> http.
 
 
 def _begin(remote: RemoteFile, file: BinaryIO, response: http.client.HTTPResponse) -> int | None:
-    """Makes the partial file ready for the answer; returns the whole file's size, or None if that is not said."""
+    """Prepares the partial file for the answer; returns the whole file's size, or None if unknown."""
     headers = response.headers
     if headers.get_content_type() in ("text/html", "application/xhtml+xml"):
-        raise remote.problem("is a web page, not the file itself; take the address that its download button leads to")
+        raise remote.problem("is a web page, not the file itself; use the address of its download button")
     if response.status == 206:
         span, _, whole = headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
         if span.partition("-")[0] != str(_size(file)) or not whole.isdecimal():
             file.truncate(0)
-            raise remote.problem("the server answers with another part than it was asked for; try again")
+            raise remote.problem("the server sends another part than requested; try again")
         total = int(whole)
     else:
         file.truncate(0)
         length = headers.get("Content-Length")
         total = int(length) if length is not None else None
         if total is None and not response.chunked and not remote.sha256:
-            raise remote.problem("the server does not say how long the file is, so its end cannot be told from a cut")
+            raise remote.problem(
+                "the server does not give the file's length, so an incomplete download cannot be detected"
+            )
         with atomic_write(_origin(remote.target)) as origin:
             json.dump({"url": remote.url, "validator": _version(headers)}, origin)
     if total is not None:
@@ -278,7 +280,7 @@ def _begin(remote: RemoteFile, file: BinaryIO, response: http.client.HTTPRespons
 
 
 def _version(headers: Message) -> str | None:
-    """What tells this version of the file from others: a strong ETag, or the date of the last change."""
+    """The identifier of this version of the file: a strong ETag, or the date of the last change."""
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified")
 
@@ -316,7 +318,7 @@ def _append(remote: RemoteFile, file: IO[bytes], chunk: bytes) -> None:
 
 
 def _check_beginning(remote: RemoteFile, file: BinaryIO) -> None:
-    """Raises InputError, and empties the partial file, unless it begins as a checkpoint does."""
+    """Raises InputError, and empties the partial file, unless it begins like a checkpoint."""
     file.seek(0)
     beginning = file.read(100)
     if beginning.startswith(CHECKPOINT_BEGINS):
@@ -332,7 +334,7 @@ def _check_size(remote: RemoteFile, size: int) -> None:
         raise remote.problem(f"is larger than the {MOST_BYTES / 2**20:.0f} MiB that a checkpoint may have")
 
 
-# ---------------------------------------------------------------------------------------------------- what went wrong
+# ---------------------------------------------------------------------------------------------------- errors
 
 
 def _full(remote: RemoteFile, missing: int) -> InputError:
@@ -344,15 +346,15 @@ def _full(remote: RemoteFile, missing: int) -> InputError:
 
 def _http_problem(code: int) -> str:
     if 300 <= code < 400:
-        return "the server redirects in a circle, or to nowhere"
+        return "the server redirects in a loop, or without an address"
     return f"HTTP {code}: {PROBLEMS.get(code, 'the server has a problem; try again later')}"
 
 
 def _connection_problem(error: Exception) -> str:
-    """What is wrong with the connection, in a few words."""
+    """A short description of an error of the connection."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(reason, TimeoutError):
-        return f"the server said nothing for {TIMEOUT_S:g} seconds"
+        return f"the server did not answer for {TIMEOUT_S:g} seconds"
     if isinstance(reason, ssl.SSLCertVerificationError):
         return f"the server's certificate cannot be trusted ({excerpt(reason.verify_message)})"
     if isinstance(error, urllib.error.URLError) and isinstance(reason, OSError):

@@ -30,8 +30,8 @@ class EvalProgress:
     """A context manager that shows the progress of an evaluation: frames, frames per second, time left, videos.
 
     On a terminal this is a bar below the log lines; elsewhere it is an INFO line at most every ten seconds and one at
-    the end. Without `total_frames`, as for a camera, no time left is shown; without `total_videos` no videos are.
-    `clock` returns seconds.
+    the end. Without `total_frames`, as for a camera, the time left is not shown; without `total_videos` videos are not
+    counted. `clock` returns seconds.
     """
 
     def __init__(

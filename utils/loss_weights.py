@@ -1,4 +1,4 @@
-"""How much each loss of the training counts."""
+"""The weights of the training's losses."""
 
 from dataclasses import dataclass
 
@@ -16,5 +16,5 @@ class LossWeights:
     masks: float = key(6.125, "M: cross-entropy of masks", NOT_NEGATIVE)
     track_pairs: float = key(5.0, "T: cross-entropy of pairs of embeddings", NOT_NEGATIVE)
     track_contrastive: float = key(1.0, "T: softmax over embeddings, with train.contrastive", NOT_NEGATIVE)
-    shifted_boxes: float = key(5.0, "B_shift: boxes that the temporal net expects", NOT_NEGATIVE)
-    shifted_masks: float = key(6.125, "M_shift: masks that the temporal net expects", NOT_NEGATIVE)
+    shifted_boxes: float = key(5.0, "B_shift: boxes predicted by the temporal net", NOT_NEGATIVE)
+    shifted_masks: float = key(6.125, "M_shift: masks predicted by the temporal net", NOT_NEGATIVE)

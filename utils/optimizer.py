@@ -1,4 +1,4 @@
-"""Which parameters a training changes, and the optimiser that does."""
+"""Selects the trained parameters and creates the optimiser."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ OPTIMIZER_STATE = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.AdamW: {"st
 
 
 def train_only(model: nn.Module, beginnings: Sequence[str]) -> None:
-    """Keeps all parameters as they are but those whose names begin with one of `beginnings`; none keeps nothing.
+    """Freezes all parameters except those whose names begin with one of `beginnings`; without any freezes nothing.
 
     Raises:
-        InputError: no name of a trained parameter begins so, or the batch norms would learn all the same.
+        InputError: no name of a trained parameter begins so, or the batch norms would still be trained.
     """
     if not beginnings:
         return
@@ -25,14 +25,14 @@ def train_only(model: nn.Module, beginnings: Sequence[str]) -> None:
             some = ", ".join(sorted({name.split(".")[0] for name in trained}))
             raise InputError(f"train.only: no trained parameter's name begins with {beginning!r}, but with {some}, …")
     if not model.config.train.freeze_batch_norm:
-        raise InputError("train.only leaves the rest as it is: pass --set train.freeze_batch_norm=true")
+        raise InputError("train.only freezes all other parameters: pass --set train.freeze_batch_norm=true")
     for name, parameter in model.named_parameters():
         if not name.startswith(tuple(beginnings)):
             parameter.requires_grad_(False)
 
 
 def make_optimizer(losses: nn.Module, config) -> torch.optim.Optimizer:
-    """The optimiser of a `data.config.Config` over all parameters that `losses` trains."""
+    """Returns the optimiser of a `data.config.Config` over all parameters that `losses` trains."""
     parameters = [p for p in losses.parameters() if p.requires_grad]
     recipe = config.train
     if recipe.optimizer == "adamw":
@@ -41,10 +41,10 @@ def make_optimizer(losses: nn.Module, config) -> torch.optim.Optimizer:
 
 
 def clip_groups(losses: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters whose gradients are shortened together: the temporal net's, and all others.
+    """The groups of parameters whose gradients are clipped together: the temporal net's, and all others.
 
-    The temporal net's are several times as long, and missing where a clip's frames show no common object: shortened
-    with them, the others would be short in one step and long in the next."""
+    The temporal net's norm is several times as large, and 0 if a clip's frames show no common object: clipped together,
+    the others would be small in one step and large in the next."""
     groups: dict[bool, list[nn.Parameter]] = {}
     for name, parameter in losses.named_parameters():
         groups.setdefault("TemporalNet" in name.split("."), []).append(parameter)
@@ -52,7 +52,7 @@ def clip_groups(losses: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def check_optimizer_state(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
-    """Raises ValueError where `state`, by the number of a parameter, is none of this optimiser."""
+    """Raises ValueError if `state`, by the number of a parameter, does not fit this optimiser."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names = OPTIMIZER_STATE[type(optimizer)]
     for number, values in state.items():

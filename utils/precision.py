@@ -18,6 +18,6 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 def autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """A function that makes the context in which a network with float32 weights runs in `precision`."""
+    """Returns a function that creates the context in which a network with float32 weights runs in `precision`."""
     dtype = PRECISIONS[precision]
     return partial(torch.autocast, device.type, dtype, enabled=dtype != torch.float32)

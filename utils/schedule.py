@@ -3,7 +3,7 @@
 import math
 from collections.abc import Set
 
-REFERENCE_IMAGES = 8  # in a batch of the recipe: its numbers of iterations are for this size
+REFERENCE_IMAGES = 8  # in a batch of the recipe; its numbers of iterations are for this size
 
 
 class Schedule:

@@ -1,4 +1,4 @@
-"""Requests to stop, answered at a suitable moment."""
+"""Delays Ctrl+C and SIGTERM until a suitable moment."""
 
 import signal
 from typing import Self

@@ -1,4 +1,4 @@
-"""Every named type that crosses a file border.
+"""The types of tensors that several modules share.
 
 Letters used in shapes: B images, A anchors, C classes without background, K prototypes, E embedding length, N objects,
 H×W network input, h×w prototype map. Boxes are x1 y1 x2 y2 normalised by the padded network input, unless the name
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FrameMeta:
-    """Where a frame comes from, and its three sizes, each (height, width) in pixels.
+    """The origin of a frame, and its three sizes, each (height, width) in pixels.
 
     `original_hw` is the video's own size, `resized_hw` the size the frame has inside the network input, `padded_hw`
     the network input itself (multiples of 32). Frames of a stream also have `time_s`, the seconds since its start, the
@@ -36,7 +36,7 @@ class FrameMeta:
 class FrameInput:
     """One frame ready for the network: `image` [3,H,W] float32, normalised RGB; `frame` [h,w,3] uint8 RGB if kept.
 
-    `error` is None, or one line that says why the frame could not be read; then `image` and `frame` are None.
+    `error` is None, or the reason, in one line, that the frame could not be read; then `image` and `frame` are None.
     `is_last` marks the last frame of its video.
     """
 
@@ -48,7 +48,7 @@ class FrameInput:
 
 
 def _map_tensors(value: Any, function) -> Any:
-    """`value` with `function` applied to every tensor in it, through nested dataclasses, tuples and lists."""
+    """Applies `function` to every tensor in `value`, through nested dataclasses, tuples and lists."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple | list):
@@ -59,21 +59,21 @@ def _map_tensors(value: Any, function) -> Any:
 
 
 class TensorFields:
-    """For dataclasses of tensors: the same object with its tensors elsewhere."""
+    """For dataclasses of tensors: copies of the object on other devices or in other memory."""
 
     def to(self, *args, **kwargs) -> Self:
         """The object with `Tensor.to(*args, **kwargs)` applied to every tensor."""
         return _map_tensors(self, lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> Self:
-        """The object in page-locked memory, from where an accelerator fetches it fastest; DataLoader calls this."""
+        """The object in page-locked memory, for fast copies to an accelerator; DataLoader calls this."""
         return _map_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 class PerObject(TensorFields):
     """For dataclasses whose fields are tensors with one row per object: length, indexing, concatenation.
 
-    A field that the network has no values for is None, in all objects of a kind.
+    A field without values of the network is None, in all objects of a kind.
     """
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class PerObject(TensorFields):
 
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
-        """The objects of `parts` one after another; `parts` holds at least one."""
+        """Concatenates the objects of `parts`, at least one."""
         columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
         return cls(**{name: None if column[0] is None else torch.cat(column) for name, column in columns.items()})
 
@@ -132,7 +132,7 @@ class ClipBatch(TensorFields):
     targets: tuple[tuple[FrameTargets, ...], ...]
 
     def split(self, num_parts: int) -> list[Self]:
-        """The batch in `num_parts` equal parts, its clips in order; nothing is copied."""
+        """Splits the batch into `num_parts` equal parts, its clips in order, without copies."""
         size = len(self.targets) // num_parts
         starts = range(0, len(self.targets), size)
         return [type(self)(self.frames[i : i + size], self.targets[i : i + size]) for i in starts]
@@ -140,7 +140,7 @@ class ClipBatch(TensorFields):
 
 @dataclass(frozen=True)
 class CropBatch(PerObject):
-    """N pictures of single objects: `images` [N,3,S,S] network input, `labels` [N] int64 1…C, 0 for the ground."""
+    """N pictures of single objects: `images` [N,3,S,S] network input, `labels` [N] int64 1…C, 0 for background."""
 
     images: Tensor
     labels: Tensor
@@ -148,7 +148,7 @@ class CropBatch(PerObject):
 
 @dataclass(frozen=True)
 class FusionFeatures(TensorFields):
-    """What temporal fusion reads of a batch of frames, both at P4 (stride 16).
+    """The features of a batch of frames for temporal fusion, both at P4 (stride 16).
 
     `pyramid` [B,256,H/16,W/16] is P4, `shared` of the same shape the head's shared feature U there, after its ReLU.
     """
@@ -161,21 +161,21 @@ class FusionFeatures(TensorFields):
 
 
 class AtAnchors(Protocol):
-    """What stands for a tensor [B,A,D] of which few rows are wanted."""
+    """Replaces a tensor [B,A,D] of which only few rows are needed."""
 
     def __getitem__(self, at: tuple[int, Tensor]) -> Tensor:
-        """[n,D] at [index, anchors]: of the image `index` and `anchors` [n]."""
+        """[n,D] at [index, anchors]: the rows of image `index` at `anchors` [n]."""
 
 
 @dataclass(frozen=True)
 class Predictions(TensorFields):
-    """What the network says of B images.
+    """The network's output for B images.
 
     `box_deltas` [B,A,4] regression values; `class_logits` [B,A,C+1], 0 is background; `centerness` [B,A] in -1…1;
     `mask_coeffs` [B,A,K] before tanh; `embeddings` [B,A,E] of unit length; `prototypes` [B,h,w,K] ≥ 0; `anchors`
     [A,4] as cx cy w h. Anchors run over levels P3…P7, rows, columns, kernels (fastest). `finest` is P3 [B,C,h,w], for
-    a loss on its cells. What is `AtAnchors` instead of a tensor is read at some anchors only. `centerness` and
-    `embeddings` are None where the head has no such outputs (YOLACT).
+    a loss on its cells. A field that is `AtAnchors` instead of a tensor is computed at some anchors only. `centerness`
+    and `embeddings` are None if the head has no such outputs (YOLACT).
     """
 
     box_deltas: Tensor
@@ -191,11 +191,11 @@ class Predictions(TensorFields):
 
 @dataclass(frozen=True)
 class Detections(PerObject):
-    """Objects found in one frame, in NMS order.
+    """Objects detected in one frame, in NMS order.
 
     `boxes` [N,4]; `scores` [N] class probability × centerness; `labels` [N] 1…C; `centerness` [N]; `mask_coeffs`
     [N,K] before tanh; `embeddings` [N,E] of unit length; `masks` [N,h,w] in 0…1, zero outside the box. `centerness`
-    and `embeddings` are None where the network predicts no such values; then `scores` are the class probability.
+    and `embeddings` are None if the network predicts no such values; then `scores` are the class probability.
     """
 
     boxes: Tensor
@@ -209,7 +209,7 @@ class Detections(PerObject):
 
 @dataclass(frozen=True)
 class Tracks(Detections):
-    """Objects of a video as of one frame: `Detections` with `track_ids` [N] int64 from 0 and `ages` [N] int64.
+    """Objects of a video in one frame: `Detections` with `track_ids` [N] int64 from 0 and `ages` [N] int64.
 
     The age is the number of frames since the object was last matched with a detection.
     """
@@ -220,8 +220,8 @@ class Tracks(Detections):
 
 @dataclass(frozen=True)
 class RescoredTracks(Tracks):
-    """Tracks as mask rescoring sees them: `mask_ious` [N] ≥ 0 is the IoU of each mask with the truth that it expects.
-    `scores` are without it."""
+    """Tracks with the output of mask rescoring: `mask_ious` [N] ≥ 0 is the expected IoU of each mask with the truth.
+    `scores` do not include it."""
 
     mask_ious: Tensor
 
@@ -229,7 +229,7 @@ class RescoredTracks(Tracks):
 @dataclass(frozen=True)
 class FrameObjects(PerObject):
     """Tracks in the video's own pixels: `boxes_px` [N,4] int64 x1 y1 x2 y2, `scores` [N], `labels` [N] 1…C,
-    `track_ids` [N], `masks` [N,height,width] bool, `shifted` [N] bool: not detected here, but carried on by temporal
+    `track_ids` [N], `masks` [N,height,width] bool, `shifted` [N] bool: not detected here, but predicted by temporal
     fusion alone."""
 
     boxes_px: Tensor
@@ -242,9 +242,9 @@ class FrameObjects(PerObject):
 
 @dataclass(frozen=True)
 class FrameResult:
-    """One frame of a video after tracking: what was found, and the frame's pixels if its source kept them.
+    """One frame of a video after tracking: its objects, and the frame's pixels if its source kept them.
 
-    `objects` is None where the frame could not be read; `error` then says why.
+    `objects` is None if the frame could not be read; `error` is then the reason.
     """
 
     meta: FrameMeta

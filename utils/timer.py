@@ -36,8 +36,8 @@ class StageTimer:
             timer.frame_done()
         timer.summary()["network"].median_ms
 
-    Several blocks of one stage within a frame add up. A block that raises is not counted. Stages do not nest. Each
-    thread has its own frame: a thread that passes a frame on also passes its stages on (`take`, `give`). Four bytes a
+    Several blocks of one stage within a frame are added. A block that raises is not counted. Stages do not nest. Each
+    thread has its own frame: pass its stages to another thread together with the frame (`take`, `give`). Four bytes a
     frame and stage are kept. `clock` returns seconds.
     """
 
@@ -49,7 +49,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """A block whose duration counts for `stage`; the name "total" is reserved for the sum of a frame's stages."""
+        """A block whose duration is added to `stage`; the name "total" is reserved for the sum of a frame's stages."""
         begin = self._now()
         yield
         self.give({stage: self._now() - begin})

@@ -1,4 +1,4 @@
-"""torchvision's weights as a start for training: their names and values in the published scheme.
+"""Converts torchvision's weights, for a start of training, to the published names and values.
 
     layer1.0.conv2.weight                  backbone.layers.0.0.conv2.weight
     layer1.0.downsample.0.weight           backbone.layers.0.0.downsample.0.weight
@@ -10,8 +10,8 @@
     rpn.…, roi_heads.…                     dropped
 
 Where the network's convolution is deformable and torchvision's is not, offsets and bias are zero. The modulation then
-starts at sigmoid(0) = ½ everywhere, so weights are doubled: the network begins with exactly torchvision's features, for
-which the frozen batch norms are made.
+starts at sigmoid(0) = ½ everywhere, so weights are doubled: the network begins with exactly torchvision's features,
+which fit the frozen batch norms.
 """
 
 import re
@@ -40,13 +40,13 @@ def is_torchvision(state: Mapping[str, Tensor]) -> bool:
 
 
 def from_torchvision(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> StateDict:
-    """The tensors of torchvision's `state` that the network with the state dict `expected` has a place for, renamed.
+    """Returns the tensors of torchvision's `state` that fit the network with the state dict `expected`, renamed.
 
-    These are the whole backbone, with what is zero in its deformable convolutions, and of a detector the pyramid's
+    These are the whole backbone, with zeros for its deformable convolutions, and of a detector the pyramid's
     convolutions if they have the network's channels.
 
     Raises:
-        InputError: the backbone is another one; the message says which.
+        InputError: the backbone is another one; the message gives its settings.
     """
     backbone = {}
     for name, value in state.items():
@@ -67,7 +67,7 @@ def from_torchvision(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]
 
 
 def _deformable(backbone: StateDict, ours: Mapping[str, Tensor]) -> StateDict:
-    """What differs in convolutions that are plain in `backbone` and deformable in `ours`."""
+    """The tensors of convolutions that are plain in `backbone` and deformable in `ours`."""
     different = {}
     for name in ours:
         convolution, offsets, _ = name.partition(_OFFSETS)
@@ -79,7 +79,7 @@ def _deformable(backbone: StateDict, ours: Mapping[str, Tensor]) -> StateDict:
 
 
 def _settings(backbone: StateDict) -> str:
-    """Which settings make a backbone of these tensors, as the end of a message."""
+    """The settings of the backbone of these tensors, as the end of a message."""
     blocks = [0, 0, 0, 0]
     for name in backbone:
         parts = name.split(".")
@@ -89,8 +89,8 @@ def _settings(backbone: StateDict) -> str:
     counts = ",".join(map(str, blocks))
     stem = len(backbone["backbone.conv1.weight"]) if "backbone.conv1.weight" in backbone else 64
     return (
-        f"say --set backbone.block={kind} --set backbone.blocks={counts} --set backbone.stem_channels={stem}, or start "
-        "from another"
+        f"pass --set backbone.block={kind} --set backbone.blocks={counts} --set backbone.stem_channels={stem}, or "
+        "start from another"
     )
 
 

@@ -51,14 +51,14 @@ class TrainingLog:
         returns seconds.
 
         Raises:
-            InputError: `path` is no such log, or there is no TensorBoard, or a folder cannot be used.
+            InputError: `path` is not such a log, TensorBoard is not installed, or a folder cannot be used.
         """
         self.path = path
-        make_folder(path.parent)  # here, so that a training that cannot write does not begin
+        make_folder(path.parent)  # opened here, so that a training that cannot write does not start
         self.num_iterations = num_iterations
         self._first = start_iteration + 1
         self.clips_per_step = clips_per_step
-        # First, because it may fail; steps from the one after the last kept are the ones to drop.
+        # First, because it may fail; it drops the steps after the last one kept.
         self._board = None if tensorboard is None else _open_board(tensorboard, purge_step=start_iteration + 1)
         if start_iteration:
             _drop_later(path, start_iteration)
@@ -87,7 +87,7 @@ class TrainingLog:
         return self._board is not None
 
     def add(self, iteration: int, losses: Mapping[str, float], learning_rate: float, device: torch.device) -> None:
-        """Notes that `iteration` iterations are done, the last with these losses."""
+        """Records that `iteration` iterations are done, the last with these losses."""
         now = self._clock()
         self._window.append(losses)
         self._window_seconds += now - self._last
@@ -131,9 +131,9 @@ class TrainingLog:
         )
 
     def note(self, iteration: int, scores: Mapping[str, float]) -> None:
-        """Notes the scores (0…1) of a validation. The time since the last `add` is not counted as training.
+        """Records the scores (0…1) of a validation. The time since the last `add` is not counted as training.
 
-        A score of -1, of a set that has no truth for it, is only written to the file.
+        A score of -1, for a set without truth, is only written to the file.
         """
         self._write({"iteration": iteration, "validation": dict(scores)})
         known = {name: score for name, score in scores.items() if score >= 0}
@@ -142,7 +142,7 @@ class TrainingLog:
         self._last = self._clock()
 
     def show(self, iteration: int, title: str, picture: np.ndarray) -> None:
-        """Shows `picture` [h,w,3] uint8 RGB in TensorBoard, if asked for; titles tell pictures of an iteration apart.
+        """Shows `picture` [h,w,3] uint8 RGB in TensorBoard, if enabled; pictures of an iteration need different titles.
 
         The time since the last `add` is not counted as training.
         """
@@ -166,16 +166,16 @@ class TrainingLog:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a training's log, in the file's order; [] of an empty file.
 
-    A last line that is not whole is left out: it is being written, or was when the training was killed.
+    A last line that is not whole is left out: a training is writing it, or was killed while it did.
 
     Raises:
-        InputError: the file cannot be read or is no such log; the message names the file and the line.
+        InputError: the file cannot be read or is not such a log; the message names the file and the line.
     """
     return [record for _, record in _read_lines(path)]
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(a line, what it holds), for each line of the file that is not blank."""
+    """Yields (line, its content) for each line of the file that is not blank."""
     lines = read_text(path).split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -192,7 +192,7 @@ def _read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _checked(record: Any, where: str) -> dict[str, Any]:
-    """`record`, or InputError if train.py writes no such line."""
+    """Returns `record`, or raises InputError if it is not a line of train.py."""
     if not isinstance(record, dict) or type(record.get("iteration")) is not int:
         raise InputError(f"{where}: must be an object with an integer 'iteration', as train.py writes it")
     scores = record.get("validation", {})
@@ -205,7 +205,7 @@ def _checked(record: Any, where: str) -> dict[str, Any]:
 
 
 def _drop_later(path: Path, iteration: int) -> None:
-    """Removes from the log what comes after `iteration`, and a last line that is not whole."""
+    """Removes the lines after `iteration` from the log, and a last line that is not whole."""
     if not os.path.exists(path):
         return
     kept = "".join(f"{line}\n" for line, record in _read_lines(path) if record["iteration"] <= iteration)
@@ -215,15 +215,15 @@ def _drop_later(path: Path, iteration: int) -> None:
 
 
 def _keep_other_training(path: Path) -> None:
-    """Renames the log of another training, if it holds anything."""
+    """Renames the log of another training, unless it is empty."""
     if os.path.isfile(path) and os.path.getsize(path):
-        logger.warning("%s is of another training; it is %s now", path, put_aside(path).name)
+        logger.warning("%s is of another training; renamed to %s", path, put_aside(path).name)
 
 
 def _open_board(folder: Path, purge_step: int) -> Any:
     """A writer of event files in `folder` that makes TensorBoard forget the steps from `purge_step` on."""
     try:
-        from torch.utils.tensorboard import SummaryWriter  # here, because few need it and not all have it
+        from torch.utils.tensorboard import SummaryWriter  # imported here, because it is optional
     except ImportError:
         raise InputError("TensorBoard is not installed: pip install tensorboard") from None
     try:

@@ -1,13 +1,13 @@
-"""Where weights come from: a name of the model table, the Hugging Face hub, torchvision, or any https address.
+"""Finds weights by a name of the model table, or an address of the Hugging Face hub, torchvision or any https host.
 
     python -m utils.weight_sources yolact_plus_resnet50_54_800000                # a name of weights/README.md
     python -m utils.weight_sources torchvision:resnet50.IMAGENET1K_V2
     python -m utils.weight_sources hf:OWNER/REPO/FILE@REVISION
     python -m utils.weight_sources https://example.org/mine.pth#sha256=…
 
-Each is downloaded once, into weights/ or the folder that the environment variable STMASK_WEIGHTS names, and checked by
-its SHA-256 where that is known. The same words name a checkpoint wherever one is asked for: --trained_model, --resume,
---set train.pretrained, STMask.from_pretrained. The variables HF_ENDPOINT and HF_TOKEN are those of the hub's own tools.
+Each is downloaded once, into weights/ or the folder in the environment variable STMASK_WEIGHTS, and checked by its
+SHA-256 where that is known. Use the same words wherever a checkpoint is expected: --trained_model, --resume, --set
+train.pretrained, STMask.from_pretrained. The variables HF_ENDPOINT and HF_TOKEN are those of the hub's own tools.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ ON_THE_HUB = MappingProxyType(
         "yolact_plus_base_54_800000": "hf:dbolya/yolact-plus-base/yolact_plus_base_54_800000.pth",
     }
 )
-# Those that STMask's authors give away on Google Drive, which hands large files to browsers only.
+# Names of STMask's authors on Google Drive, which sends large files to browsers only.
 ON_GOOGLE_DRIVE = frozenset(
     (
         *("STMask_r50_FCA+TF", "STMask_r50_ali", "STMask_r50_ada"),
@@ -49,30 +49,30 @@ ON_GOOGLE_DRIVE = frozenset(
 FROM_TORCHVISION = ("resnet18", "resnet34", "resnet50", "resnet101", "maskrcnn_resnet50_fpn_v2")
 
 _REMOTE = re.compile(r"(hf|torchvision|https?):", re.IGNORECASE)
-_PART = re.compile(r"[^\W.][\w.+@=,~() -]*", re.ASCII)  # of a path that is made here: no "..", nothing hidden
+_PART = re.compile(r"[^\W.][\w.+@=,~() -]*", re.ASCII)  # in a path built here: no "..", nothing hidden
 _HASH = re.compile(r"[0-9a-fA-F]{8,64}")
 
 
 def weights_folder() -> Path:
-    """Where downloads go: weights, or what the variable STMASK_WEIGHTS names."""
+    """The folder of downloads: weights, or the variable STMASK_WEIGHTS."""
     return Path(os.environ.get("STMASK_WEIGHTS") or "weights")
 
 
 def is_remote(word: str | os.PathLike) -> bool:
-    """Whether `word` is an address, and no path: hf:…, torchvision:…, https://…"""
+    """Whether `word` is an address and not a path: hf:…, torchvision:…, https://…"""
     return isinstance(word, str) and _REMOTE.match(word) is not None and not os.path.exists(word)
 
 
 def remote_file(word: str) -> RemoteFile:
-    """The file that an address stands for, with the place where it is kept.
+    """The remote file of an address, with its local place.
 
     Raises:
-        InputError: it is no such address.
+        InputError: it is not such an address.
     """
     kind, _, rest = word.partition(":")
     address, _, pin = word.partition("#")
     if pin and not (pin.startswith("sha256=") and _HASH.fullmatch(pin.removeprefix("sha256="))):
-        raise InputError(f"{excerpt(word, 200)}: after # comes sha256= and at least 8 hexadecimal digits")
+        raise InputError(f"{excerpt(word, 200)}: write sha256= and at least 8 hexadecimal digits after #")
     pin = pin.removeprefix("sha256=")
     if kind.lower() == "hf":
         return _on_the_hub(address.partition(":")[2], pin)
@@ -82,26 +82,26 @@ def remote_file(word: str) -> RemoteFile:
 
 
 def named_in_table(name: str | os.PathLike) -> str | None:
-    """The name of the model table, without .pth, that a file's name or path ends with; None if it is none there."""
+    """The name of the model table, without .pth, that ends a file's name or path; None if it is not in the table."""
     name = os.path.basename(os.fspath(name)).removesuffix(".pth")
     return name if name in ON_THE_HUB or name in ON_GOOGLE_DRIVE else None
 
 
 def how_to_get(path: str | os.PathLike) -> str:
-    """What to do where the checkpoint `path` is missing, as the end of a message."""
+    """Advice for a missing checkpoint `path`, as the end of a message."""
     name = named_in_table(path)
     if name in ON_THE_HUB:
-        return f"`python -m utils.weight_sources {name}` brings it"
+        return f"`python -m utils.weight_sources {name}` downloads it"
     if name is not None:
         return f"download it by hand from the model table of {AUTHORS} (Google Drive), and save it under this name"
     return "see weights/README.md"
 
 
 def find_weights(word: str) -> Path:
-    """The file of an address or of a name of the model table, downloaded if it is not there yet.
+    """Returns the file of an address or of a name of the model table; downloads it if it is missing.
 
     Raises:
-        InputError: it is neither, or the file cannot be had.
+        InputError: it is neither, or the file cannot be downloaded.
     """
     if is_remote(word):
         return fetch(remote_file(word))
@@ -112,9 +112,11 @@ def find_weights(word: str) -> Path:
     if name is not None and os.path.isfile(target):
         return target
     if name is not None:
-        raise InputError(f"{target}: is not there; {how_to_get(target)}")
+        raise InputError(f"{target}: not found; {how_to_get(target)}")
     known = ", ".join(sorted(ON_THE_HUB))
-    raise InputError(f"{excerpt(word, 200)}: is no hf:…, torchvision:… or https://… and no name of the table ({known})")
+    raise InputError(
+        f"{excerpt(word, 200)}: not hf:…, torchvision:… or https://…, and not a name of the table ({known})"
+    )
 
 
 def _on_the_hub(rest: str, pin: str) -> RemoteFile:
@@ -122,7 +124,7 @@ def _on_the_hub(rest: str, pin: str) -> RemoteFile:
     rest, _, revision = rest.partition("@")
     parts = rest.split("/")
     if len(parts) < 3 or not all(map(_PART.fullmatch, parts + (revision.split("/") if revision else []))):
-        raise InputError(f"hf:{excerpt(rest, 200)}: say hf:OWNER/REPO/FILE or hf:OWNER/REPO/FILE@REVISION")
+        raise InputError(f"hf:{excerpt(rest, 200)}: write hf:OWNER/REPO/FILE or hf:OWNER/REPO/FILE@REVISION")
     owner, repository, *file = parts
     endpoint = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/")
     url = f"{endpoint}/{owner}/{repository}/resolve/{quote(revision or 'main', safe='')}/{quote('/'.join(file))}"
@@ -140,23 +142,25 @@ def _from_torchvision(rest: str) -> RemoteFile:
     name, _, variant = rest.partition(".")
     if name not in FROM_TORCHVISION:
         known = ", ".join(FROM_TORCHVISION)
-        raise InputError(f"torchvision:{excerpt(rest, 200)}: is no start for a training here; there are {known}")
+        raise InputError(f"torchvision:{excerpt(rest, 200)}: cannot start a training here; choose from {known}")
     variants = get_model_weights(name)
     if variant and variant not in variants.__members__:
         known = ", ".join(f"torchvision:{name}.{known}" for known in variants.__members__)
-        raise InputError(f"torchvision:{excerpt(rest, 200)}: there is no such variant, but {known}")
+        raise InputError(f"torchvision:{excerpt(rest, 200)}: unknown variant; choose from {known}")
     url = variants[variant or "DEFAULT"].url
     file = url.rpartition("/")[2]
     return RemoteFile(url, weights_folder() / file, file.removesuffix(".pth").rpartition("-")[2])
 
 
 def _at_address(url: str, pin: str) -> RemoteFile:
-    """Any address; the folder of the file is made of the host and the path, so that two addresses never share one."""
+    """Any address; the file's folder is built from the host and the path, so that two addresses never share one."""
     check_address(url)
     parts = urlsplit(url)
     path = [unquote(part) for part in parts.path.split("/")[1:]]
     if not path or not all(_PART.fullmatch(part) for part in path):
-        raise InputError(f"{excerpt(url, 200)}: the address does not end with a file's name, or holds odd characters")
+        raise InputError(
+            f"{excerpt(url, 200)}: the address does not end with a file's name, or has unsupported characters"
+        )
     *folders, file = path
     if parts.query:
         folders.append(hashlib.sha256(parts.query.encode()).hexdigest()[:8])

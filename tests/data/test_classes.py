@@ -52,7 +52,7 @@ def test_a_dict_of_one_s_own_needs_no_classes(tmp_path, monkeypatch):
     monkeypatch.setattr("data.classes.MODELS", {**MODELS, "STMask_mine_config": mine})
     assert config_for("STMask_mine_config").dataset.class_names == ("ball", "box")
     (tmp_path / "train.json").unlink()
-    with pytest.raises(InputError, match="dataset.class_names.*must hold at least one entry"):
+    with pytest.raises(InputError, match="dataset.class_names.*must have at least one entry"):
         config_for("STMask_mine_config")
 
 

@@ -353,7 +353,7 @@ def test_the_name_cannot_be_set_but_may_be_told():
         ("train.max_frame_distance=-1", "negative"),
         ("train.static_translation=1.1", "0…1"),
         ("train.static_scale=0,1", "positive"),
-        ("train.static_scale=1.2,0.8", "lower"),
+        ("train.static_scale=1.2,0.8", "decrease"),
         ("train.static_rotation=-1", "degrees"),
         ("train.static_shear=90", "degrees"),
     ],

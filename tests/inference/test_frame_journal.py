@@ -153,8 +153,8 @@ def test_a_damaged_line_is_named(path, line):
     [
         ("none.json.partial", None, "cannot be read"),
         ("out.json", b'{"rows_of": "x"}\n', "must end with .partial"),
-        ("other.json.partial", b'{"config": "x"}\n', "not the journal of a video"),
-        ("text.json.partial", b"text\n", "not the journal of a video"),
+        ("other.json.partial", b'{"config": "x"}\n', "not the journal of a tracked video"),
+        ("text.json.partial", b"text\n", "not the journal of a tracked video"),
         ("bad.json.partial", b'{"rows_of": "x"}\n{"a": 1}\n{"num_frames": 1}\n', "line 2 is damaged"),
     ],
 )

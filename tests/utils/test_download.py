@@ -100,7 +100,7 @@ def test_a_cut_connection_goes_on_by_itself(server, remote):
 def test_what_came_is_kept_for_the_next_run(server, remote):
     server.cuts[PATH] = [300_000, 0]
     message = refused(remote)
-    assert "the connection was cut" in message and "goes on after 0.3 MiB" in message and by_hand(remote) in message
+    assert "the connection was cut" in message and "continue after 0.3 MiB" in message and by_hand(remote) in message
     assert names(remote) == ["a.pth.origin.part", "a.pth.part"]
     assert fetch(remote).read_bytes() == CONTENT
     assert server.requests[-1][1]["Range"] == "bytes=300000-"
@@ -226,7 +226,7 @@ def test_a_file_of_unknown_length_is_taken_with_a_hash_only(server, remote):
         handler.wfile.write(CONTENT)
 
     server.answers[PATH] = endless
-    assert "how long the file is" in refused(remote)
+    assert "the file's length" in refused(remote)
     assert fetch(RemoteFile(remote.url, remote.target, SHA256)).read_bytes() == CONTENT
 
 
@@ -261,7 +261,7 @@ def test_what_the_hub_says_of_the_hash_is_checked(server, remote):
 def test_redirects_in_a_circle(server, remote):
     server.answers[PATH] = redirect(PATH)
     message = refused(remote)
-    assert "redirects in a circle" in message and by_hand(remote) in message
+    assert "redirects in a loop" in message and by_hand(remote) in message
 
 
 @pytest.mark.parametrize("place", ["http://example.org/a.pth", "file:///etc/passwd", "ftp://127.0.0.1/a"])
@@ -274,7 +274,7 @@ def test_a_server_that_hangs(server, remote, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT_S", 0.2)
     server.answers[PATH] = hang
     message = refused(remote)
-    assert "the server said nothing for 0.2 seconds" in message and by_hand(remote) in message
+    assert "the server did not answer for 0.2 seconds" in message and by_hand(remote) in message
 
 
 def test_a_server_that_hangs_amid_the_file(server, remote, monkeypatch):
@@ -288,7 +288,7 @@ def test_a_server_that_hangs_amid_the_file(server, remote, monkeypatch):
         hang(handler)
 
     server.answers[PATH] = stop_amid
-    assert "the server said nothing for 0.2 seconds" in refused(remote)
+    assert "the server did not answer for 0.2 seconds" in refused(remote)
     del server.answers[PATH]
     assert fetch(remote).read_bytes() == CONTENT
 

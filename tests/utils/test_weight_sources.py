@@ -160,7 +160,7 @@ def test_the_starts_of_the_plus_configs_are_on_the_hub(no_network):
         if "_plus_" in name and start:  # a network of YOLACT's is trained elsewhere
             assert weight_sources.ON_THE_HUB[Path(start).stem].endswith("/" + Path(start).name)
             message = weight_sources.how_to_get(start)
-            assert message == f"`python -m utils.weight_sources {Path(start).stem}` brings it"
+            assert message == f"`python -m utils.weight_sources {Path(start).stem}` downloads it"
 
 
 @pytest.mark.parametrize("word", [PLUS, f"{PLUS}.pth"])
@@ -180,7 +180,7 @@ def test_a_name_of_the_table_comes_from_the_hub(word, monkeypatch, checkpoint):
 def test_a_name_whose_file_is_to_be_had_by_hand_says_where(word, no_network):
     name = word.removesuffix(".pth")
     message = refused(word)
-    assert message.startswith(f"weights/{name}.pth: is not there") and weight_sources.AUTHORS in message
+    assert message.startswith(f"weights/{name}.pth: not found") and weight_sources.AUTHORS in message
     with pytest.raises(InputError, match="Google Drive"):
         load_state_dict(find_checkpoint(f"elsewhere/{name}.pth", WEIGHT_NAMES))
     Path("weights").mkdir()
@@ -226,7 +226,7 @@ def test_the_command_brings_files_and_prints_their_hashes(checkpoint, monkeypatc
 
 def test_the_command_says_in_one_line_what_is_wrong(monkeypatch, capsys):
     assert main(["nothing"]) == 2
-    assert capsys.readouterr().err.startswith("utils.weight_sources: error: nothing: is no hf:…")
+    assert capsys.readouterr().err.startswith("utils.weight_sources: error: nothing: not hf:…")
     with serving() as server:
         server.answers["/o/r/resolve/main/b.pth"] = page
         monkeypatch.setenv("HF_ENDPOINT", server.url)
