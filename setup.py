@@ -104,6 +104,8 @@ setup(
         # torch brings it where it has CUDA.
         "triton": ["triton>=3.4"],
         "yolo": ["pyyaml>=6"],
+        "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
+        "openvino": ["openvino>=2025.0"],
         "browser": ["playwright>=1.40"],
         "dev": ["pytest>=8", "pyyaml>=6", "pytest-xdist>=3.6.1", "ruff>=0.6", "tensorboard>=2.15"],
         # Apart from "dev", because it needs newer versions of numpy, scipy and others than STMask does.

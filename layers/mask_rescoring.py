@@ -31,7 +31,7 @@ class MaskIoUNet(nn.Module):
                 f"mask rescoring needs masks of at least {LEAST_SIDE}×{LEAST_SIDE} pixels, these have "
                 f"{masks.shape[1]}×{masks.shape[2]}; raise input.size_hw to at least 249 pixels"
             )
-        if not len(masks):
+        if masks.shape[0] == 0:  # of len(masks) torch.export would make a constant
             return masks.new_zeros(0, self.maskiou_net[-2].weight.shape[0])
         return self.maskiou_net(masks[:, None]).amax(dim=(2, 3))
 

@@ -63,9 +63,11 @@ class TemporalNet(nn.Module):
         high = torch.maximum(boxes[:, :2], boxes[:, 2:])
         x, y = torch.stack((low, high), dim=1).clamp(0, 1).unbind(dim=2)  # [N,2] each
         clamped = torch.stack((x * width, y * height), dim=2).flatten(1)
-        maps = boxes.new_zeros(len(boxes)) if maps is None else maps.to(boxes.dtype)
+        maps = torch.zeros_like(boxes[:, 0]) if maps is None else maps.to(boxes.dtype)
         # In float32 even under autocast: rounding to bfloat16 would move box edges.
-        return roi_align(fused.to(boxes.dtype), torch.cat((maps[:, None], clamped), dim=1), self.roi_size, aligned=True)
+        regions = torch.cat((maps[:, None], clamped), dim=1)
+        # 0 samples adaptively, as -1 does, and is what other runtimes expect of an exported network.
+        return roi_align(fused.to(boxes.dtype), regions, self.roi_size, sampling_ratio=0, aligned=True)
 
     def forward(self, fused: Tensor, boxes: Tensor, maps: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(box regression [N,4], coefficient change [N,K]) for `boxes` [N,4] of the earlier frame; see `crop`."""
