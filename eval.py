@@ -46,10 +46,12 @@ from inference.run_options import (
     RANDOM_WEIGHTS,
     ModelChoice,
     RunSettings,
+    add_display_threshold,
     add_file_options,
     add_model_options,
     add_result_options,
     add_speed_options,
+    display_threshold,
 )
 from inference.tracker import VideoTracker
 from inference.videos import collect_tracks, track_videos
@@ -63,9 +65,17 @@ from utils.structures import FrameResult
 from utils.timer import StageTimer
 from ytvis.annotations import Track, Video
 from ytvis.check_results import examine_results
-from ytvis.command_line import Parser, end_process, log_if_accepted, not_negative, positive, run_command
+from ytvis.command_line import (
+    Parser,
+    end_process,
+    log_if_accepted,
+    not_negative,
+    number_in,
+    positive,
+    run_command,
+)
 from ytvis.diagnostics import exit_code, format_diagnostics
-from ytvis.drawing import draw_objects
+from ytvis.drawing import Overlay
 from ytvis.files import InputError, make_folder
 from ytvis.results import ResultsJournal
 from ytvis.score.command import ReportPlace, add_scoring_arguments, print_scores, score_files, scoring_of
@@ -108,6 +118,12 @@ def make_parser() -> Parser:
         "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
     )
     group.add_argument("--display_png", action="store_true", help="with --display: also every frame as a PNG")
+    add_display_threshold(group)
+    group.add_argument(
+        "--frame_rate",
+        type=number_in(float, 0.01, 1000),
+        help=f"with --display: frames per second of its videos (default: {DISPLAY_FRAME_RATE})",
+    )
     add_file_options(parser)
     group = parser.add_argument_group("scores")
     add_scoring_arguments(group)
@@ -175,8 +191,10 @@ def run(arguments: Sequence[str]) -> int:
             if world.is_main:
                 print(choice.config)
             return 0
-        for name, needed in (("display_png", "display"), ("baseline", "benchmark")):
-            if getattr(options, name) and not getattr(options, needed):
+        needs = {name: "display" for name in ("display_png", "display_score_threshold", "frame_rate")}
+        for name, needed in {**needs, "baseline": "benchmark"}.items():
+            given = getattr(options, name)
+            if given is not None and given is not False and not getattr(options, needed):
                 raise InputError(f"--{name} needs --{needed}")
         settings = RunSettings.from_options(options, world.device, options.eval_batch_size)
         if os.path.isdir(options.mask_det_file):
@@ -253,7 +271,7 @@ class Evaluation:
         tracked = track_videos(model, frames, timer, tracker, overlap=settings.overlap, batch_size=settings.batch_size)
         with deform_backend(settings.deform_backend), closing(tracked) as results:
             if display is not None:
-                results = draw_videos(results, make_folder(display), model.config, options.display_png)
+                results = draw_videos(results, make_folder(display), model.config, options)
             yield from collect_tracks(
                 count_frames(results, measured, progress),
                 videos,
@@ -328,20 +346,24 @@ def count_frames(
                 progress.video_done()
 
 
-def draw_videos(results: Iterable[FrameResult], folder: Path, config: Config, png: bool) -> Iterator[FrameResult]:
-    """`results`, each drawn on the way: `folder`/<video id>.mp4, and with `png` `folder`/<video id>/<frame>.png.
+def draw_videos(
+    results: Iterable[FrameResult], folder: Path, config: Config, options: argparse.Namespace
+) -> Iterator[FrameResult]:
+    """`results`, each drawn on the way: `folder`/<video id>.mp4, and with `display_png` <video id>/<frame>.png there.
 
     A frame that could not be read is black.
     """
+    frame_rate = options.frame_rate or DISPLAY_FRAME_RATE
     for (video_id, size_hw), video_results in groupby(results, lambda r: (r.meta.video_id, r.meta.original_hw)):
-        with VideoWriter(folder / f"{video_id}.mp4", DISPLAY_FRAME_RATE, size_hw) as writer:
+        overlay = Overlay(score_threshold=display_threshold(options))
+        with VideoWriter(folder / f"{video_id}.mp4", frame_rate, size_hw) as writer:
             for result in video_results:
                 if result.frame is None:
                     picture = np.zeros((*size_hw, 3), np.uint8)
                 else:
-                    picture = draw_objects(result.frame, result.objects, config.dataset.class_names)
+                    picture = overlay.draw(result.frame, result.objects, config.dataset.class_names)
                 writer.write(picture)
-                if png:
+                if options.display_png:
                     write_picture(picture, folder / str(video_id) / f"{result.meta.frame_index:05d}.png")
                 yield result
 

@@ -32,7 +32,7 @@ from data.audio import AudioCopy
 from data.transforms import FrameTransform
 from utils.structures import FrameInput, FrameMeta
 from ytvis.files import InputError, make_folder, natural_key, writing
-from ytvis.pictures import PICTURE_SUFFIXES, list_pictures, read_picture
+from ytvis.pictures import PICTURE_SUFFIXES, list_pictures, quiet_opencv, read_picture
 
 logger = logging.getLogger(__name__)
 
@@ -281,7 +281,8 @@ class Camera:
         self.frame_rate = DEFAULT_FRAME_RATE
 
     def __iter__(self) -> Iterator[SourceFrame]:
-        capture = cv2.VideoCapture(self.number)
+        with quiet_opencv():
+            capture = cv2.VideoCapture(self.number)
         try:
             if not capture.isOpened():
                 raise InputError(

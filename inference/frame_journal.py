@@ -13,8 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
-from inference.object_rows import ObjectRow
-from ytvis.annotations import Track
+from inference.object_rows import ObjectRow, frame_file_name
+from ytvis.annotations import Track, write_content
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, open_input, put_aside
 from ytvis.journal import Journal, json_line, parse_line
@@ -33,7 +33,8 @@ class FrameJournal(Journal):
 
     A row has the place of the row before it of its track, so that only the place of a track's last row is kept in
     memory. Lines outlive the process, but `append` does not wait until they are on disk. With `details: true` in the
-    header the results have details.
+    header the results have details. `video` and `categories` in it, as in an annotation file, say which video the rows
+    are of; `file_names` may be null, for frames without names.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -94,6 +95,22 @@ class FrameJournal(Journal):
         for place in self._last_places.values():
             rows = [_row(line) for line in self._lines(self._places_of_track(place))]
             yield track_result(rows, num_frames, video_id=1, details=details)
+
+    def write_description(self, results_path: Path, num_frames: int | None = None) -> Path | None:
+        """Writes beside the results which video they are of, NAME_video.json: an annotation file without annotations,
+        from which the viewer has the classes, and the names and the rate of the frames.
+
+        Returns its path, None for a journal that does not know, of an earlier version.
+        """
+        if "video" not in self.header:
+            return None
+        length = self.num_frames if num_frames is None else num_frames
+        video = dict(self.header["video"])
+        names = video.pop("file_names") or map(frame_file_name, range(length))
+        video |= {"length": length, "file_names": list(names)[:length]}
+        path = results_path.with_name(f"{results_path.stem}_video.json")
+        write_content({"videos": [video], "categories": self.header["categories"]}, path)
+        return path
 
     def _places_of_track(self, place: int | None) -> Iterator[int]:
         """The places of a track's rows, the last of which is at `place`, by rising frame."""
@@ -158,6 +175,7 @@ def finish(path: Path) -> None:
         raise InputError(f"{path}: must end with {ENDING}")
     journal = FrameJournal.open(path)
     write_results(journal.results(), target)
+    journal.write_description(target)
     journal.remove()
     print(f"{journal.num_frames} frames: {target}")
 

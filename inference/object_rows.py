@@ -5,10 +5,11 @@ command that installs them.
 """
 
 import csv
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
@@ -26,25 +27,36 @@ from ytvis.masks import encode_masks, mask_area
 from ytvis.optional import import_extra
 from ytvis.results import SeenObject
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRow(SeenObject):
-    """One object in one frame, with its track: box corners in pixels, `area` in pixels of the mask."""
+    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `file_name` that of the picture
+    where each frame has its own, else ""."""
 
     time_s: float
-    track_id: int
     class_name: str
     x1: int
     y1: int
     x2: int
     y2: int
     area: int
+    file_name: str = ""
 
 
 TABLE_COLUMNS = ("frame", "time_s", "track_id", "label", "class_name", "score", "x1", "y1", "x2", "y2", "area")
+FILE_NAME_COLUMN = "file_name"  # the last one, in a table of frames that have names
 
 
-def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str]) -> list[ObjectRow]:
+def frame_file_name(index: int) -> str:
+    """The name of a frame, counted from 0, where its source has none: that of the picture written of it."""
+    return f"{index:06d}.png"
+
+
+def object_rows(
+    objects: FrameObjects, frame_index: int, time_s: float, class_names: Sequence[str], file_name: str = ""
+) -> list[ObjectRow]:
     """One row for each of `objects`, in their order; `class_names[0]` is the name of label 1."""
     rles = encode_masks(objects.masks.cpu().numpy())
     return [
@@ -59,6 +71,7 @@ def object_rows(objects: FrameObjects, frame_index: int, time_s: float, class_na
             area=mask_area(rle),
             rle=rle,
             shifted=shifted,
+            file_name=file_name,
         )
         for track_id, label, score, box, rle, shifted in zip(
             objects.track_ids.tolist(),
@@ -129,25 +142,34 @@ def to_labelme(objects: FrameObjects, class_names: Sequence[str], image_path: st
 
 
 def to_dataframe(rows: Iterable[ObjectRow]) -> Any:
-    """A `pandas.DataFrame` with the columns `TABLE_COLUMNS`, one row an object and frame.
+    """A `pandas.DataFrame` with the columns of `write_csv`, one row an object and frame.
 
     Raises:
         InputError: pandas is not installed.
     """
     pandas = import_extra("pandas")
-    return pandas.DataFrame([_table_row(row) for row in rows], columns=TABLE_COLUMNS)
+    columns, lines = _table(rows)
+    return pandas.DataFrame(list(lines), columns=columns)
 
 
 def write_csv(rows: Iterable[ObjectRow], path: str | os.PathLike) -> None:
-    """Writes the columns `TABLE_COLUMNS`, one line an object and frame, under a line with their names."""
+    """Writes the columns `TABLE_COLUMNS`, one line an object and frame, under a line with their names.
+
+    Where frames have file names, those of pictures, a last column `file_name` holds them.
+    """
+    columns, lines = _table(rows)
     with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(TABLE_COLUMNS)
-        writer.writerows(map(_table_row, rows))
+        writer.writerow(columns)
+        writer.writerows(lines)
 
 
-def _table_row(row: ObjectRow) -> list:
-    return [getattr(row, name) for name in TABLE_COLUMNS]
+def _table(rows: Iterable[ObjectRow]) -> tuple[tuple[str, ...], Iterator[tuple]]:
+    """(The columns of a table, its lines)."""
+    rows = iter(rows)
+    first = next(rows, None)
+    columns = TABLE_COLUMNS if first is None or not first.file_name else (*TABLE_COLUMNS, FILE_NAME_COLUMN)
+    return columns, map(attrgetter(*columns), chain(() if first is None else (first,), rows))
 
 
 def write_mots(
@@ -160,14 +182,20 @@ def write_mots(
     """Writes the rows of one video as MOTS text, `path`, and beside it the names of the classes, labels.txt.
 
     `rows` are in order of frames, of which one is in memory at a time; `labels` are the classes by track id. Frames are
-    numbered from 0. A pixel shows one object: where tracks overlap, the later one of `labels` is kept. Where nothing
-    was found only labels.txt is written, for the format cannot say so.
+    numbered from 0, and the number of an object is 1000 × class + track id. Where a track id is over 999, which the
+    format has no room for, the objects of each class are numbered from 1 instead, which is logged. A pixel shows one
+    object: where tracks overlap, the later one of `labels` is kept. Where nothing was found only labels.txt is written,
+    for the format cannot say so.
 
     Raises:
         InputError: there are more than 999 tracks of a class, or the folder cannot be made.
     """
     path = Path(path)
-    numbers = mots.number_objects(path.stem, [class_names[label - 1] for label in labels.values()], class_names)
+    if max(labels, default=0) < mots.INSTANCES:
+        numbers = [mots.INSTANCES * label + track_id for track_id, label in labels.items()]
+    else:
+        logger.warning("%s: MOTS has no numbers over 999, so its objects have other numbers than the tracks", path)
+        numbers = mots.number_objects(path.stem, [class_names[label - 1] for label in labels.values()], class_names)
     places = {track_id: place for place, track_id in enumerate(labels, start=1)}
     frames = (
         (frame, sorted(((places[row.track_id], row.rle) for row in seen), key=itemgetter(0)))

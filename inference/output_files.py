@@ -16,14 +16,14 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
 
 from data.video import FrameSource, ImageFiles, VideoWriter
 from inference.frame_journal import ENDING, FrameJournal
-from inference.object_rows import ObjectRow, write_csv, write_mots
+from inference.object_rows import ObjectRow, frame_file_name, write_csv, write_mots
 from ytvis.annotations import Track
 from ytvis.files import InputError, atomic_write
 from ytvis.pictures import PICTURE_SUFFIXES
@@ -70,7 +70,8 @@ class OutputFiles:
     `kind` says what `target` is: an mp4 file for "video", with the source's time stamps and sound; a folder for
     "images", each under its own name; a picture file for "image". Beside it come `<target>.json` in the format of
     results.json (video 1, category ids 1…C in the order of `class_names`; with `details` each frame's score and what
-    was shifted too), with `csv` `<target>.csv`, and with `mots` the folder `<target>_mots/`. When the block has ended,
+    was shifted too), `<target>_video.json`, which names classes and frames for the viewer, with `csv` `<target>.csv`,
+    and with `mots` the folder `<target>_mots/`. When the block has ended,
     `tracks` counts the tracks of each class, and `written` lists what is there.
 
     The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory.
@@ -145,14 +146,24 @@ class OutputFiles:
         if self.kind == "video":
             self._write_frame(picture, time_s)
         else:
-            path = self.target / (name or f"{index:06d}.png") if self.kind == "images" else self.target
+            path = self.target / (name or frame_file_name(index)) if self.kind == "images" else self.target
             write_picture(picture, path)
         if self._journal is None:
             self._size_hw = picture.shape[:2]
-            header = {"rows_of": self.source.name, "details": self._details}
+            header = {"rows_of": self.source.name, "details": self._details} | self._description(picture)
             self._journal = FrameJournal.create(self.beside(f".json{ENDING}"), header)
         self.num_frames = index + 1
         self._journal.append(rows, self.num_frames)
+
+    def _description(self, picture: np.ndarray) -> dict[str, Any]:
+        """What a `FrameJournal` has to know of the video; `picture` is its first frame."""
+        height, width = picture.shape[:2]
+        names = [path.name for path in self.source.paths] if isinstance(self.source, ImageFiles) else None
+        size = {"width": width, "height": height}
+        return {
+            "video": {"id": 1, **size, "frame_rate": self.source.frame_rate, "file_names": names},
+            "categories": [{"id": label, "name": name} for label, name in enumerate(self.class_names, start=1)],
+        }
 
     def _check_size(self, picture: np.ndarray, name: str) -> None:
         needs_one = "a video" if self.kind == "video" else "MOTS text" if self._mots else None
@@ -191,7 +202,7 @@ class OutputFiles:
         if isinstance(self.source, ImageFiles):  # the last of them may be unreadable
             num_frames = self.source.num_frames
         write_results(self._counted(journal.results(num_frames)), self.beside(".json"))
-        written = [self.target, self.beside(".json")]
+        written = [self.target, self.beside(".json"), journal.write_description(self.beside(".json"), num_frames)]
         if self._csv:
             write_csv(journal.rows(), self.beside(".csv"))
             written.append(self.beside(".csv"))

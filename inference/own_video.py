@@ -34,10 +34,12 @@ from inference.output_files import OutputFiles, default_target, describe_tracks,
 from inference.run_options import (
     ModelChoice,
     RunSettings,
+    add_display_threshold,
     add_file_options,
     add_model_options,
     add_result_options,
     add_speed_options,
+    display_threshold,
 )
 from inference.stream import Stream, labels_of, stream_track_age
 from inference.tracker import VideoTracker
@@ -71,7 +73,8 @@ def make_parser(files: bool = True) -> Parser:
         "--video",
         metavar="IN[:OUT]",
         help="follow the objects of a video file, a folder of frames, or a camera by its number; OUT is an mp4 file, "
-        "and the results are beside it in <OUT>.json (default: results/<IN>.mp4)",
+        "and the results are beside it in <OUT>.json (default: results/<IN>.mp4); python -m ytvis view <OUT>.json "
+        "--images IN shows them",
     )
     kinds.add_argument("--images", metavar="IN[:OUT]", help="the same of a folder or glob of frames; OUT is a folder")
     kinds.add_argument("--image", metavar="IN[:OUT]", help="one picture; OUT is a picture too")
@@ -95,6 +98,7 @@ def make_parser(files: bool = True) -> Parser:
             group.add_argument(
                 f"--display_{name}", type=_switch, default=True, metavar="True|False", help=f"draw {name}"
             )
+        add_display_threshold(group)
         group.add_argument("--display_trails", action="store_true", help="draw the path of each object")
         group.add_argument("--display_fps", action="store_true", help="write the frames per second into each frame")
         group.add_argument("--save_csv", action="store_true", help="also write a table of boxes, <OUT>.csv")
@@ -239,6 +243,7 @@ def make_overlay(options: argparse.Namespace) -> Overlay:
         **switches,
         trails=Trails() if options.display_trails else None,
         frame_rate=FrameRate() if options.display_fps else None,
+        score_threshold=display_threshold(options),
     )
 
 

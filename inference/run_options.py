@@ -18,6 +18,7 @@ from utils.checkpoint import config_name_of, find_checkpoint
 from utils.device import has_spare_core
 from utils.precision import PRECISIONS, check_precision
 from ytvis.command_line import not_negative, number_in, seed_number
+from ytvis.drawing import DISPLAY_SCORE_THRESHOLD
 from ytvis.files import InputError
 
 RANDOM_WEIGHTS = "random"
@@ -122,10 +123,28 @@ def add_result_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     """Adds the options that limit what is reported; returns their group."""
     group = parser.add_argument_group("results")
     group.add_argument(
-        "--score_threshold", type=number_in(float), help="report objects over this score (default: 0.05)"
+        "--score_threshold",
+        type=number_in(float),
+        help="report objects over this score, in all files (default: 0.05)",
     )
     group.add_argument("--top_k", type=not_negative, help="report at most this many objects per frame (default: all)")
     return group
+
+
+def add_display_threshold(group: argparse._ArgumentGroup) -> None:
+    """Adds the option that limits what is drawn, None if it is not given; `display_threshold` gives its value."""
+    group.add_argument(
+        "--display_score_threshold",
+        type=number_in(float),
+        help="draw tracks whose score, the mean over the frames so far, is at least this; files keep all objects over "
+        f"--score_threshold (default: {DISPLAY_SCORE_THRESHOLD})",
+    )
+
+
+def display_threshold(options: argparse.Namespace) -> float:
+    """The score from which on tracks are drawn."""
+    given = options.display_score_threshold
+    return DISPLAY_SCORE_THRESHOLD if given is None else given
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:

@@ -13,7 +13,7 @@ from torch import Tensor
 from data.config import Config
 from data.transforms import FrameTransform
 from data.video import FrameIterable, FrameSource, SceneCuts, read_source
-from inference.object_rows import ObjectRow, object_rows, to_coco, to_labelme, to_supervision
+from inference.object_rows import ObjectRow, frame_file_name, object_rows, to_coco, to_labelme, to_supervision
 from inference.tracker import VideoTracker
 from inference.videos import track_videos
 from utils.structures import FrameObjects
@@ -68,7 +68,7 @@ class StreamFrame:
     @cached_property
     def rows(self) -> list[ObjectRow]:
         """One row an object, with its mask as RLE; the content of tables, results.json and MOTS files."""
-        return object_rows(self.objects, self.index, self.time_s, self.class_names)
+        return object_rows(self.objects, self.index, self.time_s, self.class_names, self.name)
 
     @property
     def rles(self) -> list[dict]:
@@ -76,7 +76,8 @@ class StreamFrame:
         return [row.rle for row in self.rows]
 
     def draw(self, **style: Any) -> np.ndarray:
-        """A copy of the frame with the objects on it; `style` is `ytvis.drawing.draw_objects`'s."""
+        """A copy of the frame with all its objects on it; `style` is `ytvis.drawing.draw_objects`'s. `eval.py --video`
+        draws with `ytvis.drawing.Overlay`, which leaves tracks of a low score out."""
         return draw_objects(self.frame, self.objects, self.class_names, **style)
 
     def to_supervision(self) -> Any:
@@ -88,8 +89,9 @@ class StreamFrame:
         return to_coco(self.rows, first_id)
 
     def to_labelme(self, image_path: str | None = None) -> dict:
-        """The content of a LabelMe file for the picture `image_path`, by default the frame's own name."""
-        return to_labelme(self.objects, self.class_names, image_path or self.name)
+        """The content of a LabelMe file for the picture `image_path`, by default the frame's own name, or for a video
+        that of the picture which `eval.py --images` writes of the frame, such as 000012.png."""
+        return to_labelme(self.objects, self.class_names, image_path or self.name or frame_file_name(self.index))
 
 
 class Stream(Iterator[StreamFrame]):

@@ -169,7 +169,7 @@ class VideoResultBuilder:
             strict=True,
         )
         for track_id, label, score, shifted, rle in rows:
-            seen = SeenObject(frame=frame_index, label=label, score=score, rle=rle, shifted=shifted)
+            seen = SeenObject(frame=frame_index, track_id=track_id, label=label, score=score, rle=rle, shifted=shifted)
             self._seen.setdefault(track_id, []).append(seen)
 
     def finish(self) -> list[Track]:

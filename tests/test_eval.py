@@ -230,17 +230,38 @@ def test_a_file_in_the_place_of_the_folder_for_overlays_is_bad_input(checkpoint,
 
 def test_display_draws_every_frame(checkpoint, data, tmp_path, whole_run):
     out = tmp_path / "results.json"
-    assert command.main(arguments(checkpoint, data, out, "--display", "--display_png", "--max_videos=2")) == 0
+    drawing = ("--display", "--display_png", "--max_videos=2")
+    shown = ("--display_score_threshold=0", "--frame_rate=2.5")
+    assert command.main(arguments(checkpoint, data, out, *drawing, *shown)) == 0
     folder = tmp_path / "results_display"
     assert sorted(path.name for path in folder.glob("*.mp4")) == ["2.mp4", "7.mp4"]
     with av.open(str(folder / "7.mp4")) as video:
         assert video.streams.video[0].codec_context.name == "h264"
+        assert video.streams.video[0].average_rate == 2.5
         frames = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     assert len(frames) == 3 and frames[0].shape == (48, 64, 3)
     drawn = [cv2.imread(str(folder / "7" / f"{index:05d}.png")) for index in range(3)]
     plain = cv2.imread(str(data / "frames" / "clip7" / "00000.png"))
     assert drawn[0].shape == plain.shape and (drawn[0] != plain).any()
-    assert command.main(arguments(checkpoint, data, out, "--display_png")) == 2
+    for option in ("--display_png", "--frame_rate=3", "--display_score_threshold=0"):
+        assert command.main(arguments(checkpoint, data, out, option)) == 2
+    assert max(entry["score"] for entry in json.loads(out.read_text())) < 0.3
+    assert command.main(arguments(checkpoint, data, out, *drawing)) == 0  # what is under 0.3 is not drawn
+    assert np.array_equal(cv2.imread(str(folder / "7" / "00000.png")), plain)
+    with av.open(str(folder / "7.mp4")) as video:
+        assert video.streams.video[0].average_rate == 6
+
+
+def test_tracks_have_ids_from_0_in_each_video(whole_run):
+    entries = json.loads(whole_run.read_text())
+    ids = {}
+    for entry in entries:
+        ids.setdefault(entry["video_id"], []).append(entry["track_id"])
+    assert len(ids) > 1 and all(len(set(own)) == len(own) for own in ids.values())
+    assert [ids[7][0], min(min(own) for own in ids.values())] == [
+        0,
+        0,
+    ]  # those of a class that the file lacks are missing
 
 
 def test_benchmark_names_the_stages_and_the_device(checkpoint, data, tmp_path, capsys):

@@ -84,7 +84,8 @@ class Video:
     """A video of a data set; its length is the number of its frames, at least 1. Sizes are in pixels.
 
     `file_names` are relative to the folder of the frames; see `frame_path`. `given_name` is its name in a converter's
-    source, with slashes if it is a path of folders; annotation files do not name videos.
+    source, with slashes if it is a path of folders; annotation files do not name videos. `frame_rate` is in frames per
+    second, None if the file does not have it.
     """
 
     video_id: int
@@ -92,6 +93,7 @@ class Video:
     height: int
     file_names: tuple[str, ...]
     given_name: str | None = None
+    frame_rate: float | None = None
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -109,7 +111,8 @@ class Track:
     `segmentations` has one entry per frame: polygons, an RLE, or None where the object is not visible. So do, if the
     file has them, `bboxes` (x y width height in pixels), `areas` (pixels), `scores` (of a single frame, None where the
     track is not visible) and `shifted` (whether only temporal fusion shows the track). Annotations have `annotation_id`
-    and `iscrowd`, results have `score`. The class has slots because a set may have a million tracks.
+    and `iscrowd`, results have `score` and `track_id`, the object's number in all outputs of a run. The class has slots
+    because a set may have a million tracks.
     """
 
     video_id: int
@@ -122,6 +125,7 @@ class Track:
     score: float | None = None
     scores: tuple[float | None, ...] | None = None
     shifted: tuple[bool, ...] | None = None
+    track_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -384,7 +388,9 @@ class AnnotationParser:
             if natural_key(before) > natural_key(after):
                 self._found.add(FRAME_ORDER, where, f"{before} before {after}")
                 break
-        return Video(video_id, width, height, names)
+        rate = entry.get("frame_rate")
+        frame_rate = float(rate) if is_number(rate) and rate > 0 else None
+        return Video(video_id, width, height, names, frame_rate=frame_rate)
 
     def _parse_categories(self) -> dict[int, str]:
         names: dict[int, str] = {}

@@ -3,8 +3,8 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 import cv2
@@ -21,6 +21,8 @@ _GOLDEN_SECTION = (math.sqrt(5) - 1) / 2
 _LIGHTNESS = (85.0, 65.0, 45.0)
 _CHROMA = 70.0
 _FIRST_HUE = 0.65
+
+DISPLAY_SCORE_THRESHOLD = 0.3  # of the tracks that are drawn, as of those that HOTA counts
 
 _MASK_OPACITY = 0.45
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -132,11 +134,33 @@ class FrameRate:
         return (len(self._times) - 1) / seconds if seconds > 0 else None
 
 
+class TrackScores:
+    """The scores of tracks while a video is still running: the means over the frames in which each was seen so far.
+
+    At the end of the video they are the scores in results.json, unless these depend on the length of tracks. The score
+    in a single frame goes up and down, and what is drawn by it flickers.
+    """
+
+    def __init__(self):
+        self._sums: dict[int, tuple[float, int]] = {}  # of the scores, and how many they are
+
+    def update(self, objects: PixelObjects) -> dict[int, float]:
+        """Adds the objects of the next frame; the scores of their tracks by id, {} if objects have no scores."""
+        means = {}
+        scores = [] if objects.scores is None else objects.scores.tolist()
+        for track_id, score in zip(objects.track_ids.tolist(), scores, strict=objects.scores is not None):
+            total, count = self._sums.get(track_id, (0.0, 0))
+            self._sums[track_id] = total + score, count + 1
+            means[track_id] = (total + score) / (count + 1)
+        return means
+
+
 @dataclass(frozen=True)
 class Overlay:
     """Draws the frames of a stream with the options of `draw_objects`; keeps state between frames.
 
-    `trails` adds the path of each object, `frame_rate` the frames per second in the corner.
+    `trails` adds the path of each object, `frame_rate` the frames per second in the corner. A track is drawn while its
+    score, as `track_scores` has it, is at least `score_threshold`.
     """
 
     masks: bool = True
@@ -145,11 +169,14 @@ class Overlay:
     scores: bool = True
     trails: Trails | None = None
     frame_rate: FrameRate | None = None
+    score_threshold: float = DISPLAY_SCORE_THRESHOLD
+    track_scores: TrackScores = field(default_factory=TrackScores)
 
     def draw(self, frame: np.ndarray, objects: PixelObjects, class_names: Sequence[str]) -> np.ndarray:
         """Returns a copy of the next `frame`, drawn as by `draw_objects`."""
         if self.trails is not None:
             self.trails.add(objects)
+        scores = self.track_scores.update(objects)
         rate = self.frame_rate.update() if self.frame_rate is not None else None
         return draw_objects(
             frame,
@@ -161,6 +188,7 @@ class Overlay:
             scores=self.scores,
             trails=self.trails,
             caption="" if rate is None else f"{rate:.1f} FPS",
+            hidden={track_id for track_id, score in scores.items() if score < self.score_threshold},
         )
 
 
@@ -176,6 +204,7 @@ def draw_objects(
     trails: Trails | None = None,
     caption: str = "",
     letter_height: float | None = None,
+    hidden: Collection[int] = (),
 ) -> np.ndarray:
     """Returns a copy of `frame` with every object's mask, outline, box and label "name #id score" on it.
 
@@ -184,7 +213,8 @@ def draw_objects(
     frame; where the frame is too narrow for a label, the score and then the name are left out. Without objects the
     result is a plain copy. Masks with their outlines, boxes, labels (`text`) and the `scores` in them can be switched
     off; `trails` adds the path of each object, `caption` a text in the lower left corner. `letter_height` is that of
-    a capital letter in pixels (default: a fiftieth of the shorter side, at least 8).
+    a capital letter in pixels (default: a fiftieth of the shorter side, at least 8). Tracks with an id among
+    `hidden` are left out.
     """
     picture = np.array(frame, order="C")
     mask_pixels = np.asarray(objects.masks)
@@ -192,7 +222,11 @@ def draw_objects(
     track_ids = objects.track_ids.tolist()
     scores_shown = objects.scores.tolist() if scores and objects.scores is not None else [None] * len(objects)
     colours = [track_colour(track_id) for track_id in track_ids]
-    large_first = sorted(range(len(objects)), key=lambda index: _area(corners[index]), reverse=True)
+    large_first = sorted(
+        (index for index, track_id in enumerate(track_ids) if track_id not in hidden),
+        key=lambda index: _area(corners[index]),
+        reverse=True,
+    )
     short_side = min(frame.shape[:2])
     outline, thin = max(1, round(short_side / 360)), max(1, round(short_side / 720))
     letter_height = letter_height or max(_SMALLEST_CAP_HEIGHT, short_side / 50)

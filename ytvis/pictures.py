@@ -53,6 +53,23 @@ _STRAY = bytes(range(1, 255))  # no marker; read as coded data it makes a patter
 _filters = threading.Lock()
 
 
+_SILENT = 0  # OpenCV's LOG_LEVEL_SILENT, which older versions do not name
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """In it OpenCV and FFmpeg print nothing about damaged videos and missing cameras: our own message says it."""
+    import cv2
+
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    levels = getattr(cv2.utils, "logging", cv2)  # before OpenCV 4.13 they are at the top
+    level = levels.setLogLevel(_SILENT)
+    try:
+        yield
+    finally:
+        levels.setLogLevel(level)
+
+
 class WrongSize(InputError):
     """A picture is not of the size that its annotations are of."""
 

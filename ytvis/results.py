@@ -2,8 +2,9 @@
 
 The file is a list with one entry per track: `video_id`, `score`, `category_id`, and `segmentations` with one entry per
 frame of the video: a COCO compressed RLE `{"size": [height, width], "counts": text}`, or null where the track is not
-seen. Two keys beyond the official format are written on request, also lists with one entry per frame: `scores`, a
-number or null, and `shifted`, true where temporal fusion alone shows the track.
+seen. Keys beyond the official format, which official evaluators pass over: `track_id`, the number of the object in all
+outputs of the run, from 0 in each video; and on request two lists with one entry per frame, `scores`, a number or null,
+and `shifted`, true where temporal fusion alone shows the track.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.annotations import Track, Video, compact_masks, is_id, is_number
+from ytvis.annotations import MAX_NUMBER, Track, Video, compact_masks, is_id, is_number
 from ytvis.diagnostics import Diagnostics, Rule
 from ytvis.files import InputError, NotAList, atomic_write, read_json_list
 from ytvis.journal import Journal, json_line, plain_number
@@ -38,6 +39,12 @@ UNKNOWN_CATEGORY = Rule(
 )
 NOT_A_SCORE = Rule("refused", "the score is not a finite number", "write a number in 0…1")
 SCORE_RANGE = Rule("warning", "the score is not in 0…1", "only the order of scores matters, but some tools expect 0…1")
+BAD_TRACK_ID = Rule(
+    "warning", "the track id is not a whole number", "it is ignored: write integers of at least 0, or leave the key out"
+)
+SAME_TRACK_ID = Rule(
+    "warning", "two tracks of a video have the same id", "they are ignored: give each its own, or leave the key out"
+)
 NO_LIST = Rule("refused", "'segmentations' is not a list", _ONE_A_FRAME)
 WRONG_LENGTH = Rule("warning", "'segmentations' is not as long as the video", f"the rest is ignored: {_ONE_A_FRAME}")
 RUNS = Rule("warning", "counts are a list of runs", "the official evaluator refuses it: compress with pycocotools.mask")
@@ -53,10 +60,11 @@ WRONG_SIZE = Rule("warning", "a mask is not of the video's size", "it is not sco
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenObject:
-    """An object of results in one frame: `rle` is its mask as COCO's RLE, `shifted` whether it was not detected but
-    predicted by temporal fusion."""
+    """An object of results in one frame: `track_id` is the number of its track, `rle` its mask as COCO's RLE, `shifted`
+    whether it was not detected but predicted by temporal fusion."""
 
     frame: int
+    track_id: int
     label: int
     score: float
     rle: dict
@@ -73,9 +81,9 @@ def track_result(
 ) -> Track:
     """Returns the entry of results.json for a track from the frames that show it.
 
-    `seen` has at least one, in the order of the frames. The category is the `majority_label`, unless it is given; the
-    score is the mean over the frames, times (their number / `num_frames`) to the power `length_power`; with `details`
-    each frame's own score and whether it is shifted are kept.
+    `seen` has at least one, all of one track, in the order of the frames. The category is the `majority_label`, unless
+    it is given; the score is the mean over the frames, times (their number / `num_frames`) to the power `length_power`;
+    with `details` each frame's own score and whether it is shifted are kept.
     """
     segmentations: list[dict | None] = [None] * num_frames
     scores: list[float | None] = [None] * num_frames
@@ -93,12 +101,23 @@ def track_result(
         segmentations=tuple(segmentations),
         scores=tuple(scores) if details else None,
         shifted=tuple(shifted) if details else None,
+        track_id=seen[0].track_id,
     )
 
 
 def majority_label(seen: Sequence[SeenObject]) -> int:
     """The most frequent label of `seen`, the smallest on a tie."""
     return min(Counter(item.label for item in seen).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+def track_numbers(track_ids: Sequence[int | None]) -> tuple[list[int], bool]:
+    """(the number under which each track of a video is shown, whether that is its `track_id`).
+
+    Unless each has an id of its own, they are numbered from 0 in the order of the file.
+    """
+    if track_ids and None not in track_ids and len(set(track_ids)) == len(track_ids):
+        return list(track_ids), True
+    return list(range(len(track_ids))), False
 
 
 # ---------------------------------------------------------------------------------------------------- whole files
@@ -114,6 +133,7 @@ class ResultsParser:
         self._found = found
         self._videos = videos
         self._categories = categories
+        self._track_ids: set[tuple[int, int]] = set()  # and the ids of their videos
 
     def parse(self, entry: Any, where: str) -> Track | None:
         """Returns the track of an entry, None if it is unusable; `where` names it in messages.
@@ -143,6 +163,7 @@ class ResultsParser:
         if video_id is None or category_id is None or score is None or masks is None:
             return None
         scores, shifted = (entry.get(key) for key in ("scores", "shifted"))
+        track_id = self._track_id(entry, int(video_id), where)
         return Track(
             int(video_id),
             int(category_id),
@@ -151,6 +172,7 @@ class ResultsParser:
             score=score,
             scores=tuple(scores) if _are_scores(scores, len(masks)) else None,
             shifted=tuple(map(bool, shifted)) if isinstance(shifted, list) and len(shifted) == len(masks) else None,
+            track_id=track_id,
         )
 
     def _video_id(self, entry: Mapping, where: str) -> int | None:
@@ -160,6 +182,18 @@ class ResultsParser:
         if "video_id" in entry:
             self._found.add(UNKNOWN_VIDEO, where, shown(video_id))
         return None
+
+    def _track_id(self, entry: Mapping, video_id: int, where: str) -> int | None:
+        track_id = entry.get("track_id")
+        if track_id is None:
+            return None
+        if not is_id(track_id) or not 0 <= track_id <= MAX_NUMBER:
+            self._found.add(BAD_TRACK_ID, where, shown(track_id))
+            return None
+        if (video_id, track_id) in self._track_ids:
+            self._found.add(SAME_TRACK_ID, where, track_id)
+        self._track_ids.add((video_id, int(track_id)))
+        return int(track_id)
 
     def _score(self, entry: Mapping, where: str) -> float | None:
         score = entry.get("score")
@@ -269,6 +303,7 @@ def _checked_entry(result: Track | Mapping, parser: ResultsParser, where: str) -
 def as_entry(track: Track) -> dict[str, Any]:
     """The entry of results.json that holds a track."""
     keys = {"video_id": track.video_id, "score": track.score, "category_id": track.category_id}
+    keys |= {} if track.track_id is None else {"track_id": track.track_id}
     details = {"scores": track.scores, "shifted": track.shifted}
     lists = {"segmentations": track.segmentations} | details
     return keys | {key: list(values) for key, values in lists.items() if values is not None}

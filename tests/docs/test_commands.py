@@ -30,7 +30,7 @@ HERE = {
     r"^python -m tools.recipe recipes/demo.toml --(list|stage)": (),
     r"^python -m tools.plot weights/STMask_demo_training.jsonl": (),
     r"^python -m ytvis (score|compare|report|check (results|GT))": (),
-    r"^python -m ytvis view": ("--no_browser", "--export=page"),
+    r"^python -m ytvis view (?!out)": ("--no_browser", "--export=page"),
     r"^python -m ytvis convert (labelme FOLDER|ytvis|coco)": (),
 }
 SLOW_HERE = {
@@ -39,7 +39,7 @@ SLOW_HERE = {
 }
 # Commands that another test runs.
 ELSEWHERE = {
-    r"STMask_demo.pth --(video|images?)=|inference.frame_journal": "tests/docs/test_your_video.py",
+    r"STMask_demo.pth --(video|images?)=|inference.frame_journal|view out.json": "tests/docs/test_your_video.py",
     r"data/mine": "tests/docs/test_your_data.py",
     r"^python -m ytvis split": "tests/ytvis/test_splits.py",
     r"^python -m ytvis merge": "tests/ytvis/test_merge.py",
@@ -48,7 +48,7 @@ ELSEWHERE = {
     r"^python -m ytvis convert datumaro": "tests/ytvis/convert/test_datumaro.py",
     r"^python train.py --config=STMask_demo_config --set train.pretrained": "tests/test_train.py",
     r"^(srun )?torchrun .*train.py": "tests/utils/test_distributed.py",
-    r"weights/yolact_plus_resnet50_54_800000.pth": "tests/test_yolact.py",
+    r"--trained_model=\S*/yolact_plus_resnet50_54_800000.pth": "tests/test_yolact.py",
 }
 # Commands that cannot run in a test.
 NOWHERE = {

@@ -14,6 +14,7 @@ from inference.internals_pictures import PICTURES
 from inference.output_files import write_picture
 from tests.docs.pages import ROOT, blocks, commands
 from tests.reading import read_results
+from ytvis.__main__ import main as ytvis_main
 from ytvis.pictures import read_picture
 
 PAGE = (ROOT / "docs" / "your-video.md").read_text("utf-8")
@@ -36,10 +37,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_page_runs_and_those_of_the_readme(folder):
-    of_readme = [words for words in commands("README.md") if any(word.startswith(OWN) for word in words)]
     # The weights of YOLACT are elsewhere; tests/test_yolact.py runs such a network.
-    of_page = [words for words in commands("docs/your-video.md") if not any("yolact" in word for word in words)]
-    assert len(of_readme) == 2 and len(of_page) == 8
+    of_readme, of_page = (
+        [words for words in commands(page) if not any("yolact" in word for word in words)]
+        for page in ("README.md", "docs/your-video.md")
+    )
+    looks = [words for words in of_readme if words[3:5] == ["view", "out.json"]]
+    of_readme = [words for words in of_readme if any(word.startswith(OWN) for word in words)]
+    assert len(of_readme) == 2 and len(of_page) == 8 and len(looks) == 1
     for _, program, *arguments in of_readme + of_page:
         if program == "eval.py":
             assert command.main([*arguments, "--device=cpu"]) == 0, arguments
@@ -47,6 +52,8 @@ def test_every_command_of_the_page_runs_and_those_of_the_readme(folder):
             assert (program, arguments[0]) == ("-m", "inference.frame_journal")
             FrameJournal.create(folder / arguments[1], {"rows_of": "in.mp4"})
             assert frame_journal.main(arguments[1:]) == 0
+    assert ytvis_main([*looks[0][3:], "--export=page"]) == 0
+    assert '"frame_rate":10' in (folder / "page" / "data" / "video-0.js").read_text()
     assert len(list(VideoFile("out.mp4"))) == LENGTH and VideoFile("out.mp4").frame_rate == 10
     assert len(read_results("out.json")[0]["segmentations"]) == LENGTH
     there = {path.name for path in folder.iterdir()}

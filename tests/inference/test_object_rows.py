@@ -2,6 +2,7 @@ import csv
 import gc
 import importlib
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -160,6 +161,9 @@ def test_csv(tmp_path):
         "frame": "0", "time_s": "0.0", "track_id": "4", "label": "2", "class_name": "giant_panda", "score": "0.75",
         "x1": "1", "y1": "2", "x2": "5", "y2": "6", "area": "16",
     }  # fmt: skip
+    write_csv(object_rows(TWO, 0, 0.0, CLASS_NAMES, "a,1.png"), tmp_path / "out.csv")
+    with open(tmp_path / "out.csv", newline="") as file:
+        assert [line["file_name"] for line in csv.DictReader(file)] == ["a,1.png"] * 2
     write_csv([], tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text() == ",".join(TABLE_COLUMNS) + "\n"
 
@@ -184,8 +188,8 @@ def test_mots_text_can_be_read_back(tmp_path):
     write_mots(rows, labels, CLASS_NAMES, SIZE, folder / "out.txt")
     lines = [line.split() for line in (folder / "out.txt").read_text().splitlines()]
     assert [(line[0], line[1], line[2]) for line in lines] == [
-        ("0", "2001", "2"), ("0", "3001", "3"), ("1", "2001", "2"), ("1", "3001", "3"), ("2", "3001", "3"),
-        ("2", "3002", "3"),
+        ("0", "2004", "2"), ("0", "3000", "3"), ("1", "2004", "2"), ("1", "3000", "3"), ("2", "3000", "3"),
+        ("2", "3007", "3"),
     ]  # fmt: skip
     assert (folder / "labels.txt").read_text().split() == list(CLASS_NAMES)
     (video,) = mots.read(folder).videos
@@ -196,6 +200,13 @@ def test_mots_text_can_be_read_back(tmp_path):
     assert len((folder / "out.txt").read_text().splitlines()) == 2
     write_mots([], {}, CLASS_NAMES, SIZE, folder / "out.txt")
     assert [path.name for path in folder.iterdir()] == ["labels.txt"]
+
+
+def test_mots_numbers_objects_itself_where_a_track_id_has_no_room(tmp_path, caplog):
+    rows = [replace(row, track_id=row.track_id + 1000) for row in rows_of(FRAMES)]
+    write_mots(rows, {1004: 2, 1000: 3, 1007: 3}, CLASS_NAMES, SIZE, tmp_path / "out.txt")
+    assert {line.split()[1] for line in (tmp_path / "out.txt").read_text().splitlines()} == {"2001", "3001", "3002"}
+    assert "MOTS has no numbers over 999" in caplog.text
 
 
 def test_mots_text_cannot_be_put_into_a_file(tmp_path):

@@ -69,7 +69,7 @@ def test_a_video_keeps_its_times_and_has_its_results_beside_it(tmp_path):
     with OutputFiles(source, "video", tmp_path / "new" / "out.mp4", CLASS_NAMES, csv=True, mots=True) as files:
         for index, item in enumerate(source):
             files.add(rows(index, count=index), item.frame, index, item.time_s)
-    names = ["out.csv", "out.json", "out.mp4", "out_mots"]
+    names = ["out.csv", "out.json", "out.mp4", "out_mots", "out_video.json"]
     assert sorted(os.listdir(tmp_path / "new")) == names == sorted(path.name for path in files.written)
     assert [item.time_s for item in VideoFile(tmp_path / "new" / "out.mp4")] == pytest.approx(times, abs=1e-4)
     results = read_results(tmp_path / "new" / "out.json")
@@ -158,7 +158,7 @@ def test_an_exception_leaves_no_video_and_no_results_but_what_results_can_be_mad
     assert os.listdir(tmp_path) == ["out.json.partial"] and files.written == []
     assert f"python -m inference.frame_journal {tmp_path / 'out.json.partial'}" in caplog.text
     assert frame_journal.main([str(tmp_path / "out.json.partial")]) == 0
-    assert os.listdir(tmp_path) == ["out.json"]
+    assert sorted(os.listdir(tmp_path)) == ["out.json", "out_video.json"]
     found = [entry["segmentations"] for entry in read_results(tmp_path / "out.json")]
     assert found == [[rows(0)[0].rle, rows(1)[0].rle], [None, rows(1, count=2)[1].rle]]
 
@@ -230,13 +230,13 @@ def test_the_journal_of_a_killed_run_outlives_the_same_command(tmp_path, caplog)
     write()
     (record,) = [record for record in caplog.records if record.name == "inference.frame_journal"]
     assert f"python -m inference.frame_journal {tmp_path / 'out.1.json.partial'}" in record.getMessage()
-    assert sorted(os.listdir(tmp_path)) == ["out.1.json.partial", "out.json", "out.mp4"]
+    assert sorted(os.listdir(tmp_path)) == ["out.1.json.partial", "out.json", "out.mp4", "out_video.json"]
     assert (tmp_path / "out.1.json.partial").read_bytes() == content
     assert frame_journal.main([str(tmp_path / "out.1.json.partial")]) == 0
     assert len(read_results(tmp_path / "out.1.json")) == 2
     killed.path.write_bytes(content)
     write()  # the first run has results
-    assert sorted(os.listdir(tmp_path)) == ["out.1.json", "out.2.json.partial", "out.json", "out.mp4"]
+    assert sorted(os.listdir(tmp_path)) == ["out.1.json", "out.2.json.partial", "out.json", "out.mp4", "out_video.json"]
 
 
 @pytest.mark.parametrize(

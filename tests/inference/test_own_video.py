@@ -26,10 +26,12 @@ from tests.processes import ROOT, start
 from tests.reading import read_results
 from utils.checkpoint import save_state_dict
 from utils.window import LiveWindow
+from ytvis import drawing
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError
 from ytvis.masks import decode_mask
 from ytvis.pictures import read_picture
+from ytvis.viewer.content import Content
 
 FEW = {**SMALL, "detection.top_k": 12}  # objects, for a network that finds one in every cell
 CLASS_NAMES = get_config("STMask_demo_config").dataset.class_names
@@ -51,11 +53,13 @@ def model(checkpoint):
 
 @pytest.fixture
 def run(checkpoint, tmp_path, monkeypatch):
-    """Runs eval.py in `tmp_path`."""
+    """Runs eval.py in `tmp_path`; the random weights find nothing that is drawn by default."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
-        small = ("--set=input.size_hw=60,90", "--set=detection.top_k=12", "--device=cpu")
+        small = ["--set=input.size_hw=60,90", "--set=detection.top_k=12", "--device=cpu"]
+        if not any(text.startswith(("--show", "--display_score_threshold")) for text in arguments):
+            small.append("--display_score_threshold=0")
         return command.main([f"--trained_model={checkpoint}", *small, *arguments])
 
     return run
@@ -193,6 +197,69 @@ def test_a_table_and_mots_text_beside_it(run, model, frames):
     assert sorted(os.listdir("out_mots")) == ["labels.txt", "out.txt"]
 
 
+def test_an_object_has_one_number_in_every_output(run, model, frames, monkeypatch):
+    """The tracks of one run, by their class and the frames they are seen in, with their number in each output."""
+    drawn: dict[int, set[int]] = {}
+
+    def draw_label(picture, texts, box, colour, taken, cap_height):
+        for text in texts:
+            drawn.setdefault(int(re.search("#([0-9]+)", text)[1]), set()).add(colour)
+        return original(picture, texts, box, colour, taken, cap_height)
+
+    original = drawing._draw_label
+    monkeypatch.setattr(drawing, "_draw_label", draw_label)
+    assert run("--video=frames:out.mp4", "--save_csv", "--save_mots") == 0
+    seen: dict[int, set[int]] = {}
+    for frame in model.stream(frames):
+        for track_id in frame.track_ids.tolist():
+            seen.setdefault(track_id, set()).add(frame.index)
+    assert len(seen) > 2 and min(seen) == 0
+    assert drawn == {track_id: {drawing.track_colour(track_id)} for track_id in seen}
+    entries = read_results("out.json")
+    in_frames = {entry["track_id"]: {n for n, rle in enumerate(entry["segmentations"]) if rle} for entry in entries}
+    assert in_frames == seen
+    with open("out.csv", newline="") as file:
+        rows = [(int(row["track_id"]), int(row["frame"]), row["file_name"]) for row in csv.DictReader(file)]
+    names = ["1.png", "2.png", "3.png", "10.png"]
+    assert set(rows) == {(track_id, index, names[index]) for track_id, own in seen.items() for index in own}
+    lines = [line.split() for line in Path("out_mots/out.txt").read_text().splitlines()]
+    assert {int(line[1]) % 1000 for line in lines} <= set(seen)
+    assert all(int(line[0]) in seen[int(line[1]) % 1000] for line in lines) and lines
+    content = Content("out.json", frames)
+    video = content.video(0)
+    (layer,) = video["layers"]
+    numbers = [video["numbers"][track["group"]] for track in layer["tracks"]]
+    assert video["has_ids"] and numbers == [entry["track_id"] for entry in entries] == list(seen)
+    assert video["colours"] == [drawing.css_colour(drawing.track_colour(number)) for number in numbers]
+
+
+def test_low_tracks_are_not_drawn_but_in_the_files(run, model, frames):
+    assert run("--images=frames:all") == 0
+    means = sorted(entry["score"] for entry in read_results("all.json"))
+    assert means[0] < means[-1] < 0.3
+    assert run("--images=frames:few", "--display_score_threshold=0.3") == 0
+    assert all(np.array_equal(read_picture(f"few/{n}.png"), read_picture(frames / f"{n}.png")) for n in (1, 2, 3, 10))
+    assert read_results("few.json") == read_results("all.json")
+
+
+def test_what_a_video_leaves_is_all_that_the_viewer_needs(run, frames, tmp_path):
+    write_source(tmp_path / "in.mp4", frames=walking(10), rate=10)
+    for line, images in (
+        ("--video=in.mp4:out.mp4", "in.mp4"),
+        ("--images=in.mp4:out", "out"),
+        ("--images=frames:out", "frames"),
+    ):
+        assert run(line) == 0
+        content = Content("out.json", images)
+        names = set(content.index()["categories"].values())
+        found = {CLASS_NAMES[entry["category_id"] - 1] for entry in read_results("out.json")}
+        assert names == found and names
+        video = content.video(0)
+        assert video["frame_rate"] == (25 if images == "frames" else 10)
+        assert all(video["frames"]) and len(video["frames"]) == (4 if images == "frames" else 10)
+    assert video["names"] == ["1.png", "2.png", "3.png", "10.png"]
+
+
 def test_details_are_those_of_the_frames(run, model, frames):
     assert run("--images=frames:plain") == 0 and run("--images=frames:out", "--save_details") == 0
     results = read_results("out.json")
@@ -239,7 +306,8 @@ def test_a_scene_cut_begins_new_tracks(run, tmp_path):
 
 def test_without_an_output_it_goes_into_results(run, frames):
     assert run("--images=frames") == run("--image=frames/2.png") == 0
-    assert sorted(os.listdir("results")) == ["2.json", "2.png", "frames", "frames.json"]
+    names = ["2.json", "2.png", "2_video.json", "frames", "frames.json", "frames_video.json"]
+    assert sorted(os.listdir("results")) == names
 
 
 def test_the_benchmark_has_the_stages_of_a_video_and_what_they_add_to_the_network(run, frames, capsys):
@@ -327,7 +395,8 @@ def test_an_interrupted_video_is_kept_up_to_there(run, frames, monkeypatch, caps
     assert run("--video=frames:out.mp4") == 130
     assert "interrupted; what was done is written" in capsys.readouterr().err
     assert len(list(VideoFile("out.mp4"))) == 2 and read_results("out.json")
-    assert sorted(os.listdir()) == ["frames", "out.json", "out.mp4"]
+    assert sorted(os.listdir()) == ["frames", "out.json", "out.mp4", "out_video.json"]
+    assert len(Content("out.json", frames).video(0)["frames"]) == 4  # the last two without objects
     assert signal.getsignal(signal.SIGINT) is before
 
 

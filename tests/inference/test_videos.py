@@ -110,7 +110,7 @@ def test_a_track_of_a_class_the_file_lacks_is_left_out_and_counted(caplog):
     builder = VideoResultBuilder(1, 2, (4, 6), [None, 7])
     builder.add(1, frame_objects([(4, 1, 0.5), (2, 2, 0.25)], [one_pixel(), one_pixel(3)]))
     (result,) = builder.finish()
-    assert result == Track(1, 7, (None, encode_mask(one_pixel(3).numpy())), score=0.25)
+    assert result == Track(1, 7, (None, encode_mask(one_pixel(3).numpy())), score=0.25, track_id=2)
     assert caplog.messages == [f"video {builder.video_id}: 1 tracks left out, the annotation file lacks their class"]
 
 
@@ -134,7 +134,8 @@ def test_details_are_the_score_of_each_frame_and_where_it_is_shifted(tmp_path, d
         assert first["scores"] == [0.75, None, 0.6667, None] and first["shifted"] == [False, False, True, False]
         assert second["scores"] == [0.5, None, 0.25, None] and second["shifted"] == [True, False, False, False]
     else:
-        assert list(first) == list(second) == ["video_id", "score", "category_id", "segmentations"]
+        assert list(first) == list(second) == ["video_id", "score", "category_id", "track_id", "segmentations"]
+        assert (first["track_id"], second["track_id"]) == (5, 3)
 
 
 def test_an_empty_mask_counts_as_a_frame():

@@ -90,6 +90,9 @@ CASES = [
     ("NOT_A_SCORE", "entry 1 (video 7)", entry(score=10**400)),
     ("SCORE_RANGE", "entry 1 (video 7)", entry(score=50)),
     ("SCORE_RANGE", "entry 1 (video 7)", entry(score=-0.1)),
+    ("BAD_TRACK_ID", "entry 1 (video 7)", entry(track_id=-1)),
+    ("BAD_TRACK_ID", "entry 1 (video 7)", entry(track_id="3")),
+    ("BAD_TRACK_ID", "entry 1 (video 7)", entry(track_id=2**60)),
     ("NO_LIST", "entry 1 (video 7)", entry(segmentations=rle(0, 0, 1, 1))),
     ("WRONG_LENGTH", "entry 1 (video 7)", entry(segmentations=[rle(0, 0, 2, 3)])),
     ("WRONG_LENGTH", "entry 1 (video 7)", entry(segmentations=[rle(0, 0, 2, 3), None, None])),
@@ -122,8 +125,17 @@ def test_missing_keys_are_named(tmp_path, key):
     assert diagnostic.severity == "refused" and diagnostic.what == f"{key!r} is missing"
 
 
+def test_two_tracks_of_a_video_with_one_id_are_named(tmp_path):
+    entries = [entry(track_id=4), entry(category_id=20, track_id=4), last(track_id=4)]
+    (diagnostic,) = examine(tmp_path, entries)
+    assert (diagnostic.severity, diagnostic.where) == ("warning", "entry 1 (video 7)")
+    assert diagnostic.what == "two tracks of a video have the same id: 4"
+    del entries[1]["track_id"]
+    assert examine(tmp_path, entries) == []
+
+
 def test_every_rule_has_a_test():
-    elsewhere = {"NOT_JSON", "NOT_A_LIST", "NOTHING", "SCATTERED", "TOO_MANY", "NO_PREDICTION"}
+    elsewhere = {"SAME_TRACK_ID", "NOT_JSON", "NOT_A_LIST", "NOTHING", "SCATTERED", "TOO_MANY", "NO_PREDICTION"}
     assert {case[0] for case in CASES} | elsewhere == set(RULES)
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from ytvis.annotations import Track
 from ytvis.masks import measure_masks
 from ytvis.report.inputs import ReportInput
+from ytvis.results import track_numbers
 from ytvis.viewer.matching import FrameMatches, link_tracks, match_frames
 
 FRAMES_A_VIDEO = 3
@@ -14,7 +15,7 @@ FRAMES_A_VIDEO = 3
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of frames `start`…`end`-1 in which an object is covered by the same `track`, or by None."""
+    """A stretch of frames `start`…`end`-1 in which an object is covered by the same `track`, a number, or by None."""
 
     start: int
     end: int
@@ -26,7 +27,7 @@ class Span:
 
     def __str__(self) -> str:
         what = "not covered" if self.track is None else f"track {self.track}"
-        return f"frames {self.start + 1} to {self.end}: {what}"
+        return f"frames {self.start} to {self.end - 1}: {what}"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Row:
 class VideoDetail:
     """The part of a report about a video.
 
-    `tracks` have `track_numbers`, from 1 by falling score; `truths` have `truth_numbers`: that of the track that covers
-    the object in the most frames, or a number after the last track's. `frames` are those with a picture.
+    `tracks`, by falling score, have `track_numbers`: the track ids of the results, or with `has_ids` false the places
+    among the video's tracks in the file, from 0. `truths` have `truth_numbers`: that of the track that covers the
+    object in the most frames, or a number after the last track's. `frames` are those with a picture.
     """
 
     video_id: int
@@ -54,6 +56,7 @@ class VideoDetail:
     tracks: list[Track]
     truths: list[Track]
     track_numbers: list[int]
+    has_ids: bool
     truth_numbers: list[int]
     rows: list[Row]
     frames: list[int]
@@ -69,21 +72,27 @@ class VideoDetail:
 
 def describe_video(inputs: ReportInput, video_id: int, quality: float, cut: float) -> VideoDetail:
     """Compares the tracks of a video with a score of at least `cut` with the truth, frame by frame."""
-    found = [p for p in inputs.results.vidToAnns.get(video_id, ()) if p["score"] >= cut]
+    predictions = inputs.results.vidToAnns.get(video_id, [])
+    numbers, has_ids = track_numbers([prediction.get("track_id") for prediction in predictions])
+    found = [pair for pair in zip(predictions, numbers, strict=True) if pair[0]["score"] >= cut]
+    found.sort(key=lambda pair: -pair[0]["score"])
     true = inputs.truth.vidToAnns.get(video_id, [])
-    length = max((len(entry["segmentations"]) for entry in (*true, *found)), default=0)
-    tracks = [_as_track(entry, length) for entry in sorted(found, key=lambda entry: -entry["score"])]
+    length = max((len(entry["segmentations"]) for entry in (*true, *(entry for entry, _ in found))), default=0)
+    tracks = [_as_track(entry, length) for entry, _ in found]
     truths = [_as_track(entry, length) for entry in true]
-    track_numbers = list(range(1, len(tracks) + 1))
+    shown_numbers = [number for _, number in found]
+    first_free = max(numbers, default=-1) + 1
     links = {truth: track for track, truth in link_tracks(tracks, truths, length).items()}
     alone = [place for place in range(len(truths)) if place not in links]
     truth_numbers = [
-        track_numbers[links[place]] if place in links else len(tracks) + 1 + alone.index(place)
+        shown_numbers[links[place]] if place in links else first_free + alone.index(place)
         for place in range(len(truths))
     ]
     matches = match_frames(tracks, truths, length)
     rows = [
-        _row(place, truth, truth_numbers[place], matches) for place, truth in enumerate(truths) if not truth.iscrowd
+        _row(place, truth, truth_numbers[place], shown_numbers, matches)
+        for place, truth in enumerate(truths)
+        if not truth.iscrowd
     ]
     return VideoDetail(
         video_id=video_id,
@@ -92,7 +101,8 @@ def describe_video(inputs: ReportInput, video_id: int, quality: float, cut: floa
         length=length,
         tracks=tracks,
         truths=truths,
-        track_numbers=track_numbers,
+        track_numbers=shown_numbers,
+        has_ids=has_ids or not predictions,
         truth_numbers=truth_numbers,
         rows=sorted(rows, key=lambda row: row.number),
         frames=list(_telling_frames(matches)),
@@ -113,8 +123,8 @@ def _as_track(entry: dict, length: int) -> Track:
     )
 
 
-def _row(place: int, truth: Track, number: int, matches: list[FrameMatches]) -> Row:
-    """The time line of the true object at `place`."""
+def _row(place: int, truth: Track, number: int, track_numbers: list[int], matches: list[FrameMatches]) -> Row:
+    """The time line of the true object at `place`, which is shown under `number`."""
     covered = [{true: track for track, true in frame.matched}.get(place) for frame in matches]
     switches = [
         index for index, frame in enumerate(matches) if covered[index] in {track for track, _ in frame.switched}
@@ -124,7 +134,7 @@ def _row(place: int, truth: Track, number: int, matches: list[FrameMatches]) -> 
     for (is_seen, track), run in groupby(range(len(seen)), key=seen.__getitem__):
         frames = list(run)
         if is_seen:
-            spans.append(Span(frames[0], frames[-1] + 1, None if track is None else track + 1))
+            spans.append(Span(frames[0], frames[-1] + 1, None if track is None else track_numbers[track]))
     return Row(number, truth.category_id, spans, switches)
 
 

@@ -196,6 +196,7 @@ def _prediction(parser: ResultsParser, entry: Any, number: int, boxes: bool) -> 
         **entry,
         **({"bboxes": _fill_boxes(entry.get("bboxes"), masks)} if boxes else {}),
         "id": number + 1,
+        **({"track_id": track.track_id} if "track_id" in entry else {}),
         "segmentations": masks,
         "areas": list(track.areas),
         "avg_area": float(areas.sum() / max(1, np.count_nonzero(areas))),

@@ -10,15 +10,17 @@ from typing import Any
 from ytvis.annotations import Track, resolve_frame
 from ytvis.drawing import css_colour, track_colour
 from ytvis.files import InputError, image_folder, make_folder
-from ytvis.results import read_entries
+from ytvis.results import read_entries, track_numbers
 from ytvis.viewer.matching import link_tracks, match_frames
 from ytvis.viewer.reading import (
     PICTURE_TYPES,
     Tracks,
     frame_names,
+    one_of,
     one_video,
     read_predictions,
     read_truth,
+    video_description,
     with_frames,
 )
 from ytvis.viewer.video_file import extract_frames
@@ -40,33 +42,32 @@ class Content:
     ):
         """Reads the files. `images` is the folder of the frames, or the file of the one video that the results are of.
 
-        Without `ann_file` the results must be of one video, and the folder holds its frames in the natural order of
-        their names. The frames of a file are pictures in a temporary folder as long as this object lives.
+        Without `ann_file` it is the file that `eval.py --video` leaves beside the results, `video_description`. Without
+        that too the results must be of one video, and the folder holds its frames in the natural order of their names.
+        The frames of a file are pictures in a temporary folder as long as this object lives.
 
         Raises:
             InputError: a file cannot be read or used, or does not belong to the others.
         """
-        names = None
-        if os.path.isfile(images):
-            self.image_root = Path(tempfile.mkdtemp(prefix="ytvis-view-")).resolve()
-            weakref.finalize(self, shutil.rmtree, self.image_root, ignore_errors=True)
-            folder = make_folder(self.image_root / Path(images).stem)
-            names = [f"{folder.name}/{name}" for name in extract_frames(images, folder)]
-        else:
-            self.image_root = image_folder(images).resolve()
         given = {"prediction": results, "compare": compare}
         found = {kind: list(read_entries(path)) for kind, path in given.items() if path is not None}
-        truth = None
+        described = video_description(results) if ann_file is None else None
+        ann_file = described or ann_file
+        annotations, truth = (None, None) if ann_file is None else read_truth(ann_file)
+        most = len(one_of(annotations.videos, images, ann_file)) if described and os.path.isfile(images) else None
+        names, frame_rate = self._find_frames(images, most)
         self.categories: dict[int, str] = {}
-        if ann_file is not None:
-            annotations, truth = read_truth(ann_file)  # none where the truth is withheld
+        if annotations is not None:
             self.videos = tuple(annotations.videos.values())
+            if described and names is None and not any(self.frame_path(0, n) for n in range(len(self.videos[0]))):
+                names = frame_names(self.image_root)  # pictures that were made of the video
             if names is not None:
-                self.videos = (with_frames(annotations.videos, names, str(images), ann_file),)
+                self.videos = (with_frames(one_of(annotations.videos, images, ann_file), names, images, ann_file),)
             self.categories = dict(annotations.categories)
         else:
             names = names or frame_names(self.image_root)
             self.videos = (one_video(found["prediction"], self.image_root, names, results),)
+        self._frame_rate = frame_rate
 
         videos = {video.video_id: video for video in self.videos}
         self._layers: dict[str, tuple[str, Tracks]] = {}
@@ -75,6 +76,18 @@ class Content:
                 self._layers[kind] = (Path(path).name, read_predictions(found[kind], videos, path))
             elif kind == "truth" and truth is not None:
                 self._layers[kind] = (Path(path).name, truth)
+
+    def _find_frames(self, images: str | os.PathLike, most: int | None) -> tuple[list[str] | None, float | None]:
+        """Sets `image_root`; (the names of the frames below it, their rate) for a video file, of at most the first
+        `most` frames, and None, None for a folder."""
+        if not os.path.isfile(images):
+            self.image_root = image_folder(images).resolve()
+            return None, None
+        self.image_root = Path(tempfile.mkdtemp(prefix="ytvis-view-")).resolve()
+        weakref.finalize(self, shutil.rmtree, self.image_root, ignore_errors=True)
+        folder = make_folder(self.image_root / Path(images).stem)
+        names, frame_rate = extract_frames(images, folder, most)
+        return [f"{folder.name}/{name}" for name in names], frame_rate
 
     def index(self) -> dict[str, Any]:
         """What is known before a video is opened: layers, names of the classes that tracks have, and the videos."""
@@ -98,18 +111,25 @@ class Content:
     def video(self, place: int) -> dict[str, Any]:
         """The frames and tracks of a video, and where they are wrong. IndexError if there is no such video.
 
-        Every track has a `group`: one number, and one of the `colours`, for all that show the same object.
+        Every track has a `group`: all that show the same object have one, with one of the `numbers` and `colours`. The
+        numbers are the track ids of the results, or with `has_ids` false the places in their file.
         """
         video = self.videos[place]
         layers = {kind: tracks[video.video_id] for kind, (_, tracks) in self._layers.items()}
         groups, count = _group_tracks(layers, len(video))
+        numbers, has_ids = track_numbers([track.track_id for track in layers["prediction"]])
+        first_free = max(numbers, default=-1) + 1
+        numbers += range(first_free, first_free + count - len(numbers))
         paths = [self.frame_path(place, frame) for frame in range(len(video))]
         return {
             "width": video.width,
             "height": video.height,
+            "frame_rate": video.frame_rate or self._frame_rate,
             "names": [Path(name).name for name in video.file_names],
             "frames": [path and f"frames/{place}/{frame}{path.suffix.lower()}" for frame, path in enumerate(paths)],
-            "colours": [css_colour(track_colour(group)) for group in range(count)],
+            "has_ids": has_ids or not layers["prediction"],
+            "numbers": numbers,
+            "colours": [css_colour(track_colour(number)) for number in numbers],
             "layers": [
                 {
                     "kind": kind,

@@ -85,15 +85,31 @@ def frame_names(folder: Path) -> list[str]:
     return names
 
 
-def with_frames(videos: Mapping[int, Video], names: Sequence[str], file: str, path: str | os.PathLike) -> Video:
-    """The one video of an annotation file with the frames `names` of its video `file`.
+def video_description(results: str | os.PathLike) -> Path | None:
+    """The file beside results NAME.json that says which video they are of, NAME_video.json: an annotation file with one
+    video and the classes, but no annotations. None if there is no such file."""
+    path = Path(results)
+    path = path.with_name(f"{path.stem}_video.json")
+    return path if os.path.isfile(path) else None
+
+
+def one_of(videos: Mapping[int, Video], file: str | os.PathLike, path: str | os.PathLike) -> Video:
+    """The one video of the annotation file `path`, as the video `file` needs it.
 
     Raises:
-        InputError: there are several videos, or the video has another number of frames.
+        InputError: there are several.
     """
     if len(videos) > 1:
         raise InputError(f"{path}: holds {len(videos)} videos, and {file} is the file of one; name a folder of frames")
-    (video,) = videos.values()
+    return next(iter(videos.values()))
+
+
+def with_frames(video: Video, names: Sequence[str], images: str | os.PathLike, path: str | os.PathLike) -> Video:
+    """A video of the annotation file `path` with the frames `names` of its video file or folder `images`.
+
+    Raises:
+        InputError: it has another number of frames.
+    """
     if len(video) != len(names):
-        raise InputError(f"{path}: video {video.video_id} has {len(video)} frames, and {file} {len(names)}")
+        raise InputError(f"{path}: video {video.video_id} has {len(video)} frames, and {images} {len(names)}")
     return replace(video, file_names=tuple(names))

@@ -153,22 +153,37 @@ def test_video_quality_is_the_mean_f1(inputs):
 
 def test_time_lines_show_who_covers_whom(inputs):
     video = describe_video(inputs, 1, quality=0.3, cut=0.5)
-    # By falling score the tracks are 1 E, 2 A, 3 B, 4 C, 5 D, 6 F; the missed object comes after them.
-    assert [(row.number, row.category_id) for row in video.rows] == [(2, 1), (3, 1), (5, 2), (7, 2)]
+    # In the order of the file the tracks are 0 A, 1 B, 2 C, 3 D, 4 E, 5 F; the missed object comes after them.
+    assert not video.has_ids and video.track_numbers == [4, 0, 1, 2, 3, 5]  # by falling score
+    assert [(row.number, row.category_id) for row in video.rows] == [(0, 1), (1, 1), (3, 2), (6, 2)]
     assert [row.spans for row in video.rows] == [
-        [Span(0, LENGTH, 2)],
-        [Span(0, 4, 3), Span(4, LENGTH, 4)],
-        [Span(0, LENGTH, 5)],
+        [Span(0, LENGTH, 0)],
+        [Span(0, 4, 1), Span(4, LENGTH, 2)],
+        [Span(0, LENGTH, 3)],
         [Span(0, LENGTH, None)],
     ]
     assert [row.switches for row in video.rows] == [[], [4], [], []] and video.switches == 1
     assert len(video.frames) == 3 and video.frames[-1] == 4  # one a third; the switch is the mistake of the last
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_tracks_have_the_ids_of_the_results_unless_two_have_the_same(files, tmp_path, repeated):
+    results = json.loads(files[1].read_text("utf-8"))
+    for place, entry in enumerate(results):
+        entry["track_id"] = 12 if repeated else 30 - place
+    files[1].write_text(json.dumps(results), "utf-8")
+    video = describe_video(ReportInput.read(*files, None), 1, quality=0.3, cut=0.5)
+    assert video.has_ids != repeated
+    assert video.rows[-1].spans == [Span(0, LENGTH, None)] and video.rows[-1].number == (6 if repeated else 31)
+    assert video.track_numbers == ([4, 0, 1, 2, 3, 5] if repeated else [26, 30, 29, 28, 27, 25])
+    page = write_report(*files, tmp_path / "report").read_text("utf-8")
+    assert ("no track ids: numbered in the order of the file" in page) == repeated
+
+
 def test_tracks_under_the_cut_take_no_part(inputs):
     video = describe_video(inputs, 1, quality=0.3, cut=0.75)
     assert len(video.tracks) == 3
-    assert [row.spans for row in video.rows][1] == [Span(0, 4, 3), Span(4, LENGTH, None)]
+    assert [row.spans for row in video.rows][1] == [Span(0, 4, 1), Span(4, LENGTH, None)]
 
 
 def test_a_frame_without_an_object_is_a_gap(files, inputs):
@@ -176,7 +191,7 @@ def test_a_frame_without_an_object_is_a_gap(files, inputs):
     hidden = [{**annotations["annotations"][0], "segmentations": box(0, 0, (1, 2)), "areas": [None, 100, 100]}]
     files[0].write_text(json.dumps({**annotations, "annotations": hidden}), "utf-8")
     video = describe_video(ReportInput.read(*files, None), 1, quality=0.3, cut=0.85)
-    assert [row.spans for row in video.rows] == [[Span(1, 3, 2)]]
+    assert [row.spans for row in video.rows] == [[Span(1, 3, 0)]]
 
 
 def test_pictures_show_the_frame_or_grey(files, tmp_path):

@@ -100,11 +100,11 @@ def test_time_lines_tell_what_they_draw(opened):
     lines = opened.locator("#videos .timeline")
     labels = [line.get_attribute("aria-label") for line in lines.all()]
     assert labels == [
-        "frames 1 to 6: not covered",  # video 2, whose track is under the cut of 0.8
-        "frames 1 to 6: track 2",
-        "frames 1 to 4: track 3, frames 5 to 6: not covered",
-        "frames 1 to 6: not covered",
-        "frames 1 to 6: not covered",
+        "frames 0 to 5: not covered",  # video 2, whose track is under the cut of 0.8
+        "frames 0 to 5: track 0",
+        "frames 0 to 3: track 1, frames 4 to 5: not covered",
+        "frames 0 to 5: not covered",
+        "frames 0 to 5: not covered",
     ]
     assert lines.nth(2).locator("rect.missed").count() == 1 and lines.nth(2).locator("rect.covered").count() == 1
 

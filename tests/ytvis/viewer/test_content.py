@@ -80,7 +80,23 @@ def test_what_no_prediction_shows_has_a_group_of_its_own(small_set):
     small_set.results.write_text("[]", "utf-8")
     video = Content(small_set.results, small_set.images, small_set.ann_file).video(0)
     assert [[track["group"] for track in layer["tracks"]] for layer in video["layers"]] == [[], [0, 1]]
-    assert len(video["colours"]) == 2
+    assert len(video["colours"]) == 2 and video["numbers"] == [0, 1]
+
+
+def test_groups_have_the_track_ids_of_the_results_as_numbers_unless_they_are_not_distinct(small_set):
+    def numbers_with(*track_ids):
+        ids = dict(enumerate(track_ids))
+        rewrite(small_set.results, lambda tracks: [track.update(track_id=ids[n]) for n, track in enumerate(tracks)])
+        rewrite(small_set.compare, lambda tracks: tracks[0].update(track_id=5))
+        content = Content(small_set.results, small_set.images, small_set.ann_file, small_set.compare)
+        video = content.video(0)
+        return video["has_ids"], [
+            [video["numbers"][track["group"]] for track in layer["tracks"]] for layer in video["layers"]
+        ]
+
+    assert numbers_with(12, 7, 3, 40) == (True, [[12, 7, 3, 40], [12, 3], [12]])
+    for not_ids in ((12, 7, 3, 12), (12, 7, 3, None), (12, 7, 3, "four"), (12, 7, 3, -1)):
+        assert numbers_with(*not_ids) == (False, [[0, 1, 2, 3], [0, 2], [0]])
 
 
 def test_a_video_without_tracks_or_pictures_is_empty(content):

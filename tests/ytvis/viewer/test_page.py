@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from tests.ytvis.viewer.browser import new_page, photograph
 from tests.ytvis.viewer.small_set import EVIL_NAME, HEIGHT, LENGTH, WIDTH, blob, encode, frame_picture
 from tools.viewer_speed import measure, write_video
+from ytvis.drawing import css_colour, track_colour
 from ytvis.masks import decode_mask
 from ytvis.viewer.content import Content
 from ytvis.viewer.export import export_page
@@ -234,24 +235,25 @@ def test_what_is_seen_is_the_canvas(open_page, url):
 
 def test_buttons_keys_slider_and_bars_move_through_time(open_page, url):
     page = open_page(url)
-    assert position(page) == f"1 / {LENGTH}"
+    assert position(page) == f"0 / {LENGTH - 1}"
     for action, expected in (
-        (lambda: page.click("#forward"), 2),
-        (lambda: page.keyboard.press("ArrowRight"), 3),
-        (lambda: page.keyboard.press("ArrowLeft"), 2),
-        (lambda: page.keyboard.press("End"), 6),
-        (lambda: page.keyboard.press("ArrowRight"), 6),
-        (lambda: page.keyboard.press("Shift+ArrowLeft"), 1),
-        (lambda: page.click("#last"), 6),
-        (lambda: page.click("#back"), 5),
-        (lambda: page.click("#first"), 1),
-        (lambda: page.fill("#frame", "3"), 4),
-        (lambda: page.keyboard.press("Home"), 1),
+        (lambda: page.click("#forward"), 1),
+        (lambda: page.keyboard.press("ArrowRight"), 2),
+        (lambda: page.keyboard.press("ArrowLeft"), 1),
+        (lambda: page.keyboard.press("End"), 5),
+        (lambda: page.keyboard.press("ArrowRight"), 5),
+        (lambda: page.keyboard.press("Shift+ArrowLeft"), 0),
+        (lambda: page.click("#last"), 5),
+        (lambda: page.click("#back"), 4),
+        (lambda: page.click("#first"), 0),
+        (lambda: page.fill("#frame", "3"), 3),
+        (lambda: page.keyboard.press("Home"), 0),
     ):
         action()
-        wait_for_frame(page, expected - 1)
-        assert position(page) == f"{expected} / {LENGTH}"
+        wait_for_frame(page, expected)
+        assert position(page) == f"{expected} / {LENGTH - 1}"
     assert page.inner_text("#frame-name") == "00000.png"
+    assert page.locator(".ruler span").all_inner_texts() == ["0", "1", "2", "3", "4", "5"]
     ruler = page.locator(".ruler").bounding_box()
     page.mouse.click(ruler["x"] + ruler["width"] * 4.5 / LENGTH, ruler["y"] + 4)
     wait_for_frame(page, 4)
@@ -365,11 +367,48 @@ def test_the_speed_has_ends(open_page, url):
     assert page.inner_text("#speed") == "1 fps" and page.is_disabled("#slower")
 
 
+def test_a_video_is_played_at_its_own_rate(open_page, serve, small_set):
+    truth = json.loads(small_set.ann_file.read_text("utf-8"))
+    truth["videos"][0]["frame_rate"] = 29.97
+    small_set.ann_file.write_text(json.dumps(truth), "utf-8")
+    page = open_page(serve(Content(small_set.results, small_set.images, small_set.ann_file)).url)
+    speeds = [page.inner_text("#speed")]
+    for key in ("+", "-", "-", "PageDown"):
+        page.keyboard.press(key)
+        if key == "PageDown":
+            wait_until(page, "viewer.video.length === 1 && viewer.shown === 0")
+        speeds.append(page.inner_text("#speed"))
+    assert speeds == ["29.97 fps", "30 fps", "29.97 fps", "24 fps", "6 fps"]
+
+
+def test_numbers_are_the_track_ids_of_the_results(open_page, serve, small_set):
+    note = "no track ids: numbered in the order of the file"
+    content = Content(small_set.results, small_set.images, small_set.ann_file)
+    headings = open_page(serve(content).url).locator(".layer-title").all_inner_texts()
+    assert [note in heading for heading in headings] == [True, False]
+    results = json.loads(small_set.results.read_text("utf-8"))
+    for entry, track_id in zip(results, (12, 7, 3, 40), strict=True):
+        entry["track_id"] = track_id
+    small_set.results.write_text(json.dumps(results), "utf-8")
+    page = open_page(serve(Content(small_set.results, small_set.images, small_set.ann_file)).url)
+    assert note not in page.inner_text("#timeline")
+    titles = [text.split(maxsplit=1)[0] for text in page.locator(".track .name").all_inner_texts()]
+    assert titles == ["#12", "#7", "#3", "#40", "#12", "#3"]
+    colours = [css_colour(track_colour(number)) for number in (12, 7, 3, 40, 12, 3)]
+    assert page.evaluate("viewer.timeline.rows.map(({ track }) => track.colour)") == colours
+    page.keyboard.press("End")
+    wait_for_frame(page, 5)
+    page.keyboard.press("[")
+    wait_for_frame(page, 4)
+    assert "#7 circle, was #12" in page.inner_text("#now")
+
+
 def test_the_address_keeps_the_place(open_page, url):
     page = open_page(f"{url}#video=7&frame=4")
-    assert position(page) == f"4 / {LENGTH}"
+    assert position(page) == f"4 / {LENGTH - 1}"
+    wait_for_frame(page, 4)
     page.keyboard.press("PageDown")
-    wait_until(page, "location.hash === '#video=9&frame=1'")
+    wait_until(page, "location.hash === '#video=9&frame=0'")
     assert page.title().startswith("gone")
     for nonsense in ("#video=1&frame=2", "#frame=x", "#video=7&frame=99", "#%"):
         other = open_page(url + nonsense)
@@ -439,7 +478,7 @@ def test_bars_have_gaps_and_are_thin_where_a_track_was_carried_on(open_page, url
     )
     assert bars == [[[0, 3, 6]], [[4, 2, 6]], [[0, 3, 6], [3, 1, 2]], [[0, 1, 6]]]
     label = page.get_attribute(".track >> nth=1", "aria-label")
-    assert label == "#1 circle, score 0.80, frames 5–6"
+    assert label == "#1 circle, score 0.80, frames 4–5"
 
 
 @pytest.fixture
@@ -493,9 +532,9 @@ def test_bars_are_as_high_as_the_score_of_each_frame(open_page, scored_url, opti
 def test_the_score_of_a_frame_is_said_where_it_is_known(open_page, scored_url):
     page = open_page(scored_url)
     labels = [page.get_attribute(f".track >> nth={row}", "aria-label") for row in (0, 1, 2)]
-    assert labels[0] == "#0 circle, score 0.90, from 0.00 to 1.00, frames 1–3"
-    assert labels[1] == "#1 circle, score 0.80, frames 5–6"
-    assert labels[2] == "#2 circle, score 0.30, from 0.25 to 0.75, frames 1–4"
+    assert labels[0] == "#0 circle, score 0.90, from 0.00 to 1.00, frames 0–2"
+    assert labels[1] == "#1 circle, score 0.80, frames 4–5"
+    assert labels[2] == "#2 circle, score 0.30, from 0.25 to 0.75, frames 0–3"
     texts = "([track, frame]) => tagTexts(viewer.video.layers[0].tracks[track], frame)[0]"
     said = [page.evaluate(texts, place) for place in ([0, 1], [0, 2], [1, 4], [2, 2])]
     assert said == ["#0 circle 0.50", "#0 circle 0.00", "#1 circle 0.80", "#2 circle 0.30"]
@@ -506,10 +545,10 @@ def test_the_score_of_a_frame_is_said_where_it_is_known(open_page, scored_url):
         page.mouse.move(box["x"] + box["width"] * (frame + 0.5) / LENGTH, box["y"] + box["height"] / 2)
         tooltips.append(page.locator("svg.bar[aria-hidden]").nth(2).locator("title").text_content())
     assert tooltips == [
-        "#2 circle, frame 2, score 0.25",
-        "#2 circle, frame 3",
-        "#2 circle, frame 4, score 0.75, not detected, carried on",
-        "#2 circle, frame 5, not seen",
+        "#2 circle, frame 1, score 0.25",
+        "#2 circle, frame 2",
+        "#2 circle, frame 3, score 0.75, not detected, carried on",
+        "#2 circle, frame 4, not seen",
     ]
     page.click("#help-button")
     assert page.is_visible("#help-scores") and page.is_visible("#help-shifted")
@@ -638,7 +677,7 @@ def test_results_alone_show_what_was_found(open_page, serve, small_set, tmp_path
 
 def test_an_empty_video_without_pictures_is_shown(open_page, url):
     page = open_page(f"{url}#video=9")
-    assert position(page) == "1 / 1"
+    assert position(page) == "0 / 0"
     assert page.inner_text("#now") == "No errors."
     assert (pixels(page, 0) == 0).all()
     page.keyboard.press("Space")
@@ -654,7 +693,7 @@ def test_help_opens_and_closes(open_page, url):
     assert page.is_visible("#help") and page.is_visible("#help-errors") and page.is_visible("#help-shifted")
     assert not page.is_visible("#help-scores")  # no file has them
     page.keyboard.press("ArrowRight")
-    assert position(page) == f"1 / {LENGTH}"  # the keys are the dialog's
+    assert position(page) == f"0 / {LENGTH - 1}"  # the keys are the dialog's
     page.keyboard.press("Escape")
     assert page.is_hidden("#help")
 
@@ -746,9 +785,9 @@ def test_a_finger_follows_plays_and_scrubs(open_page, url):
 
 def test_the_page_as_files_needs_no_server_and_no_network(open_page, content, tmp_path, browser):
     index = export_page(content, tmp_path / "a page")
-    page = open_page(index.as_uri() + "#video=7&frame=2")
+    page = open_page(index.as_uri() + "#video=7&frame=1")
     page.context.set_offline(True)
-    assert position(page) == f"2 / {LENGTH}"
+    assert position(page) == f"1 / {LENGTH - 1}"
     video = content.video(0)
     np.testing.assert_array_equal(
         pixels(page, 0, "tint")[..., 3], expected_tint(video["layers"][0], video["colours"], 1)[..., 3]

@@ -47,7 +47,7 @@ def annotations(folder: Path, *video_ids: int) -> Path:
 
 def test_every_frame_becomes_a_picture(clip, tmp_path):
     (tmp_path / "frames").mkdir()
-    extract_frames(clip, tmp_path / "frames")
+    assert extract_frames(clip, tmp_path / "frames")[1] == 10
     names = sorted(path.name for path in (tmp_path / "frames").iterdir())
     assert names == [f"00000{frame}.jpg" for frame in range(LENGTH)]
     means = [cv2.imread(str(tmp_path / "frames" / name)).mean() for name in names]
@@ -59,7 +59,7 @@ def test_the_page_shows_the_frames_of_a_file(clip, results):
     assert content.index()["videos"] == [{"id": 3, "name": "clip", "length": LENGTH, "tracks": 1}]
     video = content.video(0)
     assert (video["width"], video["height"]) == (WIDTH, HEIGHT)
-    assert video["frames"] == [f"frames/0/{frame}.jpg" for frame in range(LENGTH)]
+    assert video["frames"] == [f"frames/0/{frame}.jpg" for frame in range(LENGTH)] and video["frame_rate"] == 10
     pictures = [content.frame_path(0, frame) for frame in range(LENGTH)]
     assert all(path.is_file() for path in pictures)
     del content
@@ -85,6 +85,28 @@ def test_a_file_with_another_number_of_frames_is_refused(clip, results, tmp_path
     ann_file.write_text(json.dumps(content), "utf-8")
     with pytest.raises(InputError, match=r"ann\.json: video 3 has 6 frames, .*clip\.mp4 7"):
         Content(results, clip, ann_file)
+
+
+def test_a_file_beside_the_results_says_which_video_they_are_of(clip, results, tmp_path):
+    annotations(tmp_path, 3).rename(tmp_path / "found_video.json")
+    assert Content(results, clip).index()["categories"] == {"1": "cat"}
+
+    def change(**changes):
+        content = json.loads((tmp_path / "found_video.json").read_text("utf-8"))
+        content["videos"][0].update(changes)
+        (tmp_path / "found_video.json").write_text(json.dumps(content), "utf-8")
+
+    change(frame_rate=12.5)
+    assert Content(results, clip).video(0)["frame_rate"] == 12.5
+    assert Content(results, clip, annotations(tmp_path, 3)).video(0)["frame_rate"] == 10  # the one that is named wins
+    change(file_names=[f"clip/{frame}.png" for frame in range(5)])  # of a run that was interrupted
+    (track,) = json.loads(results.read_text("utf-8"))
+    results.write_text(json.dumps([{**track, "segmentations": track["segmentations"][:5]}]), "utf-8")
+    video = Content(results, clip).video(0)
+    assert len(video["frames"]) == 5 and all(video["frames"])
+    change(file_names=[f"clip/{frame}.png" for frame in range(9)])
+    with pytest.raises(InputError, match=r"found_video\.json: video 3 has 9 frames, and .*clip\.mp4 7"):
+        Content(results, clip)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 5000, "half"])

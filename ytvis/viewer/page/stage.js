@@ -134,7 +134,7 @@ class Stage {
       pane.masks = masks.sort((a, b) => viewer.isDimmed(b.track) - viewer.isDimmed(a.track));
       pane.tint = made.tints[place];
       setOnce(pane.count, "textContent", masks.length === 1 ? "1 track" : `${masks.length} tracks`);
-      const description = `${PANE_TITLES[pane.layer.kind]}, frame ${frame + 1}: ${pane.count.textContent}`;
+      const description = `${PANE_TITLES[pane.layer.kind]}, frame ${frame}: ${pane.count.textContent}`;
       pane.screen.setAttribute("aria-label", description);
       this.drawPicture(pane, made);
       this.drawOverlay(pane, made.picture, boxes, frame);
@@ -179,7 +179,7 @@ class Stage {
       const strength = viewer.isDimmed(track) ? DIMMED : 1;
       const box = draw.box(boxes.get(track));
       draw.frame(box, ERROR_COLOURS.missed, DASHES, strength);
-      tags.push([[`missed: ${track.title}`, `missed: #${track.group}`], box, ERROR_COLOURS.missed, strength]);
+      tags.push([[`missed: ${track.title}`, `missed: #${track.number}`], box, ERROR_COLOURS.missed, strength]);
     }
     for (const tag of tags) draw.tag(...tag);
   }
@@ -195,7 +195,7 @@ class Stage {
 
 /** The possible texts of a tag for a track in a frame and its error, longest first. */
 function tagTexts(track, frame, error) {
-  const texts = [track.title, `#${track.group}`];
+  const texts = [track.title, `#${track.number}`];
   if (track.score !== null) texts.unshift(`${track.title} ${scoreIn(track, frame).toFixed(2)}`);
   if (track.crowd) texts.unshift(`${track.title} (crowd)`);
   return error ? texts.map((text) => `${text} · ${errorText(error)}`) : texts;

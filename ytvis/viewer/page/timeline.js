@@ -23,9 +23,9 @@ function ranges(length, test) {
   return found;
 }
 
-/** "1–4, 7": ranges of frames as people count them. */
+/** "0–3, 6": ranges of frames by their first and last. */
 function rangesText(found) {
-  return found.map(([start, end]) => (end - start === 1 ? `${end}` : `${start + 1}–${end}`)).join(", ");
+  return found.map(([start, end]) => (end - start === 1 ? `${start}` : `${start}–${end - 1}`)).join(", ");
 }
 
 class Timeline {
@@ -60,7 +60,8 @@ class Timeline {
     const { viewer } = this;
     for (const { layer, heading, note } of this.headings) {
       const visible = layer.tracks.filter((track) => viewer.isVisible(track)).length;
-      note.textContent = `${visible} of ${layer.tracks.length} tracks · ${layer.file}`;
+      const numbering = layer.kind === "prediction" && !this.video.has_ids ? " · no track ids: numbered in the order of the file" : "";
+      note.textContent = `${visible} of ${layer.tracks.length} tracks · ${layer.file}${numbering}`;
       heading.hidden = !viewer.showsPane(layer.kind);
     }
     for (const { layer, kind, row, count, bar } of this.lanes) {
@@ -95,10 +96,9 @@ class Timeline {
     const bar = make("div", { className: "bar ruler" });
     let step = 1;
     for (const factors = [2, 2.5, 2]; this.video.length / step > MOST_TICKS; factors.push(factors.shift())) step *= factors[0];
-    const numbers = Array.from({ length: Math.floor(this.video.length / step) }, (_, place) => (place + 1) * step);
-    for (const number of [1, ...numbers.filter((number) => number > 1 + step / 2)]) {
-      const tick = make("span", {}, number);
-      tick.style.setProperty("--place", (number - 0.5) / this.video.length);
+    for (let frame = 0; frame < this.video.length; frame += step) {
+      const tick = make("span", {}, frame);
+      tick.style.setProperty("--place", (frame + 0.5) / this.video.length);
       bar.append(tick);
     }
     bar.append(this.makePlayhead()); // its own: the ruler, which stays when bars are scrolled, is above the other
@@ -173,7 +173,7 @@ class Timeline {
     bar.addEventListener("pointermove", (event) => {
       const frame = Math.max(0, Math.min(this.frameAt(bar, event), this.video.length - 1));
       const score = track.scores[frame];
-      const texts = [track.title, `frame ${frame + 1}`];
+      const texts = [track.title, `frame ${frame}`];
       if (!track.masks[frame]) texts.push("not seen");
       else if (score !== null) texts.push(`score ${score.toFixed(2)}`);
       if (track.masks[frame] && shifted.has(frame)) texts.push("not detected, carried on");

@@ -2,7 +2,7 @@
 /* The page: what is open, shown and followed, its controls, and the clock. */
 
 const SPEEDS = [1, 2, 3, 4, 6, 8, 10, 12, 15, 20, 24, 30, 60]; // frames per second
-const USUAL_SPEED = 6; // YouTube-VIS has every fifth frame of videos at 30 frames per second
+const USUAL_SPEED = 6; // where a video's is not known: YouTube-VIS has every fifth frame of videos at 30 per second
 const EARLY = 4; // milliseconds before its time at which a frame may come, so that none waits a whole screen refresh
 const MASK_OPACITY = 0.45;
 const LEAP = 10; // frames that Shift and an arrow key move
@@ -45,7 +45,7 @@ class Viewer {
     this.followed = null; // a group
     this.playing = false;
     this.listed = 0;
-    this.speed = USUAL_SPEED;
+    this.speed = this.usualSpeed = USUAL_SPEED; // in frames per second; the video's own
     this.hiddenClasses = new Set();
     this.minScore = 0;
     this.minLength = 1;
@@ -78,6 +78,8 @@ class Viewer {
     this.store = new FrameStore(this.video, () => ({ size: this.stage.size, look: this.look }));
     this.followed = null;
     this.shown = -1;
+    if (this.usualSpeed !== this.video.speed) this.speed = this.usualSpeed = this.video.speed;
+    this.speeds = [...SPEEDS, this.usualSpeed].sort((a, b) => a - b);
     this.findErrors();
     this.findLook();
     this.stage.open(this.video);
@@ -88,12 +90,13 @@ class Viewer {
 
   /** The video with values derived from its data. */
   prepare(data) {
-    const video = { ...data, length: data.frames.length };
+    const video = { ...data, length: data.frames.length, speed: data.frame_rate ?? USUAL_SPEED };
     video.layers.forEach((layer, place) => {
       layer.file = this.index.layers[place].file;
       for (const track of layer.tracks) {
         const name = this.index.categories[track.category] ?? `class ${track.category}`;
-        Object.assign(track, { layer, name, title: `#${track.group} ${name}`, colour: video.colours[track.group] });
+        const [number, colour] = [video.numbers[track.group], video.colours[track.group]];
+        Object.assign(track, { layer, name, number, colour, title: `#${number} ${name}` });
         track.length = track.masks.filter(Boolean).length;
       }
     });
@@ -146,7 +149,7 @@ class Viewer {
           return { kind: "wrong_class", track, right: right.get(track).name };
         }),
         ...(frame.switched ?? []).map(([place, from]) =>
-          ({ kind: "switched", track: layer.tracks[place], from: layer.tracks[from].group })),
+          ({ kind: "switched", track: layer.tracks[place], from: layer.tracks[from].number })),
       ].filter(({ track }) => this.isVisible(track));
     })]));
     this.wrongFrames = this.video.frames.map((_, frame) => frame)
@@ -286,9 +289,10 @@ class Viewer {
     if (!this.switches.loop && passed > last && clock.shown === last) this.pause();
   }
 
+  /** Plays at the next higher (1) or lower (-1) of the usual speeds and the video's own. */
   changeSpeed(direction) {
-    const place = SPEEDS.indexOf(this.speed) + direction;
-    this.speed = SPEEDS[Math.max(0, Math.min(place, SPEEDS.length - 1))];
+    const further = this.speeds.filter((speed) => (speed - this.speed) * direction > 0);
+    if (further.length) this.speed = further.at(direction > 0 ? 0 : -1);
     this.startClock();
     this.showPlaying();
   }
@@ -298,16 +302,16 @@ class Viewer {
   showPlaying() {
     byId("play").classList.toggle("playing", this.playing);
     byId("play").setAttribute("aria-label", this.playing ? "Pause" : "Play");
-    byId("speed").textContent = `${this.speed} fps`;
-    byId("slower").disabled = this.speed === SPEEDS[0];
-    byId("faster").disabled = this.speed === SPEEDS.at(-1);
+    byId("speed").textContent = `${Number(this.speed.toFixed(2))} fps`;
+    byId("slower").disabled = this.speed === this.speeds[0];
+    byId("faster").disabled = this.speed === this.speeds.at(-1);
   }
 
   showPosition() {
     const { frame, video } = this;
     byId("frame").value = frame;
-    byId("frame").setAttribute("aria-valuetext", `Frame ${frame + 1} of ${video.length}`);
-    byId("position").textContent = `${frame + 1} / ${video.length}`;
+    byId("frame").setAttribute("aria-valuetext", `Frame ${frame}, the last is ${video.length - 1}`);
+    byId("position").textContent = `${frame} / ${video.length - 1}`;
     byId("frame-name").textContent = video.names[frame];
     this.timeline.setFrame(frame);
     clearTimeout(this.settling);
@@ -317,9 +321,9 @@ class Viewer {
   /** When a frame has stayed for a while: keeps the place in the address, and informs screen readers. */
   settle() {
     const { id } = this.index.videos[this.place];
-    history.replaceState(null, "", `#video=${id}&frame=${this.frame + 1}`);
+    history.replaceState(null, "", `#video=${id}&frame=${this.frame}`);
     const errors = this.video.layers.flatMap((layer) => (layer.matches ? this.errorsAt(layer, this.frame) : []));
-    const text = `Frame ${this.frame + 1} of ${this.video.length}`;
+    const text = `Frame ${this.frame}, the last is ${this.video.length - 1}`;
     announce(this.video.truth ? `${text}, ${errors.length || "no"} errors` : text);
   }
 
@@ -509,11 +513,11 @@ function scoreIn(track, frame) {
   return track.scores[frame] ?? track.score;
 }
 
-/** The video and the frame named by the address, both from 0. */
+/** The place of the video named by the address, from 0, and the frame. */
 function placeInAddress(index) {
   const values = new URLSearchParams(location.hash.slice(1));
   const place = index.videos.findIndex(({ id }) => String(id) === values.get("video"));
-  return place < 0 ? [0, 0] : [place, (Number(values.get("frame")) || 1) - 1];
+  return place < 0 ? [0, 0] : [place, Number(values.get("frame")) || 0];
 }
 
 let viewer = null;
