@@ -132,10 +132,11 @@ def write_seeds(folder: Path) -> None:
     ]
     for name, content in (("ann", annotations), ("coco", coco), ("results", results)):
         (folder / f"{name}.json").write_text(json.dumps(content), "utf-8")
-    for to in ("labelme", "davis", "mots"):
+    for to in ("labelme", "davis", "mots", "yolo"):
         images = ["--images", str(folder / "frames")] if to == "labelme" else []
         with contextlib.redirect_stdout(io.StringIO()):
             ytvis_command(["convert", "ytvis", str(folder / "ann.json"), str(folder / to), "--to", to, *images])
+    shutil.copytree(folder / "frames", folder / "yolo" / "images")
     (folder / "cvat.xml").write_text(CVAT, "utf-8")
     for ending in PICTURES:
         Image.fromarray(picture).save(folder / f"picture{ending}")
@@ -189,7 +190,14 @@ def annotations_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
         ["check", file, "--images", frames],
         ["check", results, "--ann_file", file],
         ["score", file, results],
-        ["convert", "ytvis", file, folder / "out", "--to", rng.choice(("labelme", "coco", "davis", "mots", "ytvis"))],
+        [
+            "convert",
+            "ytvis",
+            file,
+            folder / "out",
+            "--to",
+            rng.choice(("labelme", "coco", "davis", "mots", "yolo", "ytvis")),
+        ],
         ["convert", "coco", file, folder / "out.json"],
         ["browse", file, "--images", frames, "--output", folder / "sheet.png"],
         ["report", file, results, folder / "report"],
@@ -231,7 +239,7 @@ def results_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
 
 def source_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
     """A damaged file among the sources of a conversion."""
-    kind = rng.choice(("labelme", "davis", "mots", "cvat"))
+    kind = rng.choice(("labelme", "davis", "mots", "yolo", "cvat"))
     source = folder / kind
     if kind == "cvat":
         source = folder / "cvat.xml"
@@ -331,7 +339,7 @@ def line_case(seeds: Path, folder: Path, rng: random.Random) -> Case:
     truth, results, frames = seeds / "ann.json", seeds / "results.json", seeds / "frames"
     lines = {
         "check": [truth, "--images", frames],
-        "convert": [rng.choice(("labelme", "coco", "davis", "mots", "cvat", "ytvis")), truth, "out.json"],
+        "convert": [rng.choice(("labelme", "coco", "davis", "mots", "yolo", "cvat", "ytvis")), truth, "out.json"],
         "score": [truth, results],
         "compare": [truth, results, results],
         "report": [truth, results, "report"],

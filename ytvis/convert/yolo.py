@@ -99,6 +99,14 @@ def read(
     }
     if not lines:
         raise InputError(f"{source}: has no label file of a picture")
+    pictures = sum(len(folder.labels) for folder in folders)
+    if len(lines) < pictures:
+        logger.warning(
+            "%s: %d of %d pictures have no label file and are taken to show no object",
+            source,
+            pictures - len(lines),
+            pictures,
+        )
     objects = _understand(lines, columns, source)
     ids = {found.track_id for of_file in objects.values() for found in of_file}
     has_no_tracks = ids == {None}

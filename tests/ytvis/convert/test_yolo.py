@@ -143,7 +143,7 @@ def test_lines_of_polygons_and_boxes_with_ids_are_tracks(tmp_path, caplog):
     assert seen(result) == [("cat", [True, False, False, False]), ("dog", [True, True, False, False])]
     dog = next(entry for entry in result["annotations"] if entry["category_id"] == 1)
     assert dog["areas"][:2] == [12, 12] and dog["bboxes"][0] == dog["bboxes"][1] == [0, 0, 4, 3]
-    assert "1 of 3 lines are boxes" in caplog.text
+    assert "1 of 3 lines are boxes" in caplog.text and "1 of 4 pictures have no label file" in caplog.text
 
 
 @pytest.mark.parametrize(
