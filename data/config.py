@@ -115,8 +115,8 @@ class DetectionConfig:
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """How tracks are matched and kept. Without temporal fusion, score_decay, max_hidden_age, min_mask_pixels and
-    score_threshold do nothing; with it, ambiguous_mask_iou does nothing. Without embeddings their cosine term is 0."""
+    """How tracks are matched and kept. Without temporal fusion, score_decay and score_threshold do nothing, and
+    max_hidden_age only limits motion; with it, motion does nothing. Without embeddings their cosine term is 0."""
 
     match_coeff: tuple[float, float, float, float] = key(
         (0.0, 1.0, 2.0, 0.0),
@@ -124,12 +124,21 @@ class TrackingConfig:
     )
     new_object_similarity: float = key(0.5, 'cosine term of the affinity to the dummy "new object"')
     new_object_iou: float = key(0.3, 'IoUs of the affinity to the dummy "new object"')
-    ambiguous_mask_iou: float = key(0.3, "a detection whose mask IoU with two objects exceeds this updates neither")
+    joint: bool = key(
+        False, "detections share the known objects so that all fit best; off, as published: each takes its best object"
+    )
+    motion: float = key(
+        0.0,
+        "without temporal fusion, known objects move on at their mean velocity, in which the newest step has this "
+        "share; 0, as published: they stay where they were last seen",
+        FRACTION,
+    )
     score_decay: float = key(0.95, "factor of the score of an unseen object in each frame", FRACTION)
     score_threshold: float = key(0.05, "least score of a visible object", FRACTION)
-    max_hidden_age: int = key(10, "frames that an unseen object stays visible for")
+    max_hidden_age: int = key(
+        10, "frames that an unseen object stays visible for; without temporal fusion, that it moves on for"
+    )
     max_track_age: int = key(0, "frames until an unseen object is forgotten; 0, as published: never", NOT_NEGATIVE)
-    min_mask_pixels: int = key(2, "least number of mask pixels of a visible object")
 
 
 @dataclass(frozen=True)
@@ -370,6 +379,26 @@ def _published_models() -> dict[str, dict[str, Any]]:
     return models
 
 
+# How objects are tracked by boxes, masks and labels alone, without embeddings and temporal fusion; chosen on drawn
+# videos, see docs/your-video.md. What was published for networks without temporal fusion is left out.
+TRACKING_BY_OVERLAP: Mapping[str, Any] = types.MappingProxyType(
+    {
+        "head.embedding_dim": 0,
+        "temporal_fusion.enabled": False,
+        # Whatever overlaps an object of its class continues it; with another class it needs a greater overlap.
+        "tracking.match_coeff": (0.0, 1.0, 1.0, 0.4),
+        "tracking.new_object_similarity": 0.0,
+        "tracking.new_object_iou": 0.0,
+        "tracking.joint": True,
+        "tracking.motion": 0.3,
+        "tracking.max_track_age": 30,
+        "quirks.double_tanh_without_fusion": False,
+        "quirks.plain_scores_without_fusion": False,
+        "quirks.binary_masks_without_fusion": False,
+    }
+)
+
+
 def _yolact_models() -> dict[str, dict[str, Any]]:
     """The published YOLACT and YOLACT++ (ICCV 2019; TPAMI 2020): detectors of COCO's classes, tracked by boxes, masks
     and classes. Detections are class by class as published with --cross_class_nms=False; a track takes one class for
@@ -381,14 +410,8 @@ def _yolact_models() -> dict[str, dict[str, Any]]:
         "input.std": (58.40, 57.12, 57.38),
         "input.size_divisor": 1,
         "input.whole_pixels": False,
-        "head.embedding_dim": 0,
+        **TRACKING_BY_OVERLAP,
         "head.centerness": False,
-        "temporal_fusion.enabled": False,
-        # A detection is matched to the object of greatest overlap; one of another class needs a greater overlap.
-        "tracking.match_coeff": (0.0, 1.0, 1.0, 1.0),
-        "tracking.new_object_similarity": 0.0,
-        "quirks.double_tanh_without_fusion": False,
-        "quirks.binary_masks_without_fusion": False,
         "postprocess.one_sided_clamps": True,
         "train.pretrained": "",
     }

@@ -11,19 +11,33 @@ from torch import Tensor
 
 from data.config import Config
 from inference.network import Model, Network
-from layers.association import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
+from layers.association import (
+    LOST,
+    Affinity,
+    absorb,
+    as_tracks,
+    assign,
+    binary_mask_iou,
+    move_on,
+    with_velocities,
+)
 from layers.detection import Detector
 from layers.temporal_fusion import shift_tracks
 from utils.structures import Detections, FusionFeatures, Predictions, RescoredTracks, Tracks
 from utils.timer import NoTimer, StageTimer
+
+# As published: without temporal fusion, a detection whose mask IoU with two objects exceeds this updates neither.
+AMBIGUOUS_MASK_IOU = 0.3
+MIN_MASK_PIXELS = 2  # of an object that temporal fusion shows
 
 
 class VideoTracker:
     """Follows the objects of one video; all state of the video is here, so several can share one model.
 
     `cross_class_nms` and `max_track_age` override the config's; everything else is as the model's config says. Without
-    temporal fusion (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen. A
-    `timer` gets the stages network, detect and track. `network` is how the model is run, by default as it is.
+    temporal fusion (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen, which
+    moves on at constant velocity if the config has `tracking.motion`. A `timer` gets the stages network, detect and
+    track. `network` is how the model is run, by default as it is.
     """
 
     def __init__(
@@ -42,6 +56,7 @@ class VideoTracker:
         self.binary_masks = config.quirks.binary_masks_without_fusion
         self.rescores = config.head.mask_iou_net
         self.settings = config.tracking
+        self.moves = self.fusion is None and self.settings.motion > 0
         self.max_track_age = config.tracking.max_track_age if max_track_age is None else max_track_age
         self.detector = make_detector(config, cross_class_nms)
         self.affinity = Affinity(
@@ -75,8 +90,8 @@ class VideoTracker:
             ValueError: it is no state of such a tracker.
         """
         head = self.model.config.head
-        predicted = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0}
-        absent = {name for name, is_predicted in predicted.items() if not is_predicted}
+        present = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0, "velocities": self.moves}
+        absent = {name for name, is_present in present.items() if not is_present}
         known = _from_state(Tracks, "known", state, self.model.device, absent)
         last_features = _from_state(FusionFeatures, "last_features", state, self.model.device)
         fits = "next_id" in state and (last_features is not None) == (known is not None and self.fusion is not None)
@@ -110,7 +125,7 @@ class VideoTracker:
         with self.timer("track"):
             known = self.known
             if known is None:
-                known = as_tracks(detections[:0], detections.labels[:0])
+                known = as_tracks(detections[:0], detections.labels[:0], self.moves)
             if self.fusion:
                 known = self._shift(known, predictions, index)
             known, seen = self._match(known, detections)
@@ -135,16 +150,19 @@ class VideoTracker:
 
     def _match(self, known: Tracks, detections: Detections) -> tuple[Tracks, Tracks]:
         """(the known objects after this frame, the detections that found or became one of them)."""
-        mask_ious = binary_mask_iou(detections, known)
-        rows = assign(self.affinity(detections, known, mask_ious))
+        expected = move_on(known, self.settings.max_hidden_age) if self.moves else known
+        mask_ious = binary_mask_iou(detections, expected)
+        rows = assign(self.affinity(detections, expected, mask_ious), self.settings.joint)
         num_new = int((rows >= len(known)).sum())
         new_ids = torch.arange(self._next_id, self._next_id + num_new, device=rows.device)
         self._next_id += num_new
-        seen = as_tracks(detections, torch.cat((known.track_ids, new_ids))[rows.clamp(min=0)])
-        if self.fusion:
-            updates = torch.ones_like(rows, dtype=torch.bool)
-        else:
-            updates = (mask_ious > self.settings.ambiguous_mask_iou).sum(dim=1) < 2
+        seen = as_tracks(detections, torch.cat((known.track_ids, new_ids))[rows.clamp(min=0)], self.moves)
+        updates = torch.ones_like(rows, dtype=torch.bool)
+        if self.moves:
+            seen = with_velocities(seen, known, rows, self.settings.motion)
+        elif not self.fusion:
+            updates = (mask_ious > AMBIGUOUS_MASK_IOU).sum(dim=1) < 2
+        if not self.fusion:
             matched = torch.isin(known.track_ids, seen.track_ids[rows != LOST])
             known = replace(known, ages=torch.where(matched, 0, known.ages + 1))
         return absorb(known, seen, rows, updates), seen[rows != LOST]
@@ -154,7 +172,7 @@ class VideoTracker:
         pixels = (tracks.masks > 0.5).flatten(1).sum(dim=1)
         return tracks[
             (tracks.ages <= self.settings.max_hidden_age)
-            & (pixels >= self.settings.min_mask_pixels)
+            & (pixels >= MIN_MASK_PIXELS)
             & (tracks.scores > self.settings.score_threshold)
         ]
 

@@ -33,6 +33,11 @@ def to_cxcywh(boxes: Tensor) -> Tensor:
     return box_convert(boxes, "xyxy", "cxcywh")
 
 
+def centers_of(boxes: Tensor) -> Tensor:
+    """The centres x y [...,2] of `boxes` [...,4]."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
 def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
     """IoU [..., N, M] of `boxes` [..., N, 4] with `others` [..., M, 4], in 0…1; 0 where the union is empty."""
     low = torch.maximum(boxes[..., :, None, :2], others[..., None, :, :2])

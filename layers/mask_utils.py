@@ -43,6 +43,17 @@ def assemble_batch(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, count
     return torch.sigmoid(logits) * crop_window(boxes, height, width)
 
 
+def translate(masks: Tensor, offsets_px: Tensor) -> Tensor:
+    """`masks` [N,h,w], each moved by its row of `offsets_px` [N,2] int64 x y; 0 (False) where nothing moves in."""
+    height, width = masks.shape[1:]
+    rows = torch.arange(height, device=masks.device) - offsets_px[:, 1:]  # [N,h], where each row comes from
+    columns = torch.arange(width, device=masks.device) - offsets_px[:, :1]  # [N,w]
+    inside_y, inside_x = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
+    objects = torch.arange(len(masks), device=masks.device)[:, None, None]
+    moved = masks[objects, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]]
+    return moved * (inside_y[:, :, None] & inside_x[:, None])
+
+
 def mask_iou(masks: Tensor, others: Tensor) -> Tensor:
     """IoU [N,M] of binary masks [N,h,w] and [M,h,w]; 0 where both are empty."""
     flat, other_flat = masks.flatten(1).float(), others.flatten(1).float()

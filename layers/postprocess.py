@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layers.box_utils import centers_of
 from utils.structures import FrameMeta, FrameObjects, RescoredTracks, Tracks
 
 
@@ -27,7 +28,7 @@ def postprocess(
     boxes = tracks.boxes / tracks.boxes.new_tensor(
         (content_width, content_height) * 2
     )  # normalised by the content, without padding
-    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = centers_of(boxes)
     keep = tracks.scores > score_threshold
     if not one_sided:
         keep &= (centers <= 1).all(dim=1)

@@ -5,7 +5,7 @@ H×W network input, h×w prototype map. Boxes are x1 y1 x2 y2 normalised by the 
 says otherwise (`anchors_cxcywh`, `boxes_px`).
 """
 
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -211,11 +211,13 @@ class Detections(PerObject):
 class Tracks(Detections):
     """Objects of a video in one frame: `Detections` with `track_ids` [N] int64 from 0 and `ages` [N] int64.
 
-    The age is the number of frames since the object was last matched with a detection.
+    The age is the number of frames since the object was last matched with a detection. `velocities` [N,2], of
+    the boxes' centres per frame, are NaN for objects seen once, and None where the tracker does not need them.
     """
 
     track_ids: Tensor
     ages: Tensor
+    velocities: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from layers.association import LOST, Affinity, absorb, as_tracks, assign, binary_mask_iou
+from layers.association import (
+    LOST,
+    Affinity,
+    absorb,
+    as_tracks,
+    assign,
+    binary_mask_iou,
+    move_on,
+    with_velocities,
+)
 from utils.structures import Detections, Tracks
 
 PUBLISHED = Affinity((0.0, 1.0, 2.0, 0.0), new_object_similarity=0.5, new_object_iou=0.3)
@@ -106,9 +115,28 @@ def test_assignment_by_hand(affinity, rows):
     assert found.dtype == torch.int64
 
 
+@pytest.mark.parametrize(
+    "affinity, rows",
+    [
+        ([[1.4, 3.0, 2.0], [1.4, 1.0, 2.0]], [0, 1]),
+        ([[1.4, 2.0, 1.9], [1.4, 3.0, 1.4]], [1, 0]),  # the first takes its second choice, for both to gain most
+        ([[1.4, 2.0, 0.0], [1.4, 3.0, 0.0]], [LOST, 0]),  # claimed twice, and no other fits
+        ([[1.4, 1.3, 1.2], [1.4, 3.0, 2.0]], [2, 0]),  # new
+        ([[0.0, 0.0, 0.0]], [2]),  # the dummy wins ties
+        ([[1.4], [1.4]], [0, 1]),  # nothing is known yet
+        ([[0.5, 1.0, 0.9, 0.5], [0.5, 0.9, 0.5, 0.7], [0.5, 0.6, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0]], [1, 0, LOST, 3]),
+    ],
+)
+def test_joint_assignment_by_hand(affinity, rows):
+    found = assign(torch.tensor(affinity), joint=True)
+    assert found.tolist() == rows
+    assert found.dtype == torch.int64
+
+
+@pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("num_known", [0, 3])
-def test_no_detections_are_assigned_to_nothing(num_known):
-    rows = assign(torch.zeros(0, 1 + num_known))
+def test_no_detections_are_assigned_to_nothing(num_known, joint):
+    rows = assign(torch.zeros(0, 1 + num_known), joint)
     assert rows.shape == (0,)
     assert rows.dtype == torch.int64
 
@@ -173,3 +201,35 @@ def test_a_new_object_is_appended_whatever_the_updates_say():
 )
 def test_absorbing_nothing_or_into_nothing(rows, known, seen, scores):
     assert absorbed(rows, known=known, seen=seen).scores.tolist() == scores
+
+
+# ---------------------------------------------------------------------------------------------------- motion
+
+
+def test_velocities_are_a_running_mean_of_steps_per_frame():
+    nan = torch.nan
+    tracks = make_tracks(0.0, 1.0, 5.0, ages=[0, 1, 3])
+    tracks = replace(tracks, velocities=torch.tensor([[nan, nan], [0.4, 0.2], [9.0, 9.0]]))
+    seen = as_tracks(make_detections(2.0, 0.5, 7.0, 8.0), torch.tensor([1, 0, 3, 9]), moving=True)
+    assert seen.velocities.isnan().all()
+    found = with_velocities(seen, tracks, torch.tensor([1, 0, 3, LOST]), newest_share=0.25)
+    # Object 1 went 1 in two frames; object 0, seen once before, 0.5 in one; the others are new and lost.
+    expected = [[0.75 * 0.4 + 0.25 * 0.5, 0.75 * 0.2], [0.5, 0.0], [nan, nan], [nan, nan]]
+    torch.testing.assert_close(found.velocities, torch.tensor(expected), equal_nan=True)
+    taken = absorb(tracks, found, torch.tensor([1, 0, 3, LOST]), torch.ones(4, dtype=torch.bool)).velocities
+    torch.testing.assert_close(taken, torch.tensor([*expected[1::-1], [9.0, 9.0], [nan, nan]]), equal_nan=True)
+
+
+def test_objects_move_on_for_as_many_frames_as_are_allowed():
+    tracks = make_tracks(0.0, 0.0, 0.0, 0.0, ages=[0, 1, 7, 7])
+    masks = torch.tensor([[[0.9, 0.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.6]]]).repeat(4, 1, 1)
+    velocities = torch.tensor([[0.25, 0.0], [0.25, 0.0], [0.25, -0.25], [torch.nan, torch.nan]])
+    moved = move_on(replace(tracks, masks=masks, velocities=velocities), max_age=1)
+    expected = [[0.25, 0, 1.25, 1], [0.5, 0, 1.5, 1], [0.5, -0.5, 1.5, 0.5], [0, 0, 1, 1]]
+    torch.testing.assert_close(moved.boxes, torch.tensor(expected))
+    first, second, third, still = moved.masks.int().tolist()
+    assert first == [[0, 1, 0, 0], [0, 0, 0, 0]]
+    assert second == [[0, 0, 1, 0], [0, 0, 0, 0]]
+    assert third == [[0, 0, 0, 0], [0, 0, 0, 0]]  # up and right by half of the frame, each
+    assert still == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert len(move_on(replace(tracks, velocities=velocities)[:0], max_age=1)) == 0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from layers.mask_utils import assemble_masks, crop_window, mask_iou
+from layers.mask_utils import assemble_masks, crop_window, mask_iou, translate
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +98,15 @@ def test_mask_iou_by_hand():
 @pytest.mark.parametrize("n, m", [(0, 0), (0, 2), (2, 0)])
 def test_mask_iou_of_no_masks(n, m):
     assert mask_iou(torch.zeros(n, 3, 4, dtype=torch.bool), torch.zeros(m, 3, 4, dtype=torch.bool)).shape == (n, m)
+
+
+def test_masks_are_translated_with_zeros_from_outside():
+    mask = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    offsets = torch.tensor([[0, 0], [1, 0], [-2, 1], [0, -5], [10**12, 0]])
+    expected = [
+        *([[1, 2, 3], [4, 5, 6]], [[0, 1, 2], [0, 4, 5]], [[0, 0, 0], [3, 0, 0]]),
+        *([[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]),
+    ]
+    assert translate(mask.repeat(5, 1, 1), offsets).tolist() == expected
+    assert translate(mask[None] > 2, offsets[1:2]).tolist() == [[[False, False, False], [False, True, True]]]
+    assert translate(torch.zeros(0, 2, 3), torch.zeros(0, 2, dtype=torch.int64)).shape == (0, 2, 3)

@@ -1,0 +1,91 @@
+"""Tracking without embeddings and temporal fusion, over detections made by hand."""
+
+import pytest
+import torch
+
+from data.config import MODELS, TRACKING_BY_OVERLAP, get_config
+from inference.tracker import VideoTracker
+from stmask import STMask
+from utils.structures import Detections
+
+SIZE = 40  # of the masks, pixels
+
+
+@pytest.fixture(scope="module")
+def model():
+    with torch.device("meta"):
+        return STMask.from_config(get_config("STMask_demo_config", {**TRACKING_BY_OVERLAP, "head.centerness": False}))
+
+
+@pytest.fixture
+def follow(model, monkeypatch):
+    """A function: detections of each frame, as lists of (x, y, label) → the track ids of each frame.
+
+    Objects are squares of 4 pixels with their upper left corner at x, y.
+    """
+
+    def run(*frames, **settings):
+        overrides = {**TRACKING_BY_OVERLAP, **{f"tracking.{name}": value for name, value in settings.items()}}
+        monkeypatch.setattr(model, "config", get_config("STMask_demo_config", {**overrides, "head.centerness": False}))
+        tracker = VideoTracker(model)
+        tracker.detector = lambda detections, _: detections
+        return [tracker.update(squares(frame)).track_ids.tolist() for frame in frames]
+
+    return run
+
+
+def squares(places):
+    num = len(places)
+    masks = torch.zeros(num, SIZE, SIZE)
+    for mask, (x, y, _) in zip(masks, places, strict=True):
+        mask[y : y + 4, x : x + 4] = 1
+    corners = torch.tensor([[x, y, x + 4, y + 4] for x, y, _ in places], dtype=torch.float32).view(num, 4)
+    labels = torch.tensor([label for *_, label in places], dtype=torch.int64)
+    return Detections(corners / SIZE, torch.linspace(0.9, 0.5, num), labels, None, torch.zeros(num, 16), None, masks)
+
+
+def test_a_moving_object_is_found_again_after_missed_frames(follow):
+    seen = [[(0, 0, 1)], [(3, 0, 1)], [], [], [], [(15, 0, 1)]]
+    assert follow(*seen) == [[0], [0], [], [], [], [0]]
+    assert follow(*seen, motion=0) == [[0], [0], [], [], [], [1]]  # it is no longer where it was last seen
+    assert follow(*seen, max_track_age=2) == [[0], [0], [], [], [], [1]]  # forgotten
+    assert follow(*seen, max_hidden_age=2) == [[0], [0], [], [], [], [0]]  # stops at 12, which overlaps
+    assert follow(*seen, max_hidden_age=1) == [[0], [0], [], [], [], [1]]  # stops at 9
+
+
+def test_a_still_object_is_found_again_where_it_was(follow):
+    still = [(8, 8, 1)]
+    assert follow(still, *[[]] * 30, still) == [[0], *[[]] * 30, [0]]
+    assert follow(still, *[[]] * 31, still) == [[0], *[[]] * 31, [1]]  # as YOLACT's configs have max_track_age = 30
+
+
+def test_objects_that_cross_keep_their_ids(follow):
+    frames = [[(x, 0, 1), (16 - x, 0, 1)] for x in range(0, 17, 2)]
+    assert follow(*frames) == [[0, 1]] * 9
+    assert follow(*frames, motion=0)[-1] != [0, 1]
+
+
+def test_two_detections_share_two_objects_so_that_both_keep_one(follow):
+    # The better detection overlaps both objects, the first one more; the other overlaps only that one.
+    frames = [[(4, 0, 1), (7, 0, 1)], [(5, 0, 1), (2, 0, 1)]]
+    assert follow(*frames) == [[0, 1], [1, 0]]
+    assert follow(*frames, joint=False) == [[0, 1], [0]]
+
+
+def test_an_object_of_another_class_has_to_overlap_more(follow):
+    assert follow([(0, 0, 1)], [(3, 0, 1)]) == [[0], [0]]
+    assert follow([(0, 0, 1)], [(3, 0, 2)]) == [[0], [1]]
+    assert follow([(0, 0, 1)], [(1, 0, 2)]) == [[0], [0]]
+    assert follow([(0, 0, 1)], [(4, 0, 1)]) == [[0], [1]]  # beside it
+
+
+def test_no_detections_and_no_objects(follow):
+    assert follow([], [], [(0, 0, 1)], []) == [[], [], [0], []]
+
+
+def test_only_networks_without_embeddings_are_tracked_so():
+    published = get_config("STMask_plus_base_config").tracking
+    assert (published.joint, published.motion) == (False, 0)
+    for name in MODELS:
+        config = get_config(name)
+        assert (config.tracking.motion > 0) == config.tracking.joint == (config.head.embedding_dim == 0)
