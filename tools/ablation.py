@@ -78,6 +78,7 @@ def train_and_score(row: str, seed: int, options: argparse.Namespace) -> None:
     common = [f"--config={CONFIG}", *(f"--set={key}" for key in (*COMMON, *ROWS[row])), "--num_workers=1"]
     train = [
         *(f"--batch_size={options.batch_size}", f"--max_iter={options.max_iter}", f"--seed={seed}"),
+        "--set=train.warmup_iterations=100",  # that of the documented runs, although they are shorter than the recipe
         *(f"--ann_file={options.training_set}/annotations/train.json",),
         *(f"--image_root={options.training_set}/train/JPEGImages", f"--set=train.pretrained={options.output / START}"),
         *(f"--save_folder={folder}", "--keep_latest", "--save_interval=50"),
