@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -224,8 +225,11 @@ def follow(
 def write_stream(stream: Stream, files: OutputFiles, overlay: Overlay, stop: StopSignal, measured: Measurement) -> None:
     """Writes every frame of `stream`, drawn, and what was found in it, until `stop` or the window ends it."""
     timer = measured.timer
+    first = next(stream, None)  # before anything is logged: of a camera that is missing there is one line
+    if first is None:
+        return
     with EvalProgress(files.source.num_frames) as progress, live_window(files) as window:
-        for frame in stream:
+        for frame in chain((first,), stream):
             with timer("draw"):
                 picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
             with timer("encode"):

@@ -9,8 +9,11 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -361,6 +364,28 @@ def make_folder(path: str | os.PathLike) -> Path:
     except (OSError, ValueError) as error:
         raise _not_possible(path, "made a folder", error) from None
     return path
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Ctrl+C in the block takes effect at its end: for a few quick steps that belong together."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
+        yield
+        return
+    received: list[tuple] = []
+    handler = signal.signal(signal.SIGINT, lambda *signalled: received.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if received and callable(handler):
+            handler(*received[0])
+
+
+def remove_folder(path: str | os.PathLike) -> None:
+    """Deletes a temporary folder with all it holds, as far as that is possible; Ctrl+C takes effect afterwards."""
+    with hold_interrupts():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def put_aside(path: str | os.PathLike, ending: str = "") -> Path:

@@ -467,6 +467,12 @@ def test_a_camera_runs_until_it_is_stopped(run, camera, monkeypatch, capsys):
     assert "camera 1 cannot be opened" in capsys.readouterr().err
 
 
+def test_a_missing_camera_is_one_line_without_the_noise_of_opencv(run, capfd):
+    assert run("--video=97") == 2
+    line = "eval.py: error: camera 97 cannot be opened: check that it is connected and not used by another program\n"
+    assert capfd.readouterr().err == line
+
+
 def test_a_camera_is_seen_in_a_window_until_q_is_pressed(run, camera, monkeypatch, capsys):
     shown = []
 

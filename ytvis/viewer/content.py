@@ -1,7 +1,6 @@
 """What the page shows, as JSON can hold it: one answer for the whole, and one per video."""
 
 import os
-import shutil
 import tempfile
 import weakref
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from ytvis.annotations import Track, resolve_frame
 from ytvis.drawing import css_colour, track_colour
-from ytvis.files import InputError, image_folder, make_folder
+from ytvis.files import InputError, image_folder, make_folder, remove_folder
 from ytvis.results import read_entries, track_numbers
 from ytvis.viewer.matching import link_tracks, match_frames
 from ytvis.viewer.reading import (
@@ -84,7 +83,7 @@ class Content:
             self.image_root = image_folder(images).resolve()
             return None, None
         self.image_root = Path(tempfile.mkdtemp(prefix="ytvis-view-")).resolve()
-        weakref.finalize(self, shutil.rmtree, self.image_root, ignore_errors=True)
+        weakref.finalize(self, remove_folder, self.image_root)
         folder = make_folder(self.image_root / Path(images).stem)
         names, frame_rate = extract_frames(images, folder, most)
         return [f"{folder.name}/{name}" for name in names], frame_rate

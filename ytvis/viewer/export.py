@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ytvis.files import InputError, make_folder
+from ytvis.files import InputError, make_folder, remove_folder
 from ytvis.viewer.content import Content
 from ytvis.viewer.server import PAGE_TYPES, page_file
 
@@ -24,10 +24,12 @@ def export_page(content: Content, folder: str | os.PathLike) -> Path:
         raise InputError(f"{folder}: is there already; delete it, or choose another place")
     try:
         make_folder(folder.parent)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            whole = Path(temporary, "page")
-            _write(content, whole)
-            whole.rename(folder)
+        temporary = tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.")
+        try:
+            _write(content, Path(temporary, "page"))
+            Path(temporary, "page").rename(folder)
+        finally:
+            remove_folder(temporary)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
     return folder / "index.html"

@@ -1,5 +1,8 @@
 import json
+import os
+import pkgutil
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +65,31 @@ def test_export_that_fails_leaves_nothing(small_set, tmp_path, monkeypatch, caps
     assert main(command(small_set, "--export", tmp_path / "out" / "page")) == 2
     assert "No space left on device" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ytvis.viewer.export._write", "pathlib.Path.rename"])
+def test_export_that_is_interrupted_at_its_end_leaves_nothing_half(small_set, tmp_path, monkeypatch, name):
+    """Ctrl+C after the last picture or at the renaming, and again while the temporary folder is removed."""
+    owner, attribute = pkgutil.resolve_name(name.rpartition(".")[0]), name.rpartition(".")[2]
+    last_step, remove = getattr(owner, attribute), shutil.rmtree
+
+    def interrupted(*arguments):
+        last_step(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    def remove_under_interrupt(path, **options):
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        remove(path, **options)
+
+    monkeypatch.setattr(owner, attribute, interrupted)
+    monkeypatch.setattr("shutil.rmtree", remove_under_interrupt)
+    assert main(command(small_set, "--export", tmp_path / "out" / "page")) == 130
+    left = [path.name for path in (tmp_path / "out").iterdir()]
+    assert left == (["page"] if attribute == "rename" else [])
+    if left:
+        assert {"index.html", "viewer.js", "data", "frames"} <= set(os.listdir(tmp_path / "out" / "page"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.parametrize("missing", ["results", "images", "ann_file"])
