@@ -7,8 +7,8 @@ Inside the program a mask is an RLE with compressed counts, called "an RLE" belo
 Every function here accepts values straight from a file and checks their bounds before it passes them to compiled code.
 That is necessary: pycocotools reads past the end of counts that are cut off or do not fill their size, reads numbers of
 seven characters differently from how it writes them, and writes past its buffer where every run has 2**24 pixels or
-more. It is only used for RLEs that `measure_masks` accepts, and for polygons of short outlines in frames where no run
-can be so long.
+more. It is only used for RLEs that `measure_masks` accepts, and for runs and polygons of short outlines in frames where
+no run can be so long.
 
 The native kernels (`_mask_kernels.pyx`) are used where setup.py could compile them; pycocotools and numpy give the same
 numbers without them.
@@ -36,7 +36,7 @@ MAX_CROSSINGS = 2**22  # of a polygon's edges with the frame's columns
 LONGEST_NUMBER = 6  # characters, of five bits each, of a number in compressed counts: enough for MAX_PIXELS
 
 NO_MASK = {"size": [0, 0], "counts": b""}
-LIBRARY_PIXELS = 2**24  # pycocotools draws no polygons in frames of more: there it writes past its buffer
+LIBRARY_PIXELS = 2**24  # pycocotools compresses no runs in frames of more: there it writes past its buffer
 LIBRARY_STEPS = 2**20  # nor outlines of more, of which it keeps every step; `_draw` takes these, ten times slower
 SUBPIXELS = 5  # COCO draws polygons on a grid that is finer by this factor
 
@@ -182,13 +182,13 @@ def _compress_checked(counts: Sequence[Any], size: list[int]) -> bytes:
         compressed = _mask_kernels.compress_runs(list(counts), pixels)
         if compressed is not None:
             return compressed  # else they are wrong, or numpy's integers
-    if not all(issubclass(kind, int | np.integer) and kind is not bool for kind in set(map(type, counts))):
-        raise InputError("the counts of a mask must be whole numbers from 0")
-    if counts and min(counts) < 0:
+    kinds = set(map(type, counts))
+    is_whole_numbers = kinds == {int} or all(issubclass(kind, int | np.integer) and kind is not bool for kind in kinds)
+    if not is_whole_numbers or min(counts, default=0) < 0:
         raise InputError("the counts of a mask must be whole numbers from 0")
     if sum(counts) != pixels:
         raise InputError(f"the counts of a mask must be runs whose sum fills its size {size}")
-    return _compress(np.array(counts, np.int64))
+    return _compress(counts, pixels)
 
 
 def is_whole(value: Any) -> bool:
@@ -302,7 +302,7 @@ def _combine(masks: Sequence[np.ndarray], least: int) -> np.ndarray:
 
 def _toggles_to_rle(toggles: np.ndarray, height: int, width: int) -> dict:
     runs = np.diff(toggles, prepend=0, append=height * width)
-    return {"size": [height, width], "counts": _compress(runs)}
+    return {"size": [height, width], "counts": _compress(runs, height * width)}
 
 
 # ------------------------------------------------------------------------------------------------ encoding and decoding
@@ -334,14 +334,17 @@ def _toggles(mask: np.ndarray) -> np.ndarray:
     return _odd((left + column) * height + top + row, mask.size)
 
 
-def _compress(runs: np.ndarray) -> bytes:
-    """Compressed counts of `runs`, int64 [runs] from 0 whose sum is under 2**29.
+def _compress(runs: Sequence[int] | np.ndarray, pixels: int) -> bytes:
+    """Compressed counts of `runs`, integers from 0 whose sum is `pixels`, at most `MAX_PIXELS`.
 
     From the fourth on a run is stored as the difference to the one before the last; each number in five bits a
     character from the lowest, in as few characters as hold the sign too.
     """
+    if _mask_kernels is None and pixels < LIBRARY_PIXELS:
+        return mask_ops.frPyObjects({"size": [pixels, 1], "counts": runs}, pixels, 1)["counts"]
+    runs = np.array(runs, np.int64)
     if _mask_kernels is not None:
-        return _mask_kernels.compress_runs(runs.tolist(), int(runs.sum()))
+        return _mask_kernels.compress_runs(runs.tolist(), pixels)
     numbers = runs.copy()
     numbers[3:] -= runs[1:-2]
     shifts = np.arange(LONGEST_NUMBER) * 5
@@ -368,7 +371,7 @@ def decode_mask(rle: Any) -> np.ndarray:
 def measure_masks(masks: list[dict | None]) -> np.ndarray:
     """Pixels in each RLE, int64 [len(masks)]; 0 for None, -1 for anything but an RLE with whole compressed counts, as
     text or bytes, that fill its size."""
-    return _read_areas(masks) if _mask_kernels is None else _mask_kernels.read_masks(masks, MAX_SIDE, MAX_PIXELS)[0]
+    return _read_masks(masks)[0]
 
 
 def mask_area(rle: dict) -> int:
@@ -413,7 +416,7 @@ def unite_masks(rles: Sequence[dict]) -> dict:
     edges = []
     for rle in rles:
         text = _as_bytes(rle["counts"])
-        runs = _read_runs(text, np.array([len(text)]))[0].T.ravel()
+        runs, _ = _read_runs(text, np.array([len(text)]))
         edges.append(_odd(np.cumsum(runs), height * width))
     return plain_rle(_toggles_to_rle(_combine(edges, 1), height, width))
 
@@ -455,13 +458,7 @@ class Tubes:
     def of(cls, tracks: list[list[dict | None]]) -> Self:
         """The tubes of RLEs; ValueError if `measure_masks` gives -1 for one."""
         offsets = np.array(list(accumulate(map(len, tracks), initial=0)), np.int64)
-        masks = list(chain.from_iterable(tracks))
-        if _mask_kernels is not None:
-            tubes = cls(tracks, offsets, *_mask_kernels.read_masks(masks, MAX_SIDE, MAX_PIXELS))
-        else:
-            sizes = [(0, 0) if mask is None else mask["size"] for mask in masks]
-            heights, widths = np.array(sizes, np.int64).reshape(-1, 2).T
-            tubes = cls(tracks, offsets, _read_areas(masks), (heights << 32) + widths, None, None)
+        tubes = cls(tracks, offsets, *_read_masks(list(chain.from_iterable(tracks))))
         if tubes.areas.size and tubes.areas.min() < 0:
             raise ValueError("a mask is not an RLE, or its runs do not fill its size")
         return tubes
@@ -516,69 +513,85 @@ def _frame_ious(firsts: Tubes, seconds: Tubes, frames: int) -> np.ndarray:
 # ---------------------------------------------------------------------------------------- without the native kernels
 
 
-def _read_areas(masks: list[dict | None]) -> np.ndarray:
-    """The areas that `measure_masks` returns."""
-    known = [_pixels_and_text(mask) for mask in masks]
-    pixels = np.array([count for count, _ in known], np.int64)
+def _read_masks(masks: list[dict | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """`areas`, `sizes`, `edges` and `starts` of masks, as `Tubes` holds them."""
+    if _mask_kernels is not None:
+        return _mask_kernels.read_masks(masks, MAX_SIDE, MAX_PIXELS)
+    seen: dict[int, tuple[Any, int]] = {}
+    known = [_size_and_text(mask, seen) for mask in masks]
+    sizes = np.array([size for size, _ in known], np.int64)
     lengths = np.array([len(text) for _, text in known], np.int64)
     areas, read = np.zeros((2, len(masks)), np.int64)
     if lengths.any():
-        (unset, filled), firsts = _read_runs(b"".join(text for _, text in known), lengths[lengths > 0])
-        is_negative = np.minimum.reduceat(np.minimum(unset, filled), firsts) < 0
-        read[lengths > 0] = np.where(is_negative, -1, np.add.reduceat(unset + filled, firsts))
-        areas[lengths > 0] = np.add.reduceat(filled, firsts)
-    return np.where(pixels == read, areas, -1)
+        runs, firsts = _read_runs(b"".join(text for _, text in known), lengths[lengths > 0])
+        total = np.add.reduceat(runs, firsts)
+        if runs.min() < 0:
+            total[np.minimum.reduceat(runs, firsts) < 0] = -1
+        read[lengths > 0] = total
+        # Among all runs, those of set pixels have odd places in the masks that begin at an even one, and vice versa.
+        np.negative(runs[::2], out=runs[::2])
+        odd_less_even = np.add.reduceat(runs, firsts)
+        areas[lengths > 0] = (total + np.where(firsts % 2, -odd_less_even, odd_less_even)) // 2
+    pixels = (sizes >> 32) * (sizes & 0xFFFFFFFF)
+    return np.where(pixels == read, areas, -1), sizes, None, None
 
 
-def _pixels_and_text(mask: Any) -> tuple[int, bytes]:
-    """The pixels of a mask's frame and its counts; -2 pixels, which no counts fill, if it is not an RLE."""
+def _size_and_text(mask: Any, seen: dict[int, tuple[Any, int]]) -> tuple[int, bytes]:
+    """The height and width of a mask as one number, and its counts; -1, which no counts fill, if it is not an RLE.
+
+    `seen` keeps sizes by their id, for the masks of a file share them.
+    """
     if mask is None:
         return 0, b""
     try:
-        height, width = _plain_size(mask["size"])
-        counts = mask["counts"]
-    except (InputError, TypeError, KeyError):
-        return -2, b""
-    return (height * width, _as_bytes(counts)) if isinstance(counts, str | bytes) else (-2, b"")
+        size, counts = mask["size"], mask["counts"]
+        if id(size) not in seen:
+            height, width = _plain_size(size)
+            seen[id(size)] = size, (height << 32) + width
+        return seen[id(size)][1], _as_bytes(counts)
+    except (InputError, TypeError, KeyError, AttributeError):
+        return -1, b""
 
 
 def _as_bytes(counts: str | bytes) -> bytes:
-    return counts.encode("ascii", errors="replace") if isinstance(counts, str) else counts
+    return counts if isinstance(counts, bytes) else counts.encode("ascii", errors="replace")
 
 
 def _read_runs(text: bytes, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The runs of masks, of unset and of set pixels, [2,pairs] int64, and the first pair of each mask.
+    """The runs of masks one after another, int64, of unset and of set pixels in turn; the place of each mask's first.
 
-    `text` are the counts of all masks, joined, and `lengths` the number of characters of each, none 0. A mask whose
-    counts are wrong has a negative run.
+    `text` holds the counts of all masks, joined; `lengths` holds how many characters each has, none 0. A mask with
+    wrong counts gets a negative run.
     """
     codes = np.frombuffer(text, np.uint8) - np.uint8(48)
     mask_ends = np.cumsum(lengths) - 1
-    is_last = codes & 0x20 == 0
-    is_wrong = ~is_last[mask_ends] | (np.maximum.reduceat(codes, mask_ends + 1 - lengths) > 63)
+    is_last = codes < 0x20
+    is_wrong = ~is_last[mask_ends]
+    if codes.max() > 63:
+        is_wrong |= np.maximum.reduceat(codes, mask_ends + 1 - lengths) > 63
     is_last[mask_ends] = True  # so that a number that is cut off stays in its own mask
     ends = np.flatnonzero(is_last)
-    digits = np.diff(ends, prepend=-1)
-    numbers = (codes[ends] & 0x1F).astype(np.int64) - ((codes[ends] & 0x10) << 1)  # with the sign
-    for place in range(1, min(digits.max(), LONGEST_NUMBER)):
-        longer = np.flatnonzero(digits > place)
+    digits = ends.copy()
+    digits[0] += 1
+    digits[1:] -= ends[:-1]
+    numbers = ((codes[ends] & 0x1F) ^ 0x10).astype(np.int32) - 0x10  # with the sign
+    longer = np.flatnonzero(digits > 1)
+    for place in range(1, LONGEST_NUMBER):
         numbers[longer] = (numbers[longer] << 5) + (codes[ends[longer] - place] & 0x1F)
+        longer = longer[digits[longer] > place + 1]
 
-    counts = np.diff(np.searchsorted(ends, mask_ends, side="right"), prepend=0)
-    first_numbers = np.cumsum(counts) - counts
-    is_wrong |= np.maximum.reduceat(digits, first_numbers) > LONGEST_NUMBER
-    pairs = (counts + 1) // 2
-    firsts = np.cumsum(pairs) - pairs
-    is_odd = counts % 2 == 1
-    numbers = np.insert(numbers, (first_numbers + counts)[is_odd], 0)  # the other half of the last pair
-    # From the fourth on, a run is stored as the difference to the one before the last: a sum undoes that, among the
-    # unset runs from the second on.
-    runs = numbers.reshape(-1, 2).T.copy()
-    first_runs = runs[0, firsts]
-    runs[0, firsts] = 0
-    before = -runs[:, firsts]
-    np.cumsum(runs, axis=1, out=runs)
-    runs -= np.repeat(runs[:, firsts] + before, pairs, axis=1)
-    runs[0, firsts] = np.where(is_wrong, -1, first_runs)
-    runs[1, (firsts + pairs - 1)[is_odd]] = 0
+    mask_ends = np.searchsorted(ends, mask_ends, side="right")  # now among the numbers
+    firsts = np.concatenate(([0], mask_ends[:-1]))
+    if longer.size:
+        is_wrong |= np.maximum.reduceat(digits, firsts) > LONGEST_NUMBER
+    # From the fourth on, a run is stored as the difference to the one before the last: a sum over every other number
+    # undoes that, if the first is left out.
+    first_runs = numbers[firsts]
+    numbers[firsts] = 0
+    runs = np.empty(len(numbers), np.int64)
+    for parity in (0, 1):
+        sums = np.concatenate(([0], np.cumsum(numbers[parity::2], dtype=np.int64)))
+        starts, stops = ((places + 1 - parity) // 2 for places in (firsts, mask_ends))
+        runs[parity::2] = sums[1:] - np.repeat(sums[starts], stops - starts)
+    runs[firsts] = np.where(is_wrong, -1, first_runs)
     return runs, firsts

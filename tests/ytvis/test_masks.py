@@ -378,7 +378,7 @@ def test_counts_may_be_runs_text_or_bytes(counts):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_runs_are_compressed_as_pycocotools_does(seed, monkeypatch):
-    """Also runs of no pixels, and numbers of one to six characters; by the kernels and without them."""
+    """Also runs of no pixels, and numbers of one to six characters; by the kernels, and without them if it is large."""
     rng = np.random.default_rng(seed)
     for _ in range(100):
         runs = (2 ** rng.uniform(0, 22, rng.integers(1, 40))).astype(int) - (rng.random() < 0.3)
@@ -389,7 +389,8 @@ def test_runs_are_compressed_as_pycocotools_does(seed, monkeypatch):
         for kernels in {module._mask_kernels, None}:
             with monkeypatch.context() as context:
                 context.setattr(module, "_mask_kernels", kernels)
-                assert module._compress(runs) == expected.encode()
+                context.setattr(module, "LIBRARY_PIXELS", 0)
+                assert module._compress(runs, size[0]) == expected.encode()
 
 
 @needs_kernels
