@@ -11,7 +11,7 @@ A area ranges, M limits on predictions.
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple, Self
@@ -163,9 +163,12 @@ def _is_outside(tracks: list[dict], area_ranges: np.ndarray) -> np.ndarray:
 
 
 def compare_tracks(
-    predictions: dict[int, list[dict]], truths: dict[int, list[dict]], params: Params
+    predictions: dict[int, list[dict]],
+    truths: dict[int, list[dict]],
+    params: Params,
+    known_ious: Mapping[int, np.ndarray],
 ) -> CategoryMatches:
-    """Compares and matches the tracks of one category, given by the place of their video."""
+    """Compares and matches the tracks of one category, given by the place of their video; so are the `known_ious`."""
     videos = sorted(predictions.keys() | truths.keys())
     all_predictions, all_truths = ([t for v in videos for t in tracks.get(v, ())] for tracks in (predictions, truths))
     area_ranges, thresholds = np.asarray(params.areaRng, np.float64), np.asarray(params.iouThrs)
@@ -177,16 +180,19 @@ def compare_tracks(
     for video in videos:
         rows, columns = (tracks.get(video, []) for tracks in (predictions, truths))
         ious[video] = np.zeros((len(rows), len(columns)))
-        if ious[video].size:
+        own = slice(g, g + len(columns))
+        if video in known_ious:
+            ious[video] = known_ious[video]
+        elif ious[video].size:
             tubes = [Tubes.of([track["segmentations"] for track in tracks]) for tracks in (rows, columns)]
             ious[video] = tube_ious(*tubes)
             sizes = np.concatenate([part.sizes for part in tubes])
             if (sizes[sizes > 0] != sizes.max(initial=0)).any():
                 mixed_videos.append(video)
-            own = slice(g, g + len(columns))
             if params.iouType == "boundary":
                 both = np.minimum(ious[video], boundary_ious(rows, columns))
                 ious[video] = np.where(is_crowd[own], ious[video], both)
+        if ious[video].size:
             choices = match_tracks(ious[video], is_crowd[own], truth_ignored[:, own], thresholds)
             matched[..., d : d + len(rows)] = np.where(choices >= 0, choices + g, -1)
         d, g = d + len(rows), g + len(columns)
@@ -355,8 +361,12 @@ class YTVOSeval:
         self._eval: dict[str, Any] = {}
         self._pooled_categories: list[int] = []
 
-    def evaluate(self) -> None:
-        """Compares and matches the tracks of every video and category."""
+    def evaluate(self, ious: Mapping[tuple[int, int], np.ndarray] | None = None) -> None:
+        """Compares and matches the tracks of every video and category.
+
+        `ious` are those of another evaluation of the same tracks, of which only the flags differ; no masks are compared
+        then.
+        """
         p = self.params
         if p.iouType not in IOU_TYPES:
             raise InputError(
@@ -369,7 +379,13 @@ class YTVOSeval:
         p.catIds = sorted(set(p.catIds)) if p.useCats else list(dict.fromkeys(p.catIds))
         truths, predictions = self._truths(), self._predictions()
         used = sorted(truths.keys() | predictions.keys()) if p.useCats else [POOLED]
-        self.categories = {category: compare_tracks(predictions[category], truths[category], p) for category in used}
+        places = {video: place for place, video in enumerate(p.vidIds)}
+        known: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
+        for (video, category), values in (ious or {}).items():
+            known[category][places[video]] = values
+        self.categories = {
+            category: compare_tracks(predictions[category], truths[category], p, known[category]) for category in used
+        }
         self._warn_of_sizes()
 
     def accumulate(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ytvis.files import InputError
 from ytvis.masks import mask_boxes
-from ytvis.score.ap import STAT_NAMES, Metrics, evaluate_results
+from ytvis.score.ap import STAT_NAMES, Metrics, YTVOSeval
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
 GROUP_STATS = ("AP", "AP50", "AP75", "AR10")
@@ -84,8 +84,13 @@ def labelled_occlusion(labels: Any) -> str | None:
 # -------------------------------------------------------------------------------------------------- scores of some
 
 
-def evaluate_some(annotations: Truth, results: Results, wanted: Iterable[int]) -> Metrics:
-    """The metrics of the annotations with the ids `wanted` alone.
+def evaluate_some(
+    annotations: Truth,
+    results: Results,
+    wanted: Iterable[int],
+    ious: Mapping[tuple[int, int], np.ndarray] | None = None,
+) -> Metrics:
+    """The metrics of the annotations with the ids `wanted` alone; `ious` as in `YTVOSeval.evaluate`.
 
     The others count as crowds: a prediction that matches one is ignored. A prediction that matches no object counts
     against every group.
@@ -93,7 +98,9 @@ def evaluate_some(annotations: Truth, results: Results, wanted: Iterable[int]) -
     wanted = set(wanted)
     truth, predictions = load_pair(annotations, results)
     tracks = (track if track["id"] in wanted else {**track, "iscrowd": 1} for track in truth.dataset["annotations"])
-    return evaluate_results(truth.with_tracks(tracks), predictions)
+    evaluation = YTVOSeval(truth.with_tracks(tracks), predictions)
+    evaluation.evaluate(ious)
+    return Metrics.of(evaluation)
 
 
 def evaluate_occluded(annotations: Truth, results: Results) -> Metrics:
@@ -125,8 +132,10 @@ class Kind:
     whole_videos: bool = False
 
 
-def score_groups(truth: YTVOS, results: YTVOS) -> list[dict]:
+def score_groups(evaluation: YTVOSeval) -> list[dict]:
     """One entry per kind, with its `title`, how it is `measured`, and its `groups`: label, number of objects, scores.
+
+    The masks are not compared again: `evaluation` has done it.
 
     Sizes and lengths are cut into thirds of the objects, the others at fixed edges. Crowds are in no group; groups
     without objects are left out, and so is labelled occlusion without labels.
@@ -136,11 +145,11 @@ def score_groups(truth: YTVOS, results: YTVOS) -> list[dict]:
             "title": kind.title,
             "measured": kind.measured,
             "groups": [
-                {"label": label, "objects": len(ids), **_scores(truth, results, ids, kind.whole_videos)}
+                {"label": label, "objects": len(ids), **_scores(evaluation, ids, kind.whole_videos)}
                 for label, ids in kind.groups
             ],
         }
-        for kind in kinds_of_objects(truth)
+        for kind in kinds_of_objects(evaluation.cocoGt)
     ]
 
 
@@ -217,11 +226,13 @@ def _label(low: float, high: float, own: Sequence[float], unit: str, whole: bool
     return f"under {high:.3g}{after}" if math.isinf(low) else f"{low:.3g} to {high:.3g}{after}"
 
 
-def _scores(truth: YTVOS, results: YTVOS, ids: list[int], whole_videos: bool) -> dict[str, float | None]:
+def _scores(evaluation: YTVOSeval, ids: list[int], whole_videos: bool) -> dict[str, float | None]:
     """The scores of the objects `ids`; if these are all of their videos, predictions in other videos are ignored."""
+    truth, results, ious = evaluation.cocoGt, evaluation.cocoDt, evaluation.ious
     if whole_videos:
         videos = {truth.anns[key]["video_id"] for key in ids}
         results = results.with_tracks(t for t in results.dataset["annotations"] if t["video_id"] in videos)
-    stats = evaluate_some(truth, results, ids).stats.tolist()
+        ious = {key: values for key, values in ious.items() if key[0] in videos}
+    stats = evaluate_some(truth, results, ids, ious).stats.tolist()
     named = dict(zip(STAT_NAMES, stats, strict=True))
     return {name: None if named[name] < 0 else named[name] for name in GROUP_STATS}

@@ -3,6 +3,8 @@ from pycocotools import mask as rle_tools
 
 from tests.ytvis.rectangles import rectangle
 from ytvis.files import InputError
+from ytvis.score import ap
+from ytvis.score.ap import YTVOSeval
 from ytvis.score.groups import (
     box_occlusion,
     box_occlusions,
@@ -116,11 +118,32 @@ def test_an_object_has_the_highest_level_of_a_third_of_its_frames(labels, expect
     assert labelled_occlusion(labels) == expected
 
 
+def evaluated(truth, predictions):
+    evaluation = YTVOSeval(*load_pair(truth, predictions))
+    evaluation.evaluate()
+    return evaluation
+
+
+def test_masks_are_compared_once_for_all_groups(monkeypatch):
+    truth = annotations(annotation(7, LEFT), annotation(8, RIGHT), annotation(9, FREE))
+    truth["annotations"].append({**annotation(10, FREE), "video_id": 2})
+    truth["videos"].append({**truth["videos"][0], "id": 2})
+    predictions = [prediction(LEFT, 0.9), prediction(FREE, 0.8), {**prediction(FREE, 0.7), "video_id": 2}]
+    evaluation = evaluated(truth, predictions)
+    expected = evaluate_some(truth, predictions, [7]).stats[0]
+    monkeypatch.setattr(ap, "frame_overlaps", None)
+    assert evaluate_some(evaluation.cocoGt, evaluation.cocoDt, [7], evaluation.ious).stats[0] == expected > 0
+    videos = next(kind for kind in score_groups(evaluation) if kind["title"] == "Objects in the video")
+    assert [(group["label"], group["objects"]) for group in videos["groups"]] == [("1", 1), ("3", 3)]
+    # The prediction of the second video alone is of the first group; two of three objects are found in the other.
+    assert [group["AP"] for group in videos["groups"]] == pytest.approx([1, 67 / 101])
+
+
 def test_labelled_objects_are_grouped():
     free, hidden, unlabelled = annotation(7, FREE), annotation(8, LEFT), annotation(9, RIGHT)
     free["occlusion"], hidden["occlusion"] = frames(none=3), frames(slight=1, severe=1, unlabelled=1)
-    pair = load_pair(annotations(free, hidden, unlabelled), [prediction(FREE, 0.9)])
-    kind = next(kind for kind in score_groups(*pair) if kind["title"] == "Labelled occlusion")
+    evaluation = evaluated(annotations(free, hidden, unlabelled), [prediction(FREE, 0.9)])
+    kind = next(kind for kind in score_groups(evaluation) if kind["title"] == "Labelled occlusion")
     assert [(group["label"], group["objects"]) for group in kind["groups"]] == [
         ("no occlusion", 1),
         ("severe occlusion", 1),
@@ -129,6 +152,5 @@ def test_labelled_objects_are_grouped():
 
 
 def test_without_labels_there_are_no_groups_of_them():
-    pair = load_pair(annotations(annotation(7, FREE)), [])
-    titles = [kind["title"] for kind in score_groups(*pair)]
+    titles = [kind["title"] for kind in score_groups(evaluated(annotations(annotation(7, FREE)), []))]
     assert titles == ["Size", "Track length", "Occlusion", "Objects in the video"]
