@@ -8,9 +8,9 @@
     python eval.py --check --ann_file=annotations/valid.json --mask_det_file=weights/results.json
     python eval.py --trained_model=weights/STMask_demo.pth --video=in.mp4:out.mp4           # or 0 for the first camera
     python eval.py --trained_model=weights/STMask_demo.pth --images=frames:drawn --classes=circle,ring --top_k=5
-    torchrun --nproc_per_node=4 eval.py --trained_model=weights/STMask_r101_FCA+TF.pth      # shares out the videos
+    torchrun --nproc_per_node=4 eval.py --trained_model=weights/STMask_r101_FCA+TF.pth      # distributes the videos
 
---resume continues a killed run. Exit codes: 0 done, 1 --check found what a server would refuse, 2 bad input,
+--resume continues a killed run. Exit codes: 0 done, 1 --check found faults that a server would refuse, 2 bad input,
 130 interrupted.
 """
 
@@ -99,7 +99,7 @@ def make_parser() -> Parser:
         "--num_workers",
         type=not_negative,
         default=2,
-        help="processes that read frames ahead, for each that tracks (default: %(default)s)",
+        help="processes that read frames ahead, for each tracking process (default: %(default)s)",
     )
     group.add_argument(
         "--skip_bad_frames",
@@ -113,9 +113,9 @@ def make_parser() -> Parser:
         metavar="FILE",
         help="results file to write or to score (default: %(default)s)",
     )
-    group.add_argument("--resume", action="store_true", help="continue the run that was killed or interrupted")
+    group.add_argument("--resume", action="store_true", help="continue a killed or interrupted run")
     group.add_argument(
-        "--display", action="store_true", help="draw what was found: one H.264 mp4 a video, in <results>_display/"
+        "--display", action="store_true", help="draw the objects: one H.264 mp4 a video, in <results>_display/"
     )
     group.add_argument("--display_png", action="store_true", help="with --display: also every frame as a PNG")
     add_display_threshold(group)
@@ -141,12 +141,12 @@ def make_parser() -> Parser:
     group.add_argument(
         "--report",
         metavar="DIR",
-        help="with annotations: write report.html, metrics.json and metrics.md there, with 95 %% intervals",
+        help="with annotations: write report.html, metrics.json and metrics.md with 95 %% intervals to this folder",
     )
     group.add_argument(
         "--compare",
         metavar="FILE",
-        help="with --only_calc_metrics: by how much the results are better than these, with 95 %% intervals",
+        help="with --only_calc_metrics: also print the differences to these results, with 95 %% intervals",
     )
     group = add_speed_options(parser)
     group.add_argument(
@@ -171,13 +171,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     setup_logging()
     if own_video.input_kind(arguments):
         return own_video.main(arguments, load_model, make_parser())
-    return run_command(PROGRAM, partial(run, arguments), "; --resume goes on after the last finished video")
+    return run_command(PROGRAM, partial(run, arguments), "; --resume continues after the last finished video")
 
 
 def run(arguments: Sequence[str]) -> int:
     """As `main`, for a data set, but bad input raises InputError; finished videos are kept for --resume."""
     parser = make_parser()
-    reason = "is for your own video: pass --video, --images or --image too"
+    reason = "is for your own video: also pass --video, --images or --image"
     parser.refuse_options_of(own_video.make_parser(), arguments, reason)
     options = parser.parse_args(arguments)
     with launch(options.device) as world:
@@ -198,7 +198,7 @@ def run(arguments: Sequence[str]) -> int:
                 raise InputError(f"--{name} needs --{needed}")
         settings = RunSettings.from_options(options, world.device, options.eval_batch_size)
         if os.path.isdir(options.mask_det_file):
-            raise InputError(f"{options.mask_det_file}: is a folder; --mask_det_file names the file to write")
+            raise InputError(f"{options.mask_det_file}: is a folder; set --mask_det_file to the file to write")
         dataset = open_data_set(choice.config, options, world)
         evaluation = Evaluation(load_model(choice, world.device), dataset, options)
         evaluate(evaluation, settings, journal_header(choice, dataset, settings, options.save_details), world)
@@ -223,12 +223,12 @@ def run_on_files(options: argparse.Namespace) -> int:
 
 
 def report_place(options: argparse.Namespace, image_root: str | os.PathLike | None) -> ReportPlace | None:
-    """Where --report goes, with frames from `image_root`; None without --report."""
+    """The place of --report, with frames from `image_root`; None without --report."""
     return ReportPlace(options.report, image_root) if options.report else None
 
 
 def open_data_set(config: Config, options: argparse.Namespace, world: World) -> YTVISDataset:
-    """The videos that the options choose."""
+    """The videos chosen by the options."""
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.max_videos:
         dataset = dataset.subset(video.video_id for video in dataset.videos[: options.max_videos])
@@ -241,14 +241,14 @@ def load_model(choice: ModelChoice, device: torch.device) -> STMask:
     """The network in evaluation mode, from the checkpoint or with seeded random weights."""
     if choice.checkpoint is not None:
         return STMask.from_pretrained(choice.checkpoint, choice.config, device)
-    logger.warning("the weights are random (seed %d): the results mean nothing", choice.seed)
+    logger.warning("the weights are random (seed %d): the results are meaningless", choice.seed)
     torch.manual_seed(choice.seed)
     return STMask.from_config(choice.config).to(device).eval()
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model, a data set, and how the first runs over the second: the command line's `options`."""
+    """A model, a data set, and the command line's `options` for running one over the other."""
 
     model: STMask
     dataset: YTVISDataset
@@ -283,7 +283,7 @@ class Evaluation:
             )
 
     def repeat(self, videos: Sequence[Video], settings: RunSettings, measured: Measurement) -> None:
-        """Tracks `videos` once more, only to measure it."""
+        """Tracks `videos` again, only for timing."""
         for _ in self.track(videos, settings, measured):
             pass
 
@@ -291,8 +291,8 @@ class Evaluation:
 def evaluate(evaluation: Evaluation, settings: RunSettings, header: dict, world: World) -> None:
     """Runs this process's share of an evaluation; the main process writes the results and prints a summary.
 
-    Each finished video goes to a journal beside the results, from which --resume continues; the results appear, whole,
-    when all are done. `header` identifies the run.
+    Each finished video is written to a journal beside the results, from which --resume continues; the results are
+    written, whole, when all are done. `header` identifies the run.
     """
     model, dataset, options = evaluation.model, evaluation.dataset, evaluation.options
     results_path = Path(options.mask_det_file)
@@ -336,7 +336,7 @@ def evaluate(evaluation: Evaluation, settings: RunSettings, header: dict, world:
 def count_frames(
     results: Iterable[FrameResult], measured: Measurement, progress: EvalProgress | None
 ) -> Iterator[FrameResult]:
-    """`results`; each frame ends in `measured` and `progress` when the next one is requested."""
+    """Yields `results`; each frame ends in `measured` and `progress` when the next one is requested."""
     for result in results:
         yield result
         measured.frame_done()
@@ -349,7 +349,7 @@ def count_frames(
 def draw_videos(
     results: Iterable[FrameResult], folder: Path, config: Config, options: argparse.Namespace
 ) -> Iterator[FrameResult]:
-    """`results`, each drawn on the way: `folder`/<video id>.mp4, and with `display_png` <video id>/<frame>.png there.
+    """Yields and draws `results`: to `folder`/<video id>.mp4, and with `display_png` also <video id>/<frame>.png there.
 
     A frame that could not be read is black.
     """
@@ -369,7 +369,7 @@ def draw_videos(
 
 
 def display_folder(results_path: Path) -> Path:
-    """Where --display draws the videos of a results file."""
+    """The folder of --display for the videos of a results file."""
     return results_path.with_name(f"{results_path.stem}_display")
 
 
@@ -377,10 +377,10 @@ def open_journal(results_path: Path, header: dict, resume: bool, world: World) -
     """(this process's journal, the ids of finished videos): new and empty, or with `resume` that of an earlier run.
 
     The main process's is `<results>.partial`, that of another `<results>.partial.<rank>`. With `resume` the main
-    process absorbs the others', of whatever number of processes.
+    process absorbs the others', from any number of processes.
 
     Raises:
-        InputError: there is one without `resume`, or it is of a run with other settings.
+        InputError: it exists without `resume`, or belongs to a run with other settings.
     """
     path = results_path.with_name(f"{results_path.name}.partial")
     if not world.is_main:
@@ -395,7 +395,7 @@ def open_journal(results_path: Path, header: dict, resume: bool, world: World) -
         for found in (path, *parts):
             if os.path.exists(found):
                 raise InputError(
-                    f"{found}: an unfinished run is kept there; continue it with --resume, or delete the file"
+                    f"{found}: the journal of an unfinished run; continue it with --resume, or delete the file"
                 )
         journal = ResultsJournal.create(path, header)
     return journal, world.broadcast(journal.done)
@@ -409,7 +409,7 @@ def other_journals(results_path: Path) -> list[Path]:
 
 
 def journal_header(choice: ModelChoice, dataset: YTVISDataset, settings: RunSettings, details: bool) -> dict:
-    """What two runs must share for one to continue the other: weights, data, every config key, and precision."""
+    """The settings that a continued run must share: weights, data, every config key, and precision."""
     return {
         "trained_model": fingerprint(choice.checkpoint)
         if choice.checkpoint

@@ -1,7 +1,7 @@
-"""What was found in a video, in the forms of other tools: supervision, COCO, LabelMe, pandas, CSV, MOTS, results.json.
+"""Converts the objects of a video for other tools: supervision, COCO, LabelMe, pandas, CSV, MOTS, results.json.
 
-supervision and pandas are imported only by the functions that need them; without them these raise InputError with the
-command that installs them.
+supervision and pandas are imported only by the functions that need them; these raise InputError with the command that
+installs them if they are missing.
 """
 
 import csv
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectRow(SeenObject):
-    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `file_name` that of the picture
-    where each frame has its own, else ""."""
+    """One object in one frame: box corners in pixels, `area` in pixels of the mask, `file_name` that of the picture if
+    each frame has its own, else ""."""
 
     time_s: float
     class_name: str
@@ -107,7 +107,7 @@ def to_supervision(objects: FrameObjects, class_names: Sequence[str]) -> Any:
 
 def to_coco(rows: Sequence[ObjectRow], first_id: int = 1) -> list[dict]:
     """COCO annotations, one a row: the frame's index is the image id, the label 1…C the category id; `id` counts from
-    `first_id`, `score` and `track_id` come along."""
+    `first_id`; they also have `score` and `track_id`."""
     return [
         annotation_entry(
             {"id": annotation_id, "image_id": row.frame, "track_id": row.track_id, "category_id": row.label},
@@ -121,9 +121,9 @@ def to_coco(rows: Sequence[ObjectRow], first_id: int = 1) -> list[dict]:
 
 
 def to_labelme(objects: FrameObjects, class_names: Sequence[str], image_path: str) -> dict:
-    """What a LabelMe file of one frame holds: each piece of a mask as a polygon that can be dragged.
+    """The content of a LabelMe file of one frame: each piece of a mask is a polygon that can be edited.
 
-    The track id is the group_id. Holes are filled, and pieces of less than three corners are left out.
+    The track id is the group_id. Holes are filled, and pieces of fewer than three corners are left out.
     """
     shapes = []
     for mask, label, track_id in zip(
@@ -155,7 +155,7 @@ def to_dataframe(rows: Iterable[ObjectRow]) -> Any:
 def write_csv(rows: Iterable[ObjectRow], path: str | os.PathLike) -> None:
     """Writes the columns `TABLE_COLUMNS`, one line an object and frame, under a line with their names.
 
-    Where frames have file names, those of pictures, a last column `file_name` holds them.
+    If frames have file names, those of pictures, they are in a last column `file_name`.
     """
     columns, lines = _table(rows)
     with atomic_write(path) as file:
@@ -182,13 +182,13 @@ def write_mots(
     """Writes the rows of one video as MOTS text, `path`, and beside it the names of the classes, labels.txt.
 
     `rows` are in order of frames, of which one is in memory at a time; `labels` are the classes by track id. Frames are
-    numbered from 0, and the number of an object is 1000 × class + track id. Where a track id is over 999, which the
-    format has no room for, the objects of each class are numbered from 1 instead, which is logged. A pixel shows one
-    object: where tracks overlap, the later one of `labels` is kept. Where nothing was found only labels.txt is written,
-    for the format cannot say so.
+    numbered from 0, and the number of an object is 1000 × class + track id. If a track id is over 999, the format's
+    limit, the objects of each class are numbered from 1 instead, which is logged. A pixel shows one object: where
+    tracks overlap, the later one of `labels` is kept. Without objects only labels.txt is written, as the format cannot
+    represent an empty video.
 
     Raises:
-        InputError: there are more than 999 tracks of a class, or the folder cannot be made.
+        InputError: a class has more than 999 tracks, or the folder cannot be created.
     """
     path = Path(path)
     if max(labels, default=0) < mots.INSTANCES:

@@ -1,4 +1,4 @@
-"""The files a followed stream leaves behind: the drawn video or pictures, and what was found, beside them.
+"""Writes the files of a tracked stream: the drawn video or pictures, and the tracks beside them.
 
 source, target = split_paths("in.mp4:out.mp4")
 with OutputFiles(open_source(source), "video", target, class_names) as files:
@@ -36,7 +36,7 @@ DEFAULT_FOLDER = Path("results")
 
 
 def default_target(source: FrameSource, kind: Kind) -> Path:
-    """Where the drawing goes if the person does not say: results/<name>.mp4, results/<name>/ or results/<name>.png."""
+    """The default path of the drawing: results/<name>.mp4, results/<name>/ or results/<name>.png."""
     stem = re.sub(r"[^\w.-]+", "_", Path(source.name.rstrip("/\\")).stem).strip("_") or "frames"
     return DEFAULT_FOLDER / {"video": f"{stem}.mp4", "images": stem, "image": f"{stem}.png"}[kind]
 
@@ -45,7 +45,7 @@ def write_picture(picture: np.ndarray, path: str | os.PathLike) -> None:
     """Writes a picture [h,w,3] uint8 RGB in the format of the suffix of `path`, whole or not at all.
 
     Raises:
-        InputError: there is no such format, or it cannot be written there.
+        InputError: the format is unknown, or the file cannot be written.
     """
     path = Path(path)
     try:
@@ -53,7 +53,7 @@ def write_picture(picture: np.ndarray, path: str | os.PathLike) -> None:
     except cv2.error:
         is_encoded = False
     if not is_encoded:
-        raise InputError(f"{path}: pictures cannot be written as {path.suffix or 'a file without suffix'}; say .png")
+        raise InputError(f"{path}: pictures cannot be written as {path.suffix or 'a file without suffix'}; use .png")
     with atomic_write(path, "wb") as file:
         file.write(content)
 
@@ -65,22 +65,23 @@ def describe_tracks(tracks: Counter) -> str:
 
 
 class OutputFiles:
-    """A context manager that writes what is drawn and found in the frames of `source`, given to `add` one by one.
+    """A context manager that writes the drawings and objects of the frames of `source`, given to `add` one by one.
 
-    `kind` says what `target` is: an mp4 file for "video", with the source's time stamps and sound; a folder for
+    `kind` is the type of `target`: an mp4 file for "video", with the source's time stamps and sound; a folder for
     "images", each under its own name; a picture file for "image". Beside it come `<target>.json` in the format of
-    results.json (video 1, category ids 1…C in the order of `class_names`; with `details` each frame's score and what
-    was shifted too), `<target>_video.json`, which names classes and frames for the viewer, with `csv` `<target>.csv`,
-    and with `mots` the folder `<target>_mots/`. When the block has ended,
-    `tracks` counts the tracks of each class, and `written` lists what is there.
+    results.json (video 1, category ids 1…C in the order of `class_names`; with `details` also each frame's score and
+    whether it is shifted), `<target>_video.json`, which names classes and frames for the viewer, with `csv`
+    `<target>.csv`, and with `mots` the folder `<target>_mots/`. After the block `tracks` counts the tracks of each
+    class, and `written` lists the files.
 
     The rows go to a journal, `<target>.json.partial`, and no more than one track is in memory.
-    A journal of that name, of a run that was killed, is kept under another.
-    When the block ends with an exception, the journal and whole pictures of "images" stay; to have the files of what
-    was done, catch it inside.
+    A journal of that name, of a run that was killed, is renamed.
+    If the block ends with an exception, the journal and whole pictures of "images" are kept; to write the files of the
+    frames so far, catch it inside.
 
     Raises:
-        InputError: `target` would replace the source, its suffix is not of the kind, or an "image" is not one picture.
+        InputError: `target` would replace the source, its suffix does not fit the kind, or an "image" is not one
+            picture.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class OutputFiles:
             raise InputError(f"{self.target}: the output would replace the input; name another")
 
     def beside(self, ending: str) -> Path:
-        """The path of a file or folder beside the target, named as it, with `ending` for its suffix."""
+        """The path of a file or folder beside the target, with its name and `ending` for its suffix."""
         stem = self.target.name if self.kind == "images" else self.target.stem
         return self.target.with_name(stem + ending)
 
@@ -136,10 +137,10 @@ class OutputFiles:
         return self
 
     def add(self, rows: Sequence[ObjectRow], picture: np.ndarray, index: int, time_s: float, name: str = "") -> None:
-        """Takes one frame: what was found in it, and how it is drawn, [h,w,3] uint8 RGB.
+        """Adds one frame: its objects and its drawing, [h,w,3] uint8 RGB.
 
         Raises:
-            InputError: the frames of a video, or with `mots` of whatever, are not of one size, or a picture cannot be
+            InputError: the frames of a video, or with `mots` of any kind, differ in size, or a picture cannot be
                 written.
         """
         self._check_size(picture, name or f"frame {index}")
@@ -156,7 +157,7 @@ class OutputFiles:
         self._journal.append(rows, self.num_frames)
 
     def _description(self, picture: np.ndarray) -> dict[str, Any]:
-        """What a `FrameJournal` has to know of the video; `picture` is its first frame."""
+        """The header of the `FrameJournal` of the video; `picture` is its first frame."""
         height, width = picture.shape[:2]
         names = [path.name for path in self.source.paths] if isinstance(self.source, ImageFiles) else None
         size = {"width": width, "height": height}
@@ -195,7 +196,7 @@ class OutputFiles:
         finally:
             if self._journal is not None and not self.written:
                 path = self._journal.path
-                logger.warning("what was found is kept; python -m inference.frame_journal %s makes results of it", path)
+                logger.warning("the tracks are kept; python -m inference.frame_journal %s writes their results", path)
 
     def _write_tables(self, journal: FrameJournal) -> None:
         num_frames = self.num_frames

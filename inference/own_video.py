@@ -1,10 +1,10 @@
-"""Follow the objects of your own video, frames, picture or camera.
+"""Track the objects of your own video, frames, picture or camera.
 
     python eval.py --trained_model=weights/STMask_demo.pth --video=in.mp4:out.mp4           # or 0 for the first camera
     python eval.py --trained_model=weights/STMask_demo.pth --images=frames:drawn --classes=circle,ring --top_k=5
     python eval.py --trained_model=weights/STMask_demo.pth --image=in.jpg:pictures --show=anchors,shift
 
-Exit codes: 0 done, 2 bad input (what was read until then is written), 130 interrupted (likewise).
+Exit codes: 0 done, 2 bad input (the frames before it are written), 130 interrupted (likewise).
 """
 
 from __future__ import annotations
@@ -59,26 +59,26 @@ from ytvis.files import InputError
 logger = logging.getLogger(__name__)
 
 PROGRAM = "eval.py"
-KINDS = ("video", "images", "image")  # each an option that names input and output
+KINDS = ("video", "images", "image")  # each is an option for input and output
 SWITCHES = {"masks": "masks", "bboxes": "boxes", "text": "text", "scores": "scores"}  # --display_KEY: Overlay's name
 
 LoadModel = Callable[[ModelChoice, torch.device], Model]
 
 
 def make_parser(files: bool = True) -> Parser:
-    """The options of this mode; without `files` those alone that --show allows."""
+    """The options of this mode; without `files` only those that --show allows."""
     parser = Parser(PROGRAM, __doc__)
     group = parser.add_argument_group("your own video (docs/your-video.md)")
     kinds = group.add_mutually_exclusive_group(required=True)
     kinds.add_argument(
         "--video",
         metavar="IN[:OUT]",
-        help="follow the objects of a video file, a folder of frames, or a camera by its number; OUT is an mp4 file, "
+        help="track the objects of a video file, a folder of frames, or a camera by its number; OUT is an mp4 file, "
         "and the results are beside it in <OUT>.json (default: results/<IN>.mp4); python -m ytvis view <OUT>.json "
         "--images IN shows them",
     )
-    kinds.add_argument("--images", metavar="IN[:OUT]", help="the same of a folder or glob of frames; OUT is a folder")
-    kinds.add_argument("--image", metavar="IN[:OUT]", help="one picture; OUT is a picture too")
+    kinds.add_argument("--images", metavar="IN[:OUT]", help="the same for a folder or glob of frames; OUT is a folder")
+    kinds.add_argument("--image", metavar="IN[:OUT]", help="the same for one picture; OUT is a picture")
     group.add_argument("--classes", metavar="NAME,…", help="report only these classes (default: all)")
     group.add_argument(
         "--scene_cut",
@@ -103,13 +103,13 @@ def make_parser(files: bool = True) -> Parser:
         group.add_argument("--display_trails", action="store_true", help="draw the path of each object")
         group.add_argument("--display_fps", action="store_true", help="write the frames per second into each frame")
         group.add_argument("--save_csv", action="store_true", help="also write a table of boxes, <OUT>.csv")
-        group.add_argument("--save_mots", action="store_true", help="also write MOTS text, into <OUT>_mots/")
+        group.add_argument("--save_mots", action="store_true", help="also write MOTS text, <OUT>_mots/")
         add_file_options(parser)
     group.add_argument(
         "--show",
         type=_names_of(PICTURES),
         metavar="NAME,…",
-        help="write only pictures of how the method found the objects of one frame, into the folder OUT: "
+        help="write only pictures of how the method found the objects of one frame, to the folder OUT: "
         + ", ".join(PICTURES),
     )
     group.add_argument(
@@ -125,7 +125,7 @@ def make_parser(files: bool = True) -> Parser:
 
 
 def input_kind(arguments: Sequence[str]) -> str | None:
-    """Which of `KINDS` is among the `arguments` of a command line; None if it is not for this mode."""
+    """Returns the one of `KINDS` among the `arguments` of a command line; None if they are not for this mode."""
     given = {text.partition("=")[0] for text in arguments}
     return next((kind for kind in KINDS if f"--{kind}" in given), None)
 
@@ -133,7 +133,7 @@ def input_kind(arguments: Sequence[str]) -> str | None:
 def main(arguments: Sequence[str], load_model: LoadModel, data_set_parser: Parser) -> int:
     """Runs a command line that has one of `KINDS`; returns the exit code.
 
-    `load_model` is called when the input has been found. Options that only `data_set_parser` knows are refused as such.
+    `load_model` is called when the input has been found. Options that only `data_set_parser` has are refused.
     """
     return run_command(PROGRAM, partial(run, arguments, load_model, data_set_parser))
 
@@ -142,7 +142,7 @@ def run(arguments: Sequence[str], load_model: LoadModel, data_set_parser: Parser
     """As `main`, but bad input raises InputError."""
     kind = input_kind(arguments)
     parser = make_parser()
-    parser.refuse_options_of(data_set_parser, arguments, f"is for data sets, and does nothing with --{kind}")
+    parser.refuse_options_of(data_set_parser, arguments, f"is for data sets and cannot be used with --{kind}")
     options = parser.parse_args(arguments)
     if options.show:
         reason = "does nothing with --show, which only draws one frame: leave one of them out"
@@ -151,7 +151,7 @@ def run(arguments: Sequence[str], load_model: LoadModel, data_set_parser: Parser
         raise InputError("--show_frame needs --show")
     with launch(options.device) as world:
         if world.size > 1:
-            raise InputError("your own video takes one process: run it without torchrun")
+            raise InputError("your own video needs one process: run it without torchrun")
         choice = ModelChoice.from_options(options)
         if options.print_config:
             print(choice.config)
@@ -186,13 +186,13 @@ def follow(
     settings: RunSettings,
     options: argparse.Namespace,
 ) -> int:
-    """Tracks the objects of the source of `files` and writes these, as `options` say; returns the exit code.
+    """Tracks the objects of the source of `files` and writes these, as set by `options`; returns the exit code.
 
     Raises:
-        InputError: the input cannot be used, or not to its end; what was done by then is written.
+        InputError: the input cannot be used, or not to its end; the frames before the fault are written.
     """
     measured = Measurement("this run", StageTimer(model.device))
-    if files.source.num_frames is None:  # of a camera the newest picture matters, not the rate
+    if files.source.num_frames is None:  # for a camera the newest picture matters, not the rate
         settings = replace(settings, overlap=False)
     tracker = VideoTracker(
         model, timer=measured.timer, max_track_age=stream_track_age(model.config), network=settings.network(model)
@@ -207,7 +207,7 @@ def follow(
             fault = error
     seconds = time.monotonic() - begin
     if not files.written:
-        raise fault or InputError(f"{files.source.name}: holds no frames")
+        raise fault or InputError(f"{files.source.name}: has no frames")
     print(f"{files.num_frames} frames, {describe_tracks(files.tracks)}")
     print(f"{files.num_frames / seconds:.1f} frames per second on {describe_device(model.device)}")
     print(f"written: {', '.join(map(str, files.written))}")
@@ -215,15 +215,15 @@ def follow(
         report_benchmark(model, settings, measured, files.beside("_benchmark.json"))
         print(compare_with_network(measured))
     if fault:
-        raise InputError(f"{fault}; what was read until there is written")
+        raise InputError(f"{fault}; the frames before it are written")
     if stop.requested and files.source.num_frames is not None:
-        print(f"{PROGRAM}: interrupted; what was done is written", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted; the frames until then are written", file=sys.stderr)
         return KILLED_BY_INTERRUPT
     return 0  # a camera runs until it is stopped
 
 
 def write_stream(stream: Stream, files: OutputFiles, overlay: Overlay, stop: StopSignal, measured: Measurement) -> None:
-    """Writes every frame of `stream`, drawn, and what was found in it, until `stop` or the window ends it."""
+    """Draws and writes every frame of `stream` and its objects, until `stop` or the window ends it."""
     timer = measured.timer
     first = next(stream, None)  # before anything is logged: of a camera that is missing there is one line
     if first is None:
@@ -241,7 +241,7 @@ def write_stream(stream: Stream, files: OutputFiles, overlay: Overlay, stop: Sto
 
 
 def make_overlay(options: argparse.Namespace) -> Overlay:
-    """How frames are drawn, as the options --display_… say."""
+    """Returns the drawing style set by the options --display_…"""
     switches = {name: getattr(options, f"display_{option}") for option, name in SWITCHES.items()}
     return Overlay(
         **switches,
@@ -260,13 +260,13 @@ def compare_with_network(measured: Measurement) -> str:
 
 
 def live_window(files: OutputFiles) -> AbstractContextManager[LiveWindow | None]:
-    """A window for the drawn frames of a camera; None for other sources, and where there is no screen."""
+    """A window for the drawn frames of a camera; None for other sources, and without a screen."""
     if not isinstance(files.source, Camera):
         return nullcontext()
     if not LiveWindow.can_open():
-        logger.info("there is no screen to show %s on; Ctrl+C ends it and writes %s", files.source.name, files.target)
+        logger.info("no screen to show %s on; press Ctrl+C to stop and write %s", files.source.name, files.target)
         return nullcontext()
-    logger.info("q in the window, or Ctrl+C, ends it and writes %s", files.target)
+    logger.info("press q in the window, or Ctrl+C, to stop and write %s", files.target)
     return LiveWindow(f"STMask, {files.source.name}")
 
 
@@ -304,7 +304,7 @@ def show(stream: Stream, names: Sequence[str], frame_index: int | None, folder: 
     Without `frame_index` it is the first frame with an object that was known before.
 
     Raises:
-        InputError: there is no such frame, or nothing to show in it.
+        InputError: the frame does not exist, or has nothing to show.
     """
     tracker, source = stream.tracker, stream.source
     last_frame = None
@@ -338,7 +338,7 @@ def show(stream: Stream, names: Sequence[str], frame_index: int | None, folder: 
 
 
 def split_names(text: str) -> list[str]:
-    """The names in "person, dog"."""
+    """The names in a text such as "person, dog"."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -365,14 +365,14 @@ def _switch(text: str) -> bool:
 def split_paths(text: str) -> tuple[str, str | None]:
     """(source, target) of "source:target", target None if only a source is named.
 
-    The colons of Windows drives and of stream addresses are no separators, nor are those in the name of a file that is
-    there.
+    The colons of Windows drives and of stream addresses are not separators, nor are those in the name of an existing
+    file.
 
     Raises:
-        InputError: there is more than one way to split it, or nothing on one side of the colon.
+        InputError: it can be split in several ways, or one side of the colon is empty.
     """
     if not text:
-        raise InputError("say which video, folder or picture: IN:OUT, or only IN")
+        raise InputError("name a video, folder or picture: IN:OUT, or only IN")
     if os.path.exists(text):
         return text, None
     places = [match.start() for match in re.finditer(":", text) if _may_separate(text, match.start())]
@@ -381,10 +381,10 @@ def split_paths(text: str) -> tuple[str, str | None]:
     if not places:
         return text, None
     if len(places) > 1:
-        raise InputError(f"{text!r}: which colon is between input and output? Use paths without colons")
+        raise InputError(f"{text!r}: the colon between input and output is ambiguous; use paths without colons")
     source, target = text[: places[0]], text[places[0] + 1 :]
     if not source or not target:
-        raise InputError(f"{text!r}: input or output is missing; say IN:OUT, or only IN")
+        raise InputError(f"{text!r}: input or output is missing; write IN:OUT, or only IN")
     return source, target
 
 

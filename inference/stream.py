@@ -21,7 +21,7 @@ from utils.timer import StageTimer
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError
 
-STREAM_MAX_TRACK_AGE = 60  # frames: two seconds of most videos, and far longer than an object is shown unseen
+STREAM_MAX_TRACK_AGE = 60  # frames: two seconds of most videos, and far longer than an unseen object stays visible
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class StreamFrame:
     """One frame of a stream and the N objects found in it.
 
     `frame` [h,w,3] uint8 RGB, `index` from 0, `time_s` in seconds since the stream's start, `is_cut` whether a new
-    scene begins, `name` the file's if the frame has its own. `objects` are in pixels of the frame, on the CPU.
+    scene begins, `name` that of the frame's own file, if any. `objects` are in pixels of the frame, on the CPU.
     """
 
     frame: np.ndarray
@@ -95,7 +95,7 @@ class StreamFrame:
 
 
 class Stream(Iterator[StreamFrame]):
-    """The frames of a source, each with the objects found in it; made by `STMask.stream`.
+    """Iterates over the frames of a source, each with its objects; created by `STMask.stream`.
 
     `close`, the end of a `with` block, or dropping the stream releases the file or camera and closes a generator of
     frames. `source` has the expected number of frames and their rate, `class_names[0]` is the name of label 1,
@@ -152,7 +152,7 @@ def labels_of(classes: Iterable[str], class_names: Sequence[str]) -> frozenset[i
     """The labels 1…C of `classes`.
 
     Raises:
-        InputError: one is not among `class_names`, or there is none.
+        InputError: one is not among `class_names`, or `classes` is empty.
     """
     classes = list(classes)
     unknown = [name for name in classes if name not in class_names]

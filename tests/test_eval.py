@@ -306,7 +306,7 @@ def test_the_baseline_is_measured_beside_the_run_and_changes_no_result(checkpoin
         (["--precision=fp16"], "fp16 needs a GPU"),
         (["--deform_backend=mmcv"], "no deformable convolution called mmcv"),
         (["--baseline"], "--baseline needs --benchmark"),
-        (["--mask_det_file=/"], "/: is a folder; --mask_det_file names the file to write"),
+        (["--mask_det_file=/"], "/: is a folder; set --mask_det_file to the file to write"),
     ],
 )
 def test_what_cannot_be_run_is_bad_input(checkpoint, data, tmp_path, capsys, monkeypatch, options, message):

@@ -109,7 +109,7 @@ def test_paths_are_split(text, expected):
     assert split_paths(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a:b:c.mp4", "in.mp4:", ":out.mp4"])
+@pytest.mark.parametrize("text", ["", "a:b:c.mp4", "in.mp4:", ":out.mp4"])
 def test_what_cannot_be_split_is_refused(text):
     with pytest.raises(InputError, match="IN:OUT|colon"):
         split_paths(text)
@@ -367,7 +367,7 @@ def test_of_a_broken_file_what_could_be_read_is_kept(run, tmp_path, capsys):
     assert run("--video=in.mp4:out.mp4") == 2
     error = capsys.readouterr().err.splitlines()[-1]
     kept = len(list(VideoFile("out.mp4")))
-    assert error.startswith("eval.py: error: in.mp4: broken") and "is written" in error
+    assert error.startswith("eval.py: error: in.mp4: broken") and "are written" in error
     assert 5 < kept < 30 and len(read_results("out.json")[0]["segmentations"]) == kept
 
 
@@ -393,7 +393,7 @@ def test_an_interrupted_video_is_kept_up_to_there(run, frames, monkeypatch, caps
     monkeypatch.setattr(own_video, "EvalProgress", Progress)
     before = signal.getsignal(signal.SIGINT)
     assert run("--video=frames:out.mp4") == 130
-    assert "interrupted; what was done is written" in capsys.readouterr().err
+    assert "interrupted; the frames until then are written" in capsys.readouterr().err
     assert len(list(VideoFile("out.mp4"))) == 2 and read_results("out.json")
     assert sorted(os.listdir()) == ["frames", "out.json", "out.mp4", "out_video.json"]
     assert len(Content("out.json", frames).video(0)["frames"]) == 4  # the last two without objects
@@ -462,7 +462,7 @@ def test_a_camera_runs_until_it_is_stopped(run, camera, monkeypatch, capsys):
     count = len(list(VideoFile("out.mp4")))
     printed = capsys.readouterr()
     assert 1 <= count <= 6 and f"{count} frames" in printed.out
-    assert "there is no screen to show camera 0 on; Ctrl+C ends it and writes out.mp4" in printed.err
+    assert "no screen to show camera 0 on; press Ctrl+C to stop and write out.mp4" in printed.err
     assert run("--video=1") == 2
     assert "camera 1 cannot be opened" in capsys.readouterr().err
 
@@ -504,8 +504,7 @@ def test_only_a_camera_has_a_window(run, frames, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["--video=none.mp4:out.mp4"], "none.mp4: no such file"),
-        (["--video="], "say which"),
+        (["--video=none.mp4:out.mp4"], "none.mp4: not a file"),
         (["--video=note.txt:out.mp4"], "note.txt: cannot be opened as a video"),
         (["--video=frames:out.avi"], "must end in .mp4"),
         (["--video=frames:frames/1.png/out.mp4"], "frames/1.png: cannot be made a folder"),
@@ -541,10 +540,14 @@ def test_bad_input_is_one_clear_line(run, frames, tmp_path, capsys, line, words)
     assert not [name for name in os.listdir() if name.startswith("out") or name.endswith(".partial")]
 
 
-def test_a_picture_that_hides_nothing_is_asked_for(run, frames, capsys):
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [(["--images=frames:out", "--show=prototype"], "choose from prototypes, anchors"), (["--video="], "is empty")],
+)
+def test_option_values_are_refused_by_the_parser(run, frames, capsys, line, words):
     with pytest.raises(SystemExit) as stopped:
-        run("--images=frames:out", "--show=prototype")
-    assert stopped.value.code == 2 and "choose from prototypes, anchors" in capsys.readouterr().err
+        run(*line)
+    assert stopped.value.code == 2 and words in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------ the insides
