@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from backbone import make_backbone
-from data.config import MODELS, WEIGHT_NAMES, Config, get_config
+from data.config import WEIGHT_NAMES, Config, get_config
+from data.trained import differences, named_like, trained_config
 from data.video import DEFAULT_FRAME_RATE, FrameSource, SceneCuts, open_source
 from inference.network import Network
 from inference.stream import Stream, labels_of, stream_track_age
@@ -33,7 +35,8 @@ from layers.mask_rescoring import MaskIoUNet
 from layers.prediction_head import PredictionHead
 from layers.protonet import ProtoNet
 from layers.temporal_fusion import TemporalNet
-from utils.checkpoint import StateDict, compare, config_name_of, find_checkpoint, load_state_dict
+from utils.checkpoint import compare, find_checkpoint, load_state_dict
+from utils.checkpoint_shapes import keys_of
 from utils.device import pick_device
 from utils.structures import FusionFeatures, Predictions
 from utils.timer import StageTimer
@@ -126,31 +129,41 @@ class STMask(nn.Module):
     ) -> STMask:
         """The network of a checkpoint, in evaluation mode on `device` (default: the GPU if there is one).
 
-        Without `config`, the config follows from the file's name; `path` may be `latest` or `interrupt` (see
-        `utils.checkpoint.find_checkpoint`), or an address (see `utils.weight_sources`). Tensors that the config has no
-        place for are named in the log and dropped.
+        Without `config`, the config is what the file says about itself, or what its name and its tensors tell (see
+        `data.trained`); the name of a config is only for files that do not tell it. `path` may be `latest`, `interrupt`
+        or `best` (see `utils.checkpoint.find_checkpoint`), or an address (see `utils.weight_sources`). Tensors that the
+        config has no place for are named in the log and dropped.
 
         Raises:
-            InputError: no such file, not a checkpoint, tensors missing or of another shape, a name of no known config,
-                or another config that fits better.
+            InputError: no such file, not a checkpoint, tensors missing or of another shape, nothing that tells the
+                config, or another config that fits better.
         """
-        if isinstance(config, str):
-            config = get_config(config)
-        path = find_checkpoint(path, WEIGHT_NAMES, config.name if config else None)
-        if config is None:
-            config = get_config(config_name_of(path, WEIGHT_NAMES))
-        model = cls(config)
+        name = config if isinstance(config, str) else config.name if config else None
+        path = find_checkpoint(path, WEIGHT_NAMES, get_config(name).name if isinstance(config, str) else name)
         state = load_state_dict(path)
+        if not isinstance(config, Config):
+            config = trained_config(path, name, state=state)
+        keys = keys_of(state)
+        different = differences(keys, config)
+        with torch.device("meta") if different else nullcontext():  # sizes that the tensors do not have take no memory
+            model = cls(config)
         mismatch = compare({k: v for k, v in state.items() if not UNUSED_IN_YOLACT.match(k)}, model.state_dict())
         if mismatch:
-            better = better_config(state, config, len(mismatch))
-            if better:
+            if different == {"num_classes"}:
                 raise InputError(
-                    f"{path}: fits {better} better than {config.name} ({mismatch}); pass --config={better}"
+                    f"{path}: has {keys['num_classes']} classes, not {config.num_classes} as {config.name} here; name "
+                    "them in the order of their labels with --set dataset.class_names=NAME,…"
                 )
             if mismatch.missing or mismatch.reshaped:
-                raise InputError(f"{path}: does not fit {config.name}: {mismatch}; say the right --config")
+                better = named_like(keys)
+                if better not in (None, config.name):
+                    raise InputError(
+                        f"{path}: fits {better} better than {config.name} ({mismatch}); pass --config={better}"
+                    )
+                raise InputError(f"{path}: does not fit {config.name}: {mismatch}")
             logger.warning("%s: ignored for %s: %s", path, config.name, mismatch)
+        if different:
+            model = cls(config)
         dropped = set(mismatch.unexpected)
         model.load_state_dict({name: value for name, value in state.items() if name not in dropped}, strict=False)
         return model.to(pick_device(device)).eval()
@@ -237,17 +250,3 @@ class STMask(nn.Module):
             return make_anchors(sizes, head.kernels, device)
         shapes = anchor_shapes_px(head.anchor_scales, self.config.quirks.square_anchors)
         return make_scaled_anchors(sizes, shapes, self.config.input.size_hw, device)
-
-
-def better_config(state: StateDict, config: Config, num_mismatches: int) -> str | None:
-    """The name of the config whose network `state` fits best, if with fewer than `num_mismatches`, else None."""
-    best = None
-    fusion = {"temporal_fusion.enabled": config.temporal_fusion.enabled}
-    for name, keys in MODELS.items():
-        if not keys.get("dataset.class_names"):  # a person's own, whose classes its annotation file says
-            continue
-        with torch.device("meta"):
-            count = len(compare(state, STMask(get_config(name, fusion)).state_dict()))
-        if count < num_mismatches:
-            best, num_mismatches = name, count
-    return best

@@ -505,12 +505,24 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
         name = f"{name}_config"
     if name not in MODELS:
         raise InputError(f"unknown config {name!r}{_nearest(name, MODELS)}")
-    values = dict(MODELS[name])
+    return make_config(name, MODELS[name], overrides)
+
+
+def make_config(
+    name: str, keys: Mapping[str, Any], overrides: Mapping[str, Any] | Sequence[str] | None = None
+) -> Config:
+    """The config called `name` that differs from the defaults by `keys`, and then by `overrides`, as `get_config`.
+
+    Raises:
+        InputError: as `get_config`.
+    """
     overrides = split_overrides(overrides)
     if overrides.pop("name", name) != name:
-        raise InputError("the key 'name' cannot be set: it is the config's name")
-    valid = dict(_leaf_fields(Config))
-    for dotted, value in {**values, **overrides}.items():
+        raise InputError("the key 'name' cannot be set: it is the config's own name")
+    values, valid = {}, config_keys()
+    for dotted, value in {**keys, **overrides}.items():
+        if dotted == "name":
+            continue
         if dotted not in valid:
             raise InputError(f"unknown config key {dotted!r}{_nearest(dotted, valid)}")
         values[dotted] = _typed(dotted, value, valid[dotted].type)
@@ -522,6 +534,11 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     if config.head.anchor_scales and config.head.calibration != "none":
         raise InputError("config key 'head.calibration' must be 'none' where 'head.anchor_scales' are given")
     return config
+
+
+def config_keys() -> dict[str, Field]:
+    """{dotted key: its field} of all keys of a config."""
+    return dict(_leaf_fields(Config))
 
 
 def split_overrides(overrides: Mapping[str, Any] | Sequence[str] | None) -> dict[str, Any]:

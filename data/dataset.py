@@ -51,7 +51,7 @@ class YTVISDataset:
 
     `is_static` is True if the videos are images, of one frame each; `has_truth` if the file has annotations.
     `category_ids[label - 1]` is the file's id of a label 1…C of `class_names`, None where the file lacks the class;
-    `labels` is the inverse.
+    `labels` is the inverse, and `categories` gives the file's name of each id.
     """
 
     def __init__(self, ann_file: str | os.PathLike, image_root: str | os.PathLike, class_names: Sequence[str]):
@@ -68,6 +68,7 @@ class YTVISDataset:
         content = read_annotations(self.ann_file)
         self.is_static = content.is_static
         self.has_truth = bool(content.tracks)
+        self.categories = dict(content.categories)
         self.labels = match_categories(content.categories, class_names, self.ann_file)
         by_label = {label: category_id for category_id, label in self.labels.items()}
         self.category_ids = tuple(by_label.get(label) for label in range(1, len(class_names) + 1))

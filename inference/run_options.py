@@ -11,10 +11,11 @@ import torch
 
 from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
+from data.trained import trained_config
 from inference.network import Model, Network
 from layers.cuda.deform_kernels import KERNELS
 from layers.deform_conv import BACKENDS, deform_backend
-from utils.checkpoint import config_name_of, find_checkpoint
+from utils.checkpoint import find_checkpoint
 from utils.device import has_spare_core
 from utils.precision import PRECISIONS, check_precision
 from ytvis.command_line import not_negative, number_in, seed_number
@@ -81,20 +82,18 @@ class ModelChoice:
         Raises:
             InputError: a config, a checkpoint or a value is missing or wrong.
         """
-        random_weights = options.trained_model == RANDOM_WEIGHTS
-        checkpoint = None
-        name = options.config
-        if options.trained_model and not random_weights:
-            known = get_config(name).name if name else None
-            checkpoint = find_checkpoint(options.trained_model, WEIGHT_NAMES, known)
-            name = known or config_name_of(checkpoint, WEIGHT_NAMES)
+        shortcuts = {key: getattr(options, option) for option, key in CONFIG_OPTIONS.items()}
+        overrides = overrides_from(options.set, shortcuts)
+        name = get_config(options.config).name if options.config else None
+        if options.trained_model and options.trained_model != RANDOM_WEIGHTS:
+            checkpoint = find_checkpoint(options.trained_model, WEIGHT_NAMES, name)
+            return cls(trained_config(checkpoint, name, overrides), checkpoint, options.seed)
         if name is None:
-            missing = "--config=NAME" if random_weights else "--trained_model=FILE"
+            missing = "--config=NAME" if options.trained_model else "--trained_model=FILE"
             raise InputError(f"pass {missing}; --help lists the options")
         if not options.trained_model and not options.print_config:
             raise InputError("pass --trained_model=FILE, or --trained_model=random to try the installation")
-        shortcuts = {key: getattr(options, option) for option, key in CONFIG_OPTIONS.items()}
-        return cls(config_for(name, overrides_from(options.set, shortcuts)), checkpoint, options.seed)
+        return cls(config_for(name, overrides), None, options.seed)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +103,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trained_model",
         metavar="FILE",
-        help="checkpoint whose name selects the config; [FOLDER/]latest, [FOLDER/]interrupt (default folder: weights); "
+        help="checkpoint, which contains or selects the config; [FOLDER/]latest, best or interrupt (default folder: weights); "
         "a name of the table in weights/README.md, hf:OWNER/REPO/FILE[@REVISION] or https://…, downloaded once; or "
         "'random' for seeded random weights, to try the installation or measure speed",
     )

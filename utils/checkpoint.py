@@ -1,6 +1,9 @@
 """Checkpoints: plain state dicts under telling names, loaded safely and written whole.
 
 python -m utils.checkpoint results/train_demo/latest weights/STMask_demo.pth --half    # weights to give away
+python -m utils.checkpoint show weights/STMask_demo.pth                                # what is known of them
+
+What a checkpoint says about itself is in it too (`utils.checkpoint_record`).
 """
 
 import hashlib
@@ -10,35 +13,42 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from utils.weight_sources import find_weights, how_to_get, is_remote, named_in_table, weights_folder
+from utils.checkpoint_record import CheckpointRecord, add_record, read_record
+from utils.checkpoint_shapes import keys_of
+from utils.weight_sources import find_weights, how_to_get, is_given, is_remote, named_in_table, weights_folder
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, atomic_write
 from ytvis.messages import excerpt
 
 StateDict = dict[str, Tensor]
-SEARCH_WORDS = ("latest", "interrupt")
+SEARCH_WORDS = {"latest": "", "interrupt": "interrupted ", "best": "best "}  # and the kind of checkpoint they find
 MOST_SHARED = 4  # times the size of its file that a checkpoint's tensors may take: some share their numbers
 DTYPES = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int64))
 LONGEST_NAME = 80  # characters of a name from a file in a message
 
-_NAME = re.compile(r"(?P<model>.+?)(_(?P<epoch>\d+)_(?P<iteration>\d+))?(?P<interrupted>_interrupt)?\.pth")
+_NAME = re.compile(
+    r"(?P<model>.+?)(_(?P<epoch>\d+)_(?P<iteration>\d+))?((?P<interrupted>_interrupt)|(?P<best>_best))?\.pth"
+)
+# What wrappers put before the names: DataParallel in front, torch.compile also before those of a part.
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
 
 
 @dataclass(frozen=True)
 class CheckpointName:
-    """The parts of a file name `<model>[_<epoch>_<iteration>][_interrupt].pth`; epoch and iteration are 0 if absent."""
+    """The parts of a file name `<model>[_<epoch>_<iteration>][_interrupt|_best].pth`; numbers are 0 if absent."""
 
     model: str
     epoch: int = 0
     iteration: int = 0
     interrupted: bool = False
+    best: bool = False
 
     @classmethod
     def parse(cls, path: str | Path) -> "CheckpointName | None":
@@ -46,33 +56,22 @@ class CheckpointName:
         match = _NAME.fullmatch(Path(path).name)
         if match is None:
             return None
-        return cls(
-            match["model"], int(match["epoch"] or 0), int(match["iteration"] or 0), match["interrupted"] is not None
-        )
+        numbers = (int(match[name] or 0) for name in ("epoch", "iteration"))
+        return cls(match["model"], *numbers, match["interrupted"] is not None, match["best"] is not None)
 
-
-def config_name_of(path: str | Path, weight_names: Mapping[str, str]) -> str:
-    """The config that a checkpoint's file name stands for in `weight_names` (name of a model's weights → config).
-
-    Raises:
-        InputError: the name stands for none.
-    """
-    name = CheckpointName.parse(path)
-    if name is None or name.model not in weight_names:
-        raise InputError(
-            f"{path}: the file name does not tell which model this is; add --config=NAME "
-            "(`python -m data.config` lists the names)"
-        )
-    return weight_names[name.model]
+    def is_called(self, word: str) -> bool:
+        """Whether `word` of `SEARCH_WORDS` can stand for a file of this name."""
+        return self.best if word == "best" else not self.best and (self.interrupted or word == "latest")
 
 
 def find_checkpoint(
     path: str | Path, weight_names: Mapping[str, str], config_name: str | None = None, as_start: bool = False
 ) -> Path:
-    """The file that `path` names: itself, what `[folder/]latest` and `[folder/]interrupt` stand for, or a download.
+    """The file that `path` names: itself, what `[folder/]latest`, `interrupt` or `best` stands for, or a download.
 
-    The former are the file of a known model (of `config_name`, if given) in the folder, by default `weights`, with the
-    highest iteration; `interrupt` considers interrupted ones only. Addresses and bare names of the model table are
+    The words stand for files of a known model (of `config_name`, if given) in the folder, by default that of downloads:
+    the one with the highest iteration; among interrupted ones; or the one with the best score of a validation. Files
+    that others trained (`is_given`) only count where there is no other. Addresses and bare names of the model table are
     those of `utils.weight_sources`; torchvision's weights are no trained model, only taken `as_start` of a training.
 
     Raises:
@@ -88,17 +87,18 @@ def find_checkpoint(
         return path
     if path.name not in SEARCH_WORDS:
         return _in_table(path, weight_names)
-    found: dict[str, list[tuple[int, float, Path]]] = {}
+    found: dict[tuple[bool, str], list[tuple[int, float, Path]]] = {}
     for file in sorted(folder.glob("*.pth")):
         name = CheckpointName.parse(file)
         model = weight_names.get(name.model) if name else None
-        wanted = model is not None and config_name in (None, model)
-        if wanted and (name.interrupted or path.name == "latest"):
-            found.setdefault(model, []).append((name.iteration, file.stat().st_mtime, file))
+        if model is not None and config_name in (None, model) and name.is_called(path.name):
+            given = is_given(file) or (name.iteration == 0 and not name.best)
+            found.setdefault((given, model), []).append((name.iteration, file.stat().st_mtime, file))
     if not found:
-        kind = "interrupted " if path.name == "interrupt" else ""
+        kind = SEARCH_WORDS[path.name]
         raise InputError(f"{folder}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there")
-    best = [max(candidates)[-1] for candidates in found.values()]
+    given_alone = all(given for given, _ in found)
+    best = [max(candidates)[-1] for (given, _), candidates in found.items() if given == given_alone]
     if len(best) > 1:
         raise InputError(f"{folder}: checkpoints of several models there; name one: {', '.join(map(str, best))}")
     return best[0]
@@ -121,7 +121,7 @@ def _in_table(path: Path, weight_names: Mapping[str, str]) -> Path:
 def load_state_dict(path: str | Path) -> StateDict:
     """The state dict in the file `path`, on the CPU; nothing in the file is executed.
 
-    Names written by DataParallel lose their "module." prefix.
+    Names lose what DataParallel and torch.compile put before them, "module." and "_orig_mod.".
 
     Raises:
         InputError: no such file, not a checkpoint, not a plain state dict, with tensors that the file does not hold the
@@ -134,7 +134,7 @@ def load_state_dict(path: str | Path) -> StateDict:
     plain = isinstance(state, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     if not plain or not state:
         raise InputError(f"{path}: not a plain state dict (name → tensor); save `model.state_dict()`")
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    return {_WRAPPERS.sub("", name): value for name, value in state.items()}
 
 
 def _neighbours(folder: Path, most: int = 10) -> str:
@@ -189,13 +189,13 @@ def _tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
             waiting += [(excerpt(key, LONGEST_NAME), item) for key, item in items]
 
 
-def save_state_dict(state: Mapping[str, Tensor], path: str | Path) -> None:
-    """Writes a plain state dict, whole or not at all.
+def save_state_dict(state: Mapping[str, Tensor], path: str | Path, record: CheckpointRecord | None = None) -> None:
+    """Writes a plain state dict, whole or not at all, with what it says about itself, if given.
 
     Raises:
         InputError: it cannot be written there, the disk is full, say.
     """
-    _save({name: value.detach().cpu() for name, value in state.items()}, path)
+    _save({name: value.detach().cpu() for name, value in state.items()}, path, record)
 
 
 def save_training_state(state: Mapping, checkpoint: str | Path) -> None:
@@ -207,9 +207,11 @@ def save_training_state(state: Mapping, checkpoint: str | Path) -> None:
     _save(dict(state), Path(checkpoint).with_suffix(".state"))
 
 
-def _save(content: dict, path: str | Path) -> None:
-    with atomic_write(path, "wb") as file:
+def _save(content: dict, path: str | Path, record: CheckpointRecord | None = None) -> None:
+    with atomic_write(path, "w+b") as file:
         torch.save(content, file)
+        if record is not None:
+            add_record(file, record)
 
 
 def load_training_state(checkpoint: str | Path) -> dict[str, Any] | None:
@@ -268,46 +270,101 @@ def _is_alike(value: Tensor, expected: Tensor) -> bool:
     return value.shape == expected.shape and value.is_floating_point() >= expected.is_floating_point()
 
 
-def publish(source: Path, target: Path, half: bool = False) -> None:
+def publish(source: Path, target: Path, half: bool = False, config: str = "", class_names: Sequence[str] = ()) -> None:
     """Writes the checkpoint `source` to `target`, with `half` its floating point tensors in half the size (float16).
 
-    Networks take such weights as they are and compute in their own precision.
+    Networks take such weights as they are and compute in their own precision. What `source` says about itself goes
+    along; `config` and `class_names` are for one that lacks or mistakes them.
 
     Raises:
-        InputError: `source` cannot be used, or with `half` a weight is too large for float16.
+        InputError: `source` cannot be used, or with `half` a weight is too large for float16, or there is another
+            number of class names than of classes.
     """
     state = load_state_dict(source)
+    record = read_record(source) or CheckpointRecord()
+    if config:
+        record = replace(record, config=config)
+    if class_names:
+        expected = keys_of(state).get("num_classes", len(class_names))
+        if expected != len(class_names):
+            raise InputError(f"{source}: has {expected} classes, and --class_names {len(class_names)}")
+        record = replace(record, class_names=tuple(class_names), category_ids=(), category_names=())
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
         for name, value in state.items():
             if not value.isfinite().all():
                 raise InputError(f"{source}: {name} has values that float16 cannot hold; leave --half away")
-    save_state_dict(state, target)
+    save_state_dict(state, target, record)
+
+
+def describe(path: Path) -> str:
+    """Some lines of what a checkpoint says about itself, and of what the names and shapes of its tensors tell.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    state = load_state_dict(path)
+    record = read_record(path)
+    numbers = sum(value.numel() for value in state.values())
+    lines = [f"{path}: {len(state)} tensors, {numbers / 1e6:.2f} M numbers"]
+    lines.append(str(record) if record else "says nothing about itself")
+    told = "".join(f"\n    {key} = {value}" for key, value in keys_of(state).items())
+    lines.append(f"its tensors tell:{told}" if told else "its tensors are those of no network here")
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = Parser("python -m utils.checkpoint", "Write a checkpoint's weights, to give them away.")
-    parser.add_argument(
-        "source", help="checkpoint, or [FOLDER/]latest of a folder with those of one model (default: weights)"
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["show"]:
+        return _show(arguments[1:])
+    parser = Parser(
+        "python -m utils.checkpoint",
+        "Write a checkpoint's weights, to give them away, with what they say about themselves.",
+        epilog="python -m utils.checkpoint show FILE prints what is known of a checkpoint",
     )
+    _add_source(parser, "source")
     parser.add_argument("target", type=Path, help="file to write; its name should tell the config (weights/README.md)")
     parser.add_argument("--half", action="store_true", help="as float16: half the size")
+    parser.add_argument("--config", default="", metavar="NAME", help="config, of a file that does not tell it")
+    parser.add_argument("--class_names", default="", metavar="NAME,…", help="its classes, in the order of the labels")
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        parsed = map(CheckpointName.parse, _searched_folder(options.source).glob("*.pth"))
-        source = find_checkpoint(options.source, {name.model: name.model for name in parsed if name})
-        publish(source, options.target, options.half)
+        names = [name.strip() for name in options.class_names.split(",") if name.strip()]
+        publish(_source(options.source), options.target, options.half, options.config, names)
         size = os.path.getsize(options.target) / 2**20
         print(f"{options.target}: {size:.1f} MiB, sha256 {fingerprint(options.target)}")
 
     return run_command("utils.checkpoint", work)
 
 
+def _show(arguments: Sequence[str]) -> int:
+    """The command `show`; returns the exit code."""
+    parser = Parser(
+        "python -m utils.checkpoint show", "Print what is known of a checkpoint: what it says about itself."
+    )
+    _add_source(parser, "file")
+    options = parser.parse_args(arguments)
+    return run_command("utils.checkpoint", lambda: print(describe(_source(options.file))))
+
+
+def _add_source(parser: Parser, name: str) -> None:
+    words = f"[FOLDER/]{', '.join(SEARCH_WORDS)} of a folder with those of one model (default: weights)"
+    parser.add_argument(name, help=f"checkpoint, or {words}")
+
+
+def _source(word: str) -> Path:
+    """The checkpoint that `word` stands for, whatever the model."""
+    parsed = map(CheckpointName.parse, _searched_folder(word).glob("*.pth"))
+    return find_checkpoint(word, {name.model: name.model for name in parsed if name})
+
+
 def _searched_folder(path: str | Path) -> Path:
-    """Where `find_checkpoint` looks for what `path` stands for: weights, unless it names a folder, as ./latest does."""
-    return Path(os.path.dirname(path) or "weights")
+    """Where `find_checkpoint` looks for what `path` stands for: where downloads are, unless it names a folder, as
+    ./latest does."""
+    folder = os.path.dirname(path)
+    return Path(folder) if folder else weights_folder()
 
 
 def _examples(names: Sequence[str], count: int = 2) -> str:

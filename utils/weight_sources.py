@@ -87,6 +87,12 @@ def named_in_table(name: str | os.PathLike) -> str | None:
     return name if name in ON_THE_HUB or name in ON_GOOGLE_DRIVE else None
 
 
+def is_given(path: str | os.PathLike) -> bool:
+    """Whether a file's name is one of weights that others trained: of the model table, or YOLACT's, which is not
+    trained here."""
+    return named_in_table(path) is not None or os.path.basename(path).lower().startswith("yolact_")
+
+
 def how_to_get(path: str | os.PathLike) -> str:
     """Advice for a missing checkpoint `path`, as the end of a message."""
     name = named_in_table(path)

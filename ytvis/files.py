@@ -297,7 +297,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
 
     The bytes go to a temporary file in the same folder (created if missing), are flushed to disk and renamed over
     `path`; after a crash or an exception `path` is unchanged. `mode` is "w" (UTF-8 text, in which halves of surrogate
-    pairs are escaped) or "wb".
+    pairs are escaped), "wb", or "w+b" to read in it too.
 
     Raises:
         InputError: `path` is a folder, a pipe or a device, or cannot be written, for example because the disk is full.
@@ -314,9 +314,9 @@ def atomic_write(path: str | os.PathLike, mode: str = "w") -> Iterator[IO]:
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
     except (OSError, ValueError) as error:
         raise _not_possible(path, "written", error) from None
-    raw = _Output(descriptor, "w")
+    raw = _Output(descriptor, "w+")
     try:
-        file: IO = io.BufferedWriter(raw)
+        file: IO = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
         if "b" not in mode:
             file = io.TextIOWrapper(file, "utf-8", "backslashreplace", newline="\n")
         with file:

@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.config import MODELS, WEIGHT_NAMES
+from data.config import WEIGHT_NAMES
 from utils.checkpoint import (
     CheckpointName,
     compare,
-    config_name_of,
     find_checkpoint,
     fingerprint,
     load_state_dict,
@@ -55,38 +54,6 @@ def one_line(caught):
 )
 def test_parsing_of_names(path, expected):
     assert CheckpointName.parse(path) == expected
-
-
-MODEL_TABLE = {
-    "STMask_r101_FCA+TF": "STMask_plus_base_config",
-    "STMask_r101_ali": "STMask_plus_base_ali_config",
-    "STMask_r101_ada": "STMask_plus_base_ada_config",
-    "STMask_r50_FCA+TF": "STMask_plus_resnet50_config",
-    "STMask_r50_ali": "STMask_plus_resnet50_ali_config",
-    "STMask_r50_ada": "STMask_plus_resnet50_ada_config",
-    "yolact_JDT_base": "STMask_base_config",
-    "yolact_plus_base": "YOLACT_plus_base_config",
-    "STMask_plus_base_ada": "STMask_plus_base_ada_config",
-    "STMask_plus_resnet50_YTVIS2021": "STMask_plus_resnet50_YTVIS2021_config",
-}
-
-
-@pytest.mark.parametrize("suffix", ["", "_10_32100", "_10_32100_interrupt", "_interrupt"])
-def test_names_of_the_model_table_and_of_the_configs_tell_the_config(suffix):
-    own = {config: config for config in MODELS}
-    for name, config in {**MODEL_TABLE, **own}.items():
-        assert config_name_of(f"weights/{name}{suffix}.pth", WEIGHT_NAMES) == config
-
-
-@pytest.mark.parametrize(
-    "path", ["weights/mine.pth", "weights/yolact_darknet53_54_800000.pth", "STMask_plus_base.pt", "STMask_plus.pth"]
-)
-def test_a_name_that_tells_nothing_asks_for_the_config(path):
-    with pytest.raises(InputError) as caught:
-        config_name_of(path, WEIGHT_NAMES)
-    message = one_line(caught)
-    assert path in message
-    assert "--config" in message
 
 
 # ---------------------------------------------------------------------------------------------------- search
