@@ -5,7 +5,8 @@
     python train.py --config=STMask_demo_config --batch_size=4 --save_folder=results/demo_training
     torchrun --nproc_per_node=4 train.py --config=STMask_plus_base_config --batch_size=32
 
-Checkpoints are `<config>_<epoch>_<iteration>.pth`, plain state dicts, each with a `.state` beside it for exact resume.
+Checkpoints are `<config>_<epoch>_<iteration>.pth`, plain state dicts, each with a `.state` beside it for exact resume,
+and with --validation_epoch `<config>_best.pth`. --resume goes on with the options of the run that it resumes.
 Ctrl+C and SIGTERM save `…_interrupt.pth` and stop. Exit codes: 0 done, or interrupted and saved, 1 diverged,
 2 bad input, 130 interrupted before the first step.
 """
@@ -22,6 +23,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,11 +35,13 @@ from data.clips import ClipDataset, ClipSampler, collate_clips, make_clip_loader
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from, split_overrides
 from data.crops import CropDataset, collate_crops
 from data.dataset import YTVISDataset
+from data.trained import check_classes, make_record, trained_config
 from inference.validation import score_videos
 from layers.crop_losses import CropLosses
 from layers.losses import MultiBoxLoss, semantic_loss
 from stmask import STMask
-from utils.checkpoint import config_name_of, find_checkpoint, save_state_dict
+from utils.checkpoint import SEARCH_WORDS, find_checkpoint, save_state_dict
+from utils.checkpoint_record import read_record
 from utils.device import cpu_shortage, describe_device
 from utils.distributed import World, keep_gradients, launch, processes_here, torchrun_command
 from utils.logging import setup_logging
@@ -48,7 +52,7 @@ from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch
 from utils.training_log import TrainingLog
 from utils.training_settings import TrainSettings
-from utils.training_state import SHARED_SETTINGS, TrainingState, start_from
+from utils.training_state import SHARED_SETTINGS, RunOrigin, TrainingState, saved_arguments, start_from
 from ytvis.command_line import Parser, end_process, number_in, run_command
 from ytvis.files import InputError
 from ytvis.splits import write_video_ids
@@ -65,12 +69,16 @@ CONFIG_OPTIONS = {  # options that are short for a config key
 }
 
 
+NOT_RESUMED = ("resume", "save_folder", "print_config", "write_video_ids", "device", "num_workers")
+IN_RECORD = (*SHARED_SETTINGS, "max_iter", "epochs", "precision", "split")  # options that are no config key and no path
+
+
 class Diverged(Exception):
     """The loss was not finite for too many steps in a row."""
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
+def make_parser() -> Parser:
+    """The options of the command line."""
     parser = Parser(PROGRAM, __doc__)
     add_config_arguments(parser)
     for option, key in CONFIG_OPTIONS.items():
@@ -79,7 +87,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument(
         "--resume",
         metavar="FILE",
-        help="checkpoint to go on from, [FOLDER/]latest or interrupt, hf:OWNER/REPO/FILE or https://…",
+        help="checkpoint to go on from, [FOLDER/]latest, interrupt or best, hf:OWNER/REPO/FILE or https://…; the "
+        "options of its run hold unless they are given anew",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
     parser.add_argument("--train_dataset", metavar="NAME", help="another data set than the config's, e.g. COCO2017")
@@ -93,7 +102,45 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--write_video_ids", metavar="FILE", help="write the ids of the videos that are trained on")
     parser.add_argument("--ann_file", metavar="FILE", help="annotation file instead of the train split's")
     parser.add_argument("--image_root", metavar="DIR", help="folder of the frames instead of the train split's")
-    return parser.parse_args(arguments)
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    return make_parser().parse_args(arguments)
+
+
+def arguments_of(options: argparse.Namespace) -> list[str]:
+    """The arguments that a run which is resumed has to share with the run of these options, paths as they were given."""
+    parser, arguments = make_parser(), []
+    for name, value in vars(options).items():
+        if name not in NOT_RESUMED and value != parser.get_default(name):
+            values = value if isinstance(value, list) else [value]
+            arguments += [f"--{name}" if item is True else f"--{name}={item}" for item in values]
+    return arguments
+
+
+def resumed_options(options: argparse.Namespace, arguments: Sequence[str], world: World) -> argparse.Namespace:
+    """The options of the run that --resume names, as far as its checkpoint knows them, changed by `arguments`.
+
+    Raises:
+        InputError: there is no such checkpoint, or it cannot be used.
+    """
+    checkpoint = find_resumed(options)
+    allowed = vars(options).keys() - set(NOT_RESUMED)
+    before = saved_arguments(checkpoint, [f"--{name}" for name in sorted(allowed)])
+    if before is not None:
+        before.append(f"--save_folder={checkpoint.parent}")
+    elif (record := read_record(checkpoint)) is not None:
+        known = record.training.items()
+        before = [f"--{name}={value}" for name, value in known if name in IN_RECORD and name in allowed]
+    parser = make_parser()
+    former, now = parser.parse_args(before or []), parser.parse_args([*(before or []), *arguments])
+    changed = [name for name in sorted(allowed) if getattr(former, name) != getattr(now, name) and before]
+    if changed and world.is_main:
+        texts = (f"--{name}={getattr(now, name)} (before: {getattr(former, name)})" for name in changed)
+        logger.info("resumes with other options than %s had: %s", checkpoint, ", ".join(texts))
+    return now
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +158,7 @@ def start(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             command = torchrun_command(os.path.relpath(__file__), arguments)
             if command and options.device in (None, "cuda"):
                 logger.warning("only one of the GPUs is used; all are by: %s", command)
-            run(options, world)
+            run(resumed_options(options, arguments, world) if options.resume else options, world)
     except Diverged as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 1
@@ -136,12 +183,17 @@ def run(options: argparse.Namespace, world: World) -> None:
     if options.write_video_ids and world.is_main:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
     crops = settings.task == "crops"
+    training = {name: value for name, value in vars(options).items() if name in IN_RECORD and value is not None}
+    record = replace(make_record(config, dataset, options.split), training=training)
+    if checkpoint is not None:
+        check_classes(read_record(checkpoint) or record, config, dataset, checkpoint)
     samples = (CropDataset if crops else ClipDataset).from_config(config, dataset)
     torch.manual_seed(settings.seed)
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
         start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES, as_start=True))
-    trainer = Trainer(model, settings, len(samples), world, find_validation(config, options))
+    origin = RunOrigin(record, tuple(arguments_of(options)))
+    trainer = Trainer(model, settings, len(samples), world, find_validation(config, options), origin)
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.announce()
@@ -181,18 +233,22 @@ def check_settings(settings: TrainSettings, world: World) -> None:
 
 def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
     """(the config with all overrides, the checkpoint to resume or None)."""
-    name, checkpoint = options.config, None
-    if options.resume:
-        known = get_config(name).name if name else None
-        word = options.resume
-        if word in ("latest", "interrupt"):
-            word = os.path.join(options.save_folder, word)  # as a Path, ./latest would be the bare word again
-        checkpoint = find_checkpoint(word, WEIGHT_NAMES, known)
-        name = known or config_name_of(checkpoint, WEIGHT_NAMES)
-    if name is None:
-        raise InputError("pass --config=NAME; `python -m data.config` lists the names")
     shortcuts = {key: getattr(options, option) for option, key in CONFIG_OPTIONS.items()}
-    return config_for(name, overrides_from(options.set, shortcuts, options.train_dataset)), checkpoint
+    overrides = overrides_from(options.set, shortcuts, options.train_dataset)
+    if options.resume:
+        checkpoint = find_resumed(options)
+        return trained_config(checkpoint, options.config, overrides), checkpoint
+    if options.config is None:
+        raise InputError("pass --config=NAME; `python -m data.config` lists the names")
+    return config_for(options.config, overrides), None
+
+
+def find_resumed(options: argparse.Namespace) -> Path:
+    """The checkpoint that --resume names; words alone are looked for in --save_folder."""
+    word = options.resume
+    if word in SEARCH_WORDS:
+        word = os.path.join(options.save_folder, word)  # as a Path, ./latest would be the bare word again
+    return find_checkpoint(word, WEIGHT_NAMES, get_config(options.config).name if options.config else None)
 
 
 class NetworkLosses(nn.Module):
@@ -240,6 +296,7 @@ class Trainer:
         num_samples: int,
         world: World,
         validation: YTVISDataset | None = None,
+        origin: RunOrigin | None = None,
     ):
         config = model.config
         if not config.train.freeze_batch_norm:
@@ -266,8 +323,11 @@ class Trainer:
         shared = {name: getattr(settings, name) for name in SHARED_SETTINGS}
         trained = [name for name, parameter in losses.named_parameters() if parameter.requires_grad]
         recipe = {"optimizer": config.train.optimizer, "trained": trained}
-        self.state = TrainingState(self.optimizer, self.scaler, losses.auxiliary, shared, recipe)
+        origin = origin or RunOrigin(make_record(config))
+        self.record = origin.record  # with the scores of the last validation
+        self.state = TrainingState(self.optimizer, self.scaler, losses.auxiliary, shared, recipe, origin.arguments)
         self.log: TrainingLog | None = None  # opened by `train` on the main process
+        self.best_score = -1.0  # AP; a validation without anything to score has -1
         self._last_saved: Path | None = None
         self._bad_steps = 0
 
@@ -306,11 +366,11 @@ class Trainer:
                     logger.info("stopped by %s; --resume=interrupt goes on", by)
                     return
                 due |= self.iteration % self.settings.save_interval == 0 or self.iteration == self.schedule.iterations
-                if self.validation_is_due():
-                    self.validate()
                 if due and self._bad_steps == 0:  # weights that gave a loss that is not finite may be broken
                     self.save()
                     due = False
+                if self.validation_is_due():  # after saving, as it may fail
+                    self.validate()
         if due:
             logger.warning("the last steps were not finite: iteration %d is not saved", self.iteration)
 
@@ -340,12 +400,25 @@ class Trainer:
         return ended or self.iteration == self.schedule.iterations
 
     def validate(self) -> None:
-        """Scores the videos of the validation, which the processes share, to the log."""
+        """Scores the videos of the validation, which the processes share, to the log and to this iteration's
+        checkpoint; keeps the weights as <config>_best.pth if their AP is the best so far."""
         self.world.broadcast_tensors(self.model.buffers())  # as they are saved, should batch norms have them differ
         show = partial(self.log.show, self.iteration) if self.log is not None and self.log.takes_pictures else None
         scores = score_videos(self.model, self.validation, self.world, self.settings.num_workers, show)
         if self.log is not None:
             self.log.note(self.iteration, scores)
+            self.record = replace(self.record, scores={**scores, "iteration": self.iteration})
+            if self._last_saved is not None and self._last_saved == self.path():
+                self._write(self._last_saved)
+            if scores["AP"] > self.best_score and self._bad_steps == 0:
+                self.best_score = scores["AP"]
+                self._write(self.best_path())
+                logger.info(
+                    "the best so far, AP %.4f, after epoch %d: %s",
+                    self.best_score,
+                    self.epoch_at(self.iteration),
+                    self.best_path(),
+                )
         self.world.barrier()
 
     def step(self, batch: ClipBatch | CropBatch) -> dict[str, float]:
@@ -393,19 +466,39 @@ class Trainer:
         """Writes the checkpoint of this iteration, its state first: a checkpoint that is there is complete."""
         if not self.world.is_main:
             return
-        name = f"{stem(self.model.config)}_{self.epoch_at(self.iteration)}_{self.iteration}{suffix}.pth"
-        path = self.settings.save_folder / name
+        path = self.path(suffix)
         self.state.save(path, self.iteration)
-        save_state_dict(self.model.state_dict(), path)
+        self._write(path)
         logger.info("saved %s", path)
         if self.settings.keep_latest and self._last_saved is not None:
             for old in (self._last_saved, self._last_saved.with_suffix(".state")):
                 old.unlink(missing_ok=True)
         self._last_saved = path
 
+    def path(self, suffix: str = "") -> Path:
+        """Where the checkpoint of this iteration goes."""
+        name = f"{stem(self.model.config)}_{self.epoch_at(self.iteration)}_{self.iteration}{suffix}.pth"
+        return self.settings.save_folder / name
+
+    def best_path(self) -> Path:
+        """Where the weights of the best validation go."""
+        return self.settings.save_folder / f"{stem(self.model.config)}_best.pth"
+
+    def _write(self, path: Path) -> None:
+        """Writes the weights as they are now, with their record."""
+        record = replace(self.record, iteration=self.iteration, epoch=self.epoch_at(self.iteration))
+        save_state_dict(self.model.state_dict(), path, record)
+
     def resume(self, checkpoint: Path) -> None:
-        """Takes weights, optimiser and place from `checkpoint`; see `TrainingState.resume`."""
+        """Takes weights, optimiser and place from `checkpoint`; see `TrainingState.resume`. The best validation of the
+        run so far stays the best until a better one."""
         self.iteration = self.state.resume(self.model, checkpoint)
+        former = read_record(checkpoint)
+        if former is not None:
+            self.record = replace(self.record, scores=former.scores)
+        best = read_record(self.best_path())
+        if best is not None:
+            self.best_score = best.scores.get("AP", self.best_score)
 
 
 def stem(config: Config) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from utils.checkpoint import CheckpointName, compare, load_state_dict, load_training_state, save_training_state
+from utils.checkpoint_record import CheckpointRecord, is_text, read_record
 from utils.optimizer import check_optimizer_state
 from utils.torchvision_names import from_torchvision, is_torchvision
 from utils.weight_sources import how_to_get
@@ -53,11 +54,38 @@ def start_from(model: nn.Module, path: Path) -> None:
 
 
 @dataclass(frozen=True)
+class RunOrigin:
+    """What the files of a run say of how it began: the `record` of its checkpoints, and the `arguments` of the command
+    line that one which goes on has to share; these are only in its .state, as they may hold paths."""
+
+    record: CheckpointRecord
+    arguments: tuple[str, ...] = ()
+
+
+def saved_arguments(checkpoint: Path, allowed: Collection[str]) -> list[str] | None:
+    """The `RunOrigin.arguments` in the .state of `checkpoint`; None if there are none.
+
+    Raises:
+        InputError: the .state is damaged, or holds other arguments than of the options `allowed`.
+    """
+    arguments = (load_training_state(checkpoint) or {}).get("arguments")
+    if arguments is None:
+        return None
+    is_list = isinstance(arguments, list) and all(map(is_text, arguments))
+    if not is_list or not all(text.partition("=")[0] in allowed for text in arguments):
+        raise InputError(
+            f"{checkpoint}: its .state does not fit ('arguments'); delete it to resume with the weights only"
+        )
+    return arguments
+
+
+@dataclass(frozen=True)
 class TrainingState:
     """What a run keeps beside a checkpoint, in its .state, to go on exactly.
 
     `auxiliary` are the layers that the losses need and the model itself does not hold; `settings` are the values of
-    `SHARED_SETTINGS`; `recipe` is what else has to be the same for the optimiser's state to fit.
+    `SHARED_SETTINGS`; `recipe` is what else has to be the same for the optimiser's state to fit; `arguments` are those
+    of `RunOrigin`.
     """
 
     optimizer: torch.optim.Optimizer
@@ -65,6 +93,7 @@ class TrainingState:
     auxiliary: nn.Module
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
+    arguments: tuple[str, ...] = ()
 
     def save(self, checkpoint: Path, iteration: int) -> None:
         """Writes the state for `checkpoint`, of this iteration."""
@@ -74,6 +103,7 @@ class TrainingState:
                 **self.settings,
                 "optimizer": self.optimizer.state_dict(),
                 "recipe": dict(self.recipe),
+                "arguments": list(self.arguments),
                 "scaler": self.scaler.state_dict(),
                 "auxiliary": self.auxiliary.state_dict(),
                 "random": torch.get_rng_state(),
@@ -94,12 +124,15 @@ class TrainingState:
         model.load_state_dict(state)
         training = load_training_state(checkpoint)
         if training is None:
-            name = CheckpointName.parse(checkpoint)
-            if name is None:
+            record, name = read_record(checkpoint), CheckpointName.parse(checkpoint)
+            if record is not None and record.iteration is not None:
+                iteration = record.iteration
+            elif name is not None:
+                iteration = name.iteration
+            else:
                 raise InputError(
                     f"{checkpoint}: the file name tells no iteration; call it <config>_<epoch>_<iteration>.pth"
                 )
-            iteration = name.iteration
             logger.warning("%s has no .state beside it: optimiser and warm-up start anew", checkpoint)
         else:
             try:
