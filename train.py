@@ -111,7 +111,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def arguments_of(options: argparse.Namespace) -> list[str]:
-    """The arguments that a run which is resumed has to share with the run of these options, paths as they were given."""
+    """The arguments of these options that a run which goes on with their run has to share."""
     parser, arguments = make_parser(), []
     for name, value in vars(options).items():
         if name not in NOT_RESUMED and value != parser.get_default(name):

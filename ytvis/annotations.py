@@ -684,12 +684,13 @@ def match_categories(
     names = [normalised_name(name) for name in categories.values()]
     if len(set(names)) == len(names) and labels.keys() >= set(names):
         return {category_id: labels[name] for category_id, name in zip(categories, names, strict=True)}
-    if len(categories) != len(class_names):
-        raise InputError(
-            f"{path}: has {len(categories)} categories, the model {len(class_names)} classes, and not all of their "
-            "names agree; name the model's classes in label order with --set dataset.class_names=NAME,NAME,…"
-        )
     unknown = [name for name, key in zip(categories.values(), names, strict=True) if key not in labels]
+    if len(categories) != len(class_names):
+        other = f"the model does not know {excerpt(', '.join(unknown))}" if unknown else "a name is there twice"
+        raise InputError(
+            f"{path}: has {len(categories)} categories, the model {len(class_names)} classes, and {other}; use data of "
+            "the model's classes, or name these in label order with --set dataset.class_names=NAME,NAME,…"
+        )
     logger.warning(
         "%s: the model's classes have other names (%s); categories are taken in the order of their ids",
         path,
