@@ -135,6 +135,9 @@ def resumed_options(options: argparse.Namespace, arguments: Sequence[str], world
         known = record.training.items()
         before = [f"--{name}={value}" for name, value in known if name in IN_RECORD and name in allowed]
     parser = make_parser()
+    for name, other in (("max_iter", "epochs"), ("epochs", "max_iter")):  # two ways of saying one thing
+        if any(text.startswith(f"--{name}") for text in arguments):
+            before = [text for text in before or [] if not text.startswith(f"--{other}=")]
     former, now = parser.parse_args(before or []), parser.parse_args([*(before or []), *arguments])
     changed = [name for name in sorted(allowed) if getattr(former, name) != getattr(now, name) and before]
     if changed and world.is_main:

@@ -180,11 +180,11 @@ def test_resuming_needs_nothing_but_the_file(run, halfway, monkeypatch, capsys):
 
 def test_options_that_are_given_win_and_are_said(run, halfway, monkeypatch, capsys):
     monkeypatch.setattr(train_command, "score_videos", lambda *_: {"AP": AP, "AP50": 0.5})
-    assert go_on(halfway, "--lr=0.5", "--max_iter=4") == 0
+    assert go_on(halfway, "--lr=0.0005", "--max_iter=4") == 0
     said = [line for line in capsys.readouterr().err.splitlines() if "before:" in line]
-    assert len(said) == 1 and "--lr=0.5 (before: 0.002)" in said[0] and "--max_iter=4 (before: 3)" in said[0]
+    assert len(said) == 1 and "--lr=0.0005 (before: 0.002)" in said[0] and "--max_iter=4 (before: 3)" in said[0]
     (path,) = halfway.parent.glob("STMask_demo_*_4.pth")
-    assert read_record(path).changed["train.learning_rate"] == 0.5
+    assert read_record(path).changed["train.learning_rate"] == 0.0005
 
 
 def test_without_a_state_the_checkpoint_still_knows_the_batch_and_the_recipe(run, halfway, tmp_path, capsys):

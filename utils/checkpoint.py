@@ -82,13 +82,14 @@ def find_checkpoint(
         if path.lower().startswith("torchvision:") and not as_start:
             raise InputError(f"{path}: is a start for a training, no trained model; say --set train.pretrained={path}")
         return find_weights(path)
-    folder, path = _searched_folder(path), Path(path)
+    folders, path = _searched_folders(path), Path(path)
     if os.path.exists(path):
         return path
     if path.name not in SEARCH_WORDS:
         return _in_table(path, weight_names)
+    where = " and ".join(map(str, folders))
     found: dict[tuple[bool, str], list[tuple[int, float, Path]]] = {}
-    for file in sorted(folder.glob("*.pth")):
+    for file in sorted(file for folder in folders for file in folder.glob("*.pth")):
         name = CheckpointName.parse(file)
         model = weight_names.get(name.model) if name else None
         if model is not None and config_name in (None, model) and name.is_called(path.name):
@@ -96,11 +97,11 @@ def find_checkpoint(
             found.setdefault((given, model), []).append((name.iteration, file.stat().st_mtime, file))
     if not found:
         kind = SEARCH_WORDS[path.name]
-        raise InputError(f"{folder}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there")
+        raise InputError(f"{where}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there")
     given_alone = all(given for given, _ in found)
     best = [max(candidates)[-1] for (given, _), candidates in found.items() if given == given_alone]
     if len(best) > 1:
-        raise InputError(f"{folder}: checkpoints of several models there; name one: {', '.join(map(str, best))}")
+        raise InputError(f"{where}: checkpoints of several models there; name one: {', '.join(map(str, best))}")
     return best[0]
 
 
@@ -356,15 +357,15 @@ def _add_source(parser: Parser, name: str) -> None:
 
 def _source(word: str) -> Path:
     """The checkpoint that `word` stands for, whatever the model."""
-    parsed = map(CheckpointName.parse, _searched_folder(word).glob("*.pth"))
+    parsed = (CheckpointName.parse(file) for folder in _searched_folders(word) for file in folder.glob("*.pth"))
     return find_checkpoint(word, {name.model: name.model for name in parsed if name})
 
 
-def _searched_folder(path: str | Path) -> Path:
-    """Where `find_checkpoint` looks for what `path` stands for: where downloads are, unless it names a folder, as
-    ./latest does."""
+def _searched_folders(path: str | Path) -> list[Path]:
+    """Where `find_checkpoint` looks for what `path` stands for: where downloads are and in weights, unless it names a
+    folder, as ./latest does."""
     folder = os.path.dirname(path)
-    return Path(folder) if folder else weights_folder()
+    return [Path(folder)] if folder else list(dict.fromkeys((weights_folder(), Path("weights"))))
 
 
 def _examples(names: Sequence[str], count: int = 2) -> str:

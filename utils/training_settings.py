@@ -37,7 +37,11 @@ class TrainSettings:
         "start for --set train.pretrained=FILE where there is no COCO checkpoint; a batch then counts frames",
         choices=("clips", "crops"),
     )
-    save_folder: Path = _option(Path("weights"), "where checkpoints and the log go (default: weights)", type=Path)
+    save_folder: Path = _option(
+        Path("weights"),
+        "where checkpoints and the log go (default: weights; with --resume the folder of that checkpoint)",
+        type=Path,
+    )
     max_iter: int | None = _option(
         None,
         "iterations (default: the recipe's, for the batch size); warm-up and steps of a shorter run shrink with it",
@@ -51,7 +55,8 @@ class TrainSettings:
     keep_latest: bool = _option(False, "delete each checkpoint when the next one is saved", action="store_true")
     validation_epoch: int = _option(
         0,
-        "every N epochs, and at the end, score the valid split, which must be annotated (default: never)",
+        "every N epochs, and at the end, score the valid split, which must be annotated, and keep the best weights as "
+        "<config>_best.pth (default: never)",
         type=not_negative,
         metavar="N",
     )
