@@ -327,13 +327,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_source(parser, "source")
     parser.add_argument("target", type=Path, help="file to write; its name should tell the config (weights/README.md)")
     parser.add_argument("--half", action="store_true", help="as float16: half the size")
-    parser.add_argument("--config", default="", metavar="NAME", help="config, of a file that does not tell it")
-    parser.add_argument("--class_names", default="", metavar="NAME,…", help="its classes, in the order of the labels")
+    parser.add_argument("--config", metavar="NAME", help="config, of a file that does not tell it")
+    parser.add_argument("--class_names", metavar="NAME,…", help="its classes, in the order of the labels")
     options = parser.parse_args(arguments)
 
     def work() -> None:
-        names = [name.strip() for name in options.class_names.split(",") if name.strip()]
-        publish(_source(options.source), options.target, options.half, options.config, names)
+        names = [name.strip() for name in (options.class_names or "").split(",") if name.strip()]
+        publish(_source(options.source), options.target, options.half, options.config or "", names)
         size = os.path.getsize(options.target) / 2**20
         print(f"{options.target}: {size:.1f} MiB, sha256 {fingerprint(options.target)}")
 
