@@ -103,7 +103,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trained_model",
         metavar="FILE",
-        help="checkpoint, which contains or selects the config; [FOLDER/]latest, best or interrupt (default folder: weights); "
+        help="checkpoint, which selects the config; [FOLDER/]latest, best or interrupt (default folder: weights); "
         "a name of the table in weights/README.md, hf:OWNER/REPO/FILE[@REVISION] or https://…, downloaded once; or "
         "'random' for seeded random weights, to try the installation or measure speed",
     )

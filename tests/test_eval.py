@@ -391,7 +391,7 @@ def test_a_run_goes_on_with_details_only_if_it_began_with_them(checkpoint, broke
         (["--trained_model=random"], "--config"),
         (["--config=STMask_demo_config"], "--trained_model"),
         (["--config=STMask_dem", "--print_config"], "STMask_demo_config"),
-        (["--trained_model=weights/mine.pth"], "--config"),
+        (["--trained_model=weights/mine.pth"], "no such file"),
         (["--trained_model=none/STMask_r101_ada.pth", "--ann_file=x.json", "--image_root=."], "x.json"),
         (["--trained_model=random", "--config=STMask_plus_base_config"], "data/YouTube_VIS2019"),
         (["--trained_model=random", "--config=STMask_demo_config", "--device=tpu"], "--device"),
