@@ -5,12 +5,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from functools import lru_cache
+from typing import TYPE_CHECKING, Self
 
 import cv2
 import numpy as np
 
 from ytvis.masks import decode_mask, mask_boxes
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 Colour = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
@@ -25,8 +29,7 @@ _FIRST_HUE = 0.65
 DISPLAY_SCORE_THRESHOLD = 0.3  # of the tracks that are drawn, as of those that HOTA counts
 
 _MASK_OPACITY = 0.45
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_CAP_HEIGHT = 21  # pixels of a capital letter at scale 1
+_CAP_HEIGHT = 0.729  # of a capital letter of DejaVu Sans, as a part of the font's size
 _SMALLEST_CAP_HEIGHT = 8  # pixels; digits of smaller letters run together
 _GAP = 8  # pixels between two pictures
 
@@ -319,15 +322,14 @@ def _draw_label(
     the box, inside or under it, at its left or its right side. If none fits, the label overlaps as little as possible.
     """
     height, width = picture.shape[:2]
-    scale = cap_height / _FONT_CAP_HEIGHT
-    stroke = max(1, round(cap_height / 9))
-    # The letters g, j, p, q, y reach 0.4 capital heights and half a stroke below the line.
-    pad = math.ceil(0.4 * cap_height + stroke / 2)
+    font = _font(cap_height)
+    # The signs | and ( reach a third of a capital height below the line, accents as much above a capital letter.
+    pad = math.ceil(0.4 * cap_height + max(1, round(cap_height / 9)) / 2)
     tag_height = round(cap_height) + 2 * pad
     x1, y1, x2, y2 = box
     places = []
     for text in texts:
-        (text_width, _), _ = cv2.getTextSize(text, _FONT, scale, stroke)
+        text_width = math.ceil(font.getlength(text))
         if text_width <= width / 2 or text == texts[-1]:
             tag_width = text_width + pad
             for left in (max(0, min(side, width - tag_width)) for side in (x1, x2 - tag_width)):
@@ -336,9 +338,29 @@ def _draw_label(
     text, rect = min(places, key=lambda place: sum(_overlap(place[1], other) for other in taken))
 
     cv2.rectangle(picture, rect[:2], (rect[2] - 1, rect[3] - 1), colour, cv2.FILLED)
-    origin = (rect[0] + pad // 2, rect[3] - pad)
-    cv2.putText(picture, text, origin, _FONT, scale, text_colour(colour), stroke, cv2.LINE_AA)
+    tag = picture[max(0, rect[1]) : rect[3], max(0, rect[0]) : rect[2]]
+    cover = _letters(text, cap_height, pad, (rect[2] - rect[0], rect[3] - rect[1]))[: len(tag), : tag.shape[1], None]
+    tag[:] = (1 - cover) * tag + cover * np.array(text_colour(colour), np.float32)
     return rect
+
+
+@lru_cache(maxsize=16)
+def _font(cap_height: float) -> "FreeTypeFont":
+    """DejaVu Sans, which matplotlib brings: it has the letters of most European languages, Arabic and Hebrew."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", cap_height / _CAP_HEIGHT)
+
+
+@lru_cache(maxsize=256)
+def _letters(text: str, cap_height: float, pad: int, size: tuple[int, int]) -> np.ndarray:
+    """How much of each pixel of a label of `size` (width, height) its text covers, [height,width] in 0…1."""
+    from PIL import Image, ImageDraw
+
+    label = Image.new("L", size)
+    ImageDraw.Draw(label).text((pad // 2, size[1] - pad), text, 255, _font(cap_height), anchor="ls")
+    return np.asarray(label, np.float32) / 255
 
 
 def _area(box: list[int]) -> int:

@@ -207,6 +207,30 @@ def test_letters_stay_on_their_tag(name):
             assert drawn[[0, -1]].tolist() == np.flatnonzero(tag.any(axis=axis))[[0, -1]].tolist(), height
 
 
+def test_letters_of_many_scripts_are_themselves():
+    frame, objects = grey(180, 320), make_objects((180, 320), [[100, 80, 180, 140]])
+    parts = {"masks": False, "boxes": False, "scores": False}
+    pictures = [
+        draw_objects(frame, objects, (name, ""), **parts) for name in ("ß", "é", "č", "ш", "щ", "γ", "ع", "?", "□")
+    ]
+    assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+
+
+def test_low_tracks_are_hidden_by_the_mean_of_their_scores_so_far():
+    frame, boxes = grey(180, 320), [[20, 40, 80, 100], [200, 40, 260, 100]]
+    overlay = Overlay(text=False)
+    seen = []
+    for scores in ((0.2, 0.5), (0.5, 0.05), (0.2, 0.3), (0.2, 0.5)):
+        objects = replace(make_objects((180, 320), boxes, [3, 8]), scores=np.array(scores, np.float32))
+        picture = overlay.draw(frame, objects, CLASS_NAMES)
+        seen.append([bool(changed(frame, picture)[50:90, x : x + 40].all()) for x in (30, 210)])
+    # Track 3 has the means 0.2, 0.35, 0.3 and 0.275, track 8 0.5, 0.275, 0.283 and 0.3375.
+    assert seen == [[False, True], [True, False], [True, False], [False, True]]
+    unscored = replace(objects, scores=None)
+    assert np.array_equal(Overlay().draw(frame, unscored, CLASS_NAMES), draw_objects(frame, unscored, CLASS_NAMES))
+    assert np.array_equal(draw_objects(frame, objects, CLASS_NAMES, hidden={3, 8}), frame)
+
+
 def test_trails_show_where_a_track_came_from():
     trails = Trails(length=3)
     for x in (0, 20, 40, 60):
