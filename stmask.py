@@ -193,7 +193,7 @@ class STMask(nn.Module):
         with a look at the tracker.
 
         Raises:
-            InputError: there is no such source or class. Frames that cannot be read, after the broken end of a file or
+            InputError: the source or a class is unknown. Frames that cannot be read, after the broken end of a file or
                 of pictures that do not decode, are left out and reported by an InputError after the last frame.
             TypeError, ValueError: `source`, or a frame of an iterable, is of another type or shape.
         """
@@ -212,7 +212,7 @@ class STMask(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, images: Tensor) -> Predictions:
-        """What the network says of `images` [B,3,H,W] (float, normalised RGB, H and W multiples of
+        """Runs the network on `images` [B,3,H,W] (float, normalised RGB, H and W multiples of
         `config.input.size_divisor`: 32, or 1 for YOLACT).
 
         Clips [B,T,3,H,W] count as B·T images, clip by clip.

@@ -42,5 +42,5 @@ def restored_root_logger():
 
 @pytest.fixture(scope="session")
 def reference() -> Path:
-    """The folder of recorded numbers; its README says what every array is."""
+    """The folder of recorded numbers; its README describes every array."""
     return TESTS / "fixtures" / "reference"

@@ -1,4 +1,4 @@
-"""A window that shows a stream while it runs, where there is a screen."""
+"""A window that shows a stream while it runs, if a screen is available."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ class LiveWindow:
 
     @staticmethod
     def can_open() -> bool:
-        """Whether there is a screen, and an OpenCV that can open windows on it."""
+        """Whether a screen is available, and OpenCV can open windows on it."""
         if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
             return False
         line = [sys.executable, "-c", _TRIAL]

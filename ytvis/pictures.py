@@ -1,6 +1,6 @@
 """Picture files → pixels: the one reader of frames and of label pictures, and the listing of a folder of frames.
 
-Rules for frames: the pixels are upright, as the EXIF tag says; alpha is dropped; grey, 1-bit, palette and CMYK pictures
+Rules for frames: pixels are turned upright by the EXIF tag; alpha is dropped; grey, 1-bit, palette and CMYK pictures
 become RGB; of 16 bits per channel the high byte is taken. What is cut off, or holds several pictures, is refused.
 """
 
@@ -71,11 +71,11 @@ def quiet_opencv() -> Iterator[None]:
 
 
 class WrongSize(InputError):
-    """A picture is not of the size that its annotations are of."""
+    """A picture differs in size from its annotations."""
 
 
 def read_picture(path: str | os.PathLike, size_hw: tuple[int, int] | None = None) -> np.ndarray:
-    """The picture [h,w,3] uint8 RGB in a file, by the rules above; of `size_hw` (height, width) where that is given.
+    """Reads the picture [h,w,3] uint8 RGB in a file, by the rules above; of `size_hw` (height, width) if given.
 
     Raises:
         InputError: it is missing, is cut off, holds several pictures, or cannot be decoded.
@@ -83,7 +83,7 @@ def read_picture(path: str | os.PathLike, size_hw: tuple[int, int] | None = None
     """
     content = read_bytes(path)
     with _opened(content, path) as picture:
-        is_deep = any(";16" in str(tile[3]) for tile in picture.tile)  # asked first: nothing is left of it later
+        is_deep = any(";16" in str(tile[3]) for tile in picture.tile)  # read first: it is lost later
         height, width = _upright_size(picture)
         if size_hw is not None and (height, width) != tuple(size_hw):
             turned = " (turned as its EXIF tag says)" if _turn(picture)[0] else ""
@@ -125,7 +125,7 @@ def read_labels(path: str | os.PathLike) -> np.ndarray:
 
 
 def decode_labels(content: bytes, where: str | os.PathLike) -> np.ndarray:
-    """As `read_labels`, of a file's content; messages begin with `where`."""
+    """As `read_labels`, for a file's content; messages begin with `where`."""
     with _opened(content, where) as picture:
         if picture.mode in ("P", "L"):
             return np.asarray(picture)
@@ -137,7 +137,7 @@ def decode_labels(content: bytes, where: str | os.PathLike) -> np.ndarray:
 
 
 def list_pictures(folder: str | os.PathLike) -> list[str]:
-    """The names of the pictures in a folder, in natural order; [] if there is none, or no such folder.
+    """The names of the pictures in a folder, in natural order; [] if it has none or does not exist.
 
     Hidden files are skipped, among them the "._NAME" that macOS leaves beside NAME.
 
@@ -159,7 +159,7 @@ def list_pictures(folder: str | os.PathLike) -> list[str]:
 
 @contextmanager
 def _opened(content: bytes, where: str | os.PathLike) -> Iterator[Image]:
-    """The picture of a file's content, its head read and bounded; whatever goes wrong in the block is an InputError."""
+    """Opens the picture of a file's content and checks its header; an error in the block becomes an InputError."""
     from PIL import Image
 
     try:
@@ -195,7 +195,7 @@ def _upright_size(picture: Image) -> tuple[int, int]:
 
 
 def _turn(picture: Image) -> tuple[bool, int, int]:
-    """The entry of `_TURNS` that the EXIF tag asks for; a tag that cannot be read asks for nothing."""
+    """The entry of `_TURNS` of the EXIF tag; a tag that cannot be read is ignored."""
     from PIL import ExifTags, Image
 
     exif = Image.Exif()
@@ -252,7 +252,7 @@ def _jpeg_end(content: bytes) -> int | None:
 
 def _decode(picture: Image, is_deep: bool, path: str | os.PathLike) -> np.ndarray:
     """The pixels [h,w,3] of any other picture; of one that `is_deep`, 16 bits per channel, the high bytes."""
-    picture.info.pop("transparency", None)  # alpha, of which Pillow would warn
+    picture.info.pop("transparency", None)  # alpha, about which Pillow would warn
     if picture.mode.startswith("I"):
         values = _sixteen_bits(picture, path)
         brightest = int(values.max(initial=0))
