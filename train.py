@@ -181,7 +181,7 @@ def run(options: argparse.Namespace, world: World) -> None:
             print(config)
         return
     settings = TrainSettings.from_options(options, frozenset(split_overrides(options.set)))
-    check_settings(settings, world)
+    check_settings(settings, config, world)
     dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
     if options.write_video_ids and world.is_main:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
@@ -225,13 +225,14 @@ def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset
     return data
 
 
-def check_settings(settings: TrainSettings, world: World) -> None:
+def check_settings(settings: TrainSettings, config: Config, world: World) -> None:
     """Raises InputError for what these processes and their devices cannot do."""
     if settings.batch_size % world.size:
         raise InputError(f"--batch_size={settings.batch_size}: {world.size} processes share it, make it a multiple")
     check_precision(settings.precision, world.device)
-    if settings.task == "crops" and (settings.validation_epoch or settings.accumulate > 1 or settings.compile):
-        raise InputError("--task=crops goes without --validation_epoch, --accumulate and --compile")
+    of_videos = settings.validation_epoch or settings.accumulate > 1 or settings.compile or config.train.scales
+    if settings.task == "crops" and of_videos:
+        raise InputError("--task=crops goes without --validation_epoch, --accumulate, --compile and train.scales")
 
 
 def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:

@@ -9,7 +9,7 @@ iteration's batch. A resumed run, or one with another number of workers or ranks
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -29,10 +29,12 @@ logger = logging.getLogger(__name__)
 
 
 class SampleKey(NamedTuple):
-    """The key of a clip: the `index` of its key frame in a `ClipDataset`, and the `seed` of its random draws."""
+    """The key of a clip: the `index` of its key frame in a `ClipDataset`, the `seed` of its random draws, and the
+    `batch_seed` of the draws that all clips of a batch share."""
 
     index: int
     seed: int
+    batch_seed: int = 0
 
 
 class _KeyFrame(NamedTuple):
@@ -53,20 +55,21 @@ class ClipDataset(Dataset[Clip]):
     def __init__(
         self,
         dataset: YTVISDataset,
-        transform: ClipTransform,
+        transforms: Sequence[ClipTransform],
         clip_length: int = 2,
         max_distance: int = 2,
         views: AffineViews | None = None,
     ):
         """Draws a clip's other frames from the `max_distance` annotated frames before and after its key frame.
 
+        All clips of a batch go through the same one of `transforms`, which may be of different sizes.
         Each frame of a static image is a different view made by `views`; with None all are the unchanged image.
 
         Raises:
             InputError: no frame has a valid annotation.
         """
         self.dataset = dataset
-        self.transform = transform
+        self.transforms = tuple(transforms)
         self.clip_length = clip_length
         self.max_distance = max_distance
         self.views = views
@@ -85,7 +88,7 @@ class ClipDataset(Dataset[Clip]):
         """
         return cls(
             dataset,
-            ClipTransform.from_config(cfg),
+            [ClipTransform.from_config(cfg, size_hw) for size_hw in cfg.train.scales or (cfg.input.size_hw,)],
             max_distance=cfg.train.max_frame_distance,
             views=AffineViews.from_config(cfg),
         )
@@ -104,9 +107,10 @@ class ClipDataset(Dataset[Clip]):
             InputError: a frame's file cannot be used.
         """
         key_frame = self._key_frames[key.index]
+        transform = self.transforms[key.batch_seed % len(self.transforms)]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key.seed)  # `torch.manual_seed` would also seed the accelerator
-            samples = self.transform(self._annotated_frames(key_frame))
+            samples = transform(self._annotated_frames(key_frame))
         images, targets = zip(*samples, strict=True)
         return Clip(torch.stack(images), targets)
 
@@ -183,18 +187,19 @@ class ClipSampler(Sampler[list[SampleKey]]):
         while self.num_iterations is None or iteration < self.num_iterations:
             batch = []
             first = iteration * self.batch_size
+            batch_seed = _seed_of(self.seed, iteration, 1)
             for sample in range(first + self.rank, first + self.batch_size, self.world_size):
                 if sample // self.num_items != epoch:
                     epoch = sample // self.num_items
                     order = np.random.default_rng((self.seed, epoch)).permutation(self.num_items).tolist()
-                batch.append(SampleKey(order[sample % self.num_items], _sample_seed(self.seed, sample)))
+                batch.append(SampleKey(order[sample % self.num_items], _seed_of(self.seed, sample), batch_seed))
             yield batch
             iteration += 1
 
 
-def _sample_seed(seed: int, sample: int) -> int:
-    """A number below 2^63 that practically never equals that of another seed and sample."""
-    return int(np.random.SeedSequence((seed, sample)).generate_state(1, np.uint64)[0]) >> 1
+def _seed_of(*numbers: int) -> int:
+    """A number below 2^63 that practically never equals that of other numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
 def collate_clips(clips: list[Clip]) -> ClipBatch:

@@ -178,6 +178,9 @@ class TrainConfig:
         "checkpoint to start from, or torchvision:resnet50, hf:OWNER/REPO/FILE, https://…; empty: none",
     )
     max_frame_distance: int = key(2, "greatest distance of the two frames of a clip, annotated frames", NOT_NEGATIVE)
+    scales: tuple[tuple[int, int], ...] = key(
+        (), "sizes of frames, height and width, of which each batch draws one; empty: input.size_hw", POSITIVE
+    )
     flip_probability: float = key(0.5, "probability that a clip is mirrored", FRACTION)
     photometric: bool = key(False, "change brightness, contrast, hue and saturation")
     zoom_out: bool = key(False, "shrink clips onto a larger background")

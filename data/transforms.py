@@ -46,10 +46,12 @@ class FrameTransform:
         self._std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
     @classmethod
-    def from_config(cls, cfg: Config) -> Self:
-        """The transform of `cfg.input`."""
+    def from_config(cls, cfg: Config, size_hw: tuple[int, int] | None = None) -> Self:
+        """The transform of `cfg.input`, to `size_hw` if given."""
         settings = cfg.input
-        return cls(settings.size_hw, settings.mean, settings.std, settings.size_divisor, settings.whole_pixels)
+        return cls(
+            size_hw or settings.size_hw, settings.mean, settings.std, settings.size_divisor, settings.whole_pixels
+        )
 
     def __call__(self, frame: np.ndarray) -> tuple[Tensor, tuple[int, int], tuple[int, int]]:
         """(image [3,H,W] float32, resized (height, width), padded (H, W)) of a frame [h,w,3] uint8 RGB.
@@ -116,12 +118,11 @@ class ClipTransform:
         self._steps = v2.Compose(steps)
 
     @classmethod
-    def from_config(cls, cfg: Config) -> Self:
-        """The transform of `cfg.input` with the augmentations of `cfg.train`."""
+    def from_config(cls, cfg: Config, size_hw: tuple[int, int] | None = None) -> Self:
+        """The transform of `cfg.input`, to `size_hw` if given, with the augmentations of `cfg.train`."""
         recipe = cfg.train
-        return cls(
-            FrameTransform.from_config(cfg), recipe.flip_probability, recipe.photometric, recipe.zoom_out, recipe.crop
-        )
+        frames = FrameTransform.from_config(cfg, size_hw)
+        return cls(frames, recipe.flip_probability, recipe.photometric, recipe.zoom_out, recipe.crop)
 
     def __call__(self, frames: Sequence[tuple[np.ndarray, FrameAnnotations]]) -> list[tuple[Tensor, FrameTargets]]:
         """[(image [3,H,W] float32, targets)] of [(frame [h,w,3] uint8 RGB, annotations in its pixels)].

@@ -334,7 +334,9 @@ def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(monkeypa
 
 def test_a_batch_that_processes_cannot_share_is_refused():
     with pytest.raises(InputError, match="--batch_size=3: 2 processes"):
-        command.check_settings(TrainSettings(batch_size=3), World(torch.device("cpu"), 0, 2))
+        command.check_settings(
+            TrainSettings(batch_size=3), get_config("STMask_demo_config"), World(torch.device("cpu"), 0, 2)
+        )
 
 
 def test_idle_gpus_are_told_of_with_the_command_that_uses_them(monkeypatch, tmp_path, capsys):

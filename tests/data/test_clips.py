@@ -38,7 +38,7 @@ def recorded(reference):
 
 @pytest.fixture(scope="module")
 def clips(recorded):
-    return ClipDataset(recorded, ClipTransform(FRAMES, photometric=True, zoom_out=True, crop=True))
+    return ClipDataset(recorded, [ClipTransform(FRAMES, photometric=True, zoom_out=True, crop=True)])
 
 
 def rectangle(left, top, right, bottom):
@@ -75,7 +75,7 @@ def draw(folder, lengths, tracks):
 
 def plain(dataset, **options):
     """Clips in which pixels keep their values and nothing is drawn but the frames."""
-    return ClipDataset(dataset, ClipTransform(FrameTransform(HW, (0, 0, 0), (1, 1, 1), 2), 0), **options)
+    return ClipDataset(dataset, [ClipTransform(FrameTransform(HW, (0, 0, 0), (1, 1, 1), 2), 0)], **options)
 
 
 def frames_of(clip):
@@ -113,7 +113,7 @@ def draws_nothing(function):
 def test_the_recorded_item(recorded, reference, flip):
     items = np.load(reference / "dataset_eval" / "train_items.npz")
     # The nearest frame only, so the partner of frame 2 is 1 or 3; some seed draws the recorded 1.
-    clips = ClipDataset(recorded, ClipTransform(FRAMES, flip), max_distance=1)
+    clips = ClipDataset(recorded, [ClipTransform(FRAMES, flip)], max_distance=1)
     assert len(clips) == items["n_items"]
     drawn = [clips[SampleKey(2, seed)] for seed in range(8)]
     clip = next(clip for clip in drawn if [len(targets) for targets in clip.targets] == [2, 3])
@@ -140,7 +140,7 @@ def test_a_clip_is_a_function_of_its_key(clips):
 
 
 def test_boxes_are_around_the_masks_in_flipped_and_straight_clips(recorded):
-    clips = ClipDataset(recorded, ClipTransform(FRAMES, 0.5))
+    clips = ClipDataset(recorded, [ClipTransform(FRAMES, 0.5)])
     sizes = torch.tensor([160, 96, 160, 96])
     lefts = set()
     for seed in range(8):
@@ -248,7 +248,7 @@ def test_a_clip_that_loses_its_objects_has_empty_targets(tmp_path):
     """The box is not empty, but the mask is once it is resized to half the size."""
     pixel = track(1, 1, [1, 1], segmentations=[rectangle(5, 5, 6, 6)] * 2)
     dataset = draw(tmp_path, [2], [pixel])
-    clips = ClipDataset(dataset, ClipTransform(FrameTransform((9, 16), (0, 0, 0), (1, 1, 1), 1), 0))
+    clips = ClipDataset(dataset, [ClipTransform(FrameTransform((9, 16), (0, 0, 0), (1, 1, 1), 1), 0)])
     clip = clips[SampleKey(0, 0)]
     assert clip.frames.shape == (2, 3, 9, 16) and [len(targets) for targets in clip.targets] == [0, 0]
     batch = collate_clips([clip, clip])
@@ -344,6 +344,26 @@ def test_the_loader_hands_on_what_the_data_set_makes_of_the_keys(clips):
         assert len(ids) == 4 and set(torch.cat(ids).tolist()) <= {1, 2, 3, 4, 5, 6}
 
 
+def test_all_clips_of_a_batch_have_one_size_and_other_batches_may_have_another(recorded):
+    config = get_config("STMask_demo_config", {"train.scales": ((90, 160), (60, 100)), "input.size_hw": (30, 50)})
+    clips = ClipDataset.from_config(config, recorded)
+    sampler = ClipSampler(len(clips), 4, seed=0, num_iterations=12)
+    sizes = [tuple(batch.frames.shape[-2:]) for batch in make_clip_loader(clips, sampler, 0, pin_memory=False)]
+    assert set(sizes) == {(96, 160), (64, 128)}  # padded
+    halves = [
+        ClipSampler(len(clips), 4, seed=0, start_iteration=7, num_iterations=12, rank=rank, world_size=2)
+        for rank in (0, 1)
+    ]
+    for sampler in halves:
+        found = [batch.frames.shape[-2:] for batch in make_clip_loader(clips, sampler, 0, pin_memory=False)]
+        assert found == sizes[7:]
+
+
+def test_without_scales_there_is_one_size(recorded):
+    clips = ClipDataset.from_config(get_config("STMask_demo_config", {"input.size_hw": (30, 50)}), recorded)
+    assert {clips[SampleKey(0, 0, batch_seed)].frames.shape[-2:] for batch_seed in range(5)} == {(32, 64)}
+
+
 def test_a_batch_moves_as_one(clips):
     batch = collate_clips([clips[SampleKey(0, 0)]]).to(torch.float64)
     assert batch.frames.dtype == batch.targets[0][1].boxes.dtype == torch.float64
@@ -372,7 +392,7 @@ class _Threads(ClipDataset):
 
 
 def test_workers_keep_to_one_thread_and_end_with_the_loop(tmp_path):
-    clips = _Threads(draw(tmp_path, [1], [track(1, 1, [1])]), ClipTransform(FRAMES))
+    clips = _Threads(draw(tmp_path, [1], [track(1, 1, [1])]), [ClipTransform(FRAMES)])
     loader = make_clip_loader(clips, ClipSampler(1, 1, seed=0), 1, pin_memory=False)
     for batch in loader:
         assert len(multiprocessing.active_children()) == 1

@@ -243,7 +243,7 @@ def test_a_clip_of_an_image_is_a_function_of_its_key(tmp_path):
 
 def test_without_views_every_frame_is_the_image(tmp_path):
     clips = clips_of(tmp_path, content([annotation(1, 25)]))
-    clip = ClipDataset(clips.dataset, clips.transform)[SampleKey(0, 3)]
+    clip = ClipDataset(clips.dataset, clips.transforms)[SampleKey(0, 3)]
     assert torch.equal(*clip.frames) and torch.equal(clip.targets[0].boxes, clip.targets[1].boxes)
 
 
