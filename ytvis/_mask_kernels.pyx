@@ -90,7 +90,9 @@ def read_masks(list masks, int64_t max_side=2**16, int64_t max_pixels=2**27):
     -1 for all that is no compressed mask within the limits, and for counts that are wrong."""
     cdef Py_ssize_t number = len(masks), place, length, total = 0
     cdef const char* text
-    cdef int64_t height, width
+    cdef int64_t height = -1, width = -1
+    cdef bint is_pair
+    last_size = None
     if not 0 < max_pixels < 2**31:
         raise ValueError("max_pixels must be under 2**31")
     known = []  # of each mask its size and counts, kept so that they are the same when they are read
@@ -117,10 +119,12 @@ def read_masks(list masks, int64_t max_side=2**16, int64_t max_pixels=2**27):
         size, counts = item
         to_areas[place] = -1
         length = text_of(counts, &text)
-        if length < 0 or not isinstance(size, (list, tuple, np.ndarray)) or len(size) != 2:
-            continue
-        height, width = side_of(size, 0, max_side), side_of(size, 1, max_side)
-        if height < 0 or width < 0 or height * width > max_pixels:
+        if size is not last_size:  # the masks of a file share the object
+            is_pair = isinstance(size, (list, tuple, np.ndarray)) and len(size) == 2
+            height = side_of(size, 0, max_side) if is_pair else -1
+            width = side_of(size, 1, max_side) if is_pair else -1
+            last_size = size
+        if length < 0 or height < 0 or width < 0 or height * width > max_pixels:
             continue
         to_sizes[place] = (height << 32) + width
         to_starts[place + 1] += read_edges(text, length, height * width, &to_edges[to_starts[place]], &to_areas[place])
