@@ -39,6 +39,7 @@ def one_line(caught):
         ("STMask_plus_base_config_0_7.pth", CheckpointName("STMask_plus_base_config", 0, 7)),
         ("STMask_plus_base_10_32100_interrupt.pth", CheckpointName("STMask_plus_base", 10, 32100, True)),
         ("STMask_plus_base_interrupt.pth", CheckpointName("STMask_plus_base", interrupted=True)),
+        ("STMask_plus_base_best.pth", CheckpointName("STMask_plus_base", best=True)),
         ("STMask_r101_FCA+TF.pth", CheckpointName("STMask_r101_FCA+TF")),
         ("STMask_plus_resnet50_YTVIS2021.pth", CheckpointName("STMask_plus_resnet50_YTVIS2021")),
         ("STMask_plus_resnet50_YTVIS2021_3_40.pth", CheckpointName("STMask_plus_resnet50_YTVIS2021", 3, 40)),
@@ -149,6 +150,45 @@ def test_the_word_in_a_folder_that_is_named_searches_that_folder(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / f"{BASE}_1_2.pth").touch()
     assert find_checkpoint("./latest", WEIGHT_NAMES) == Path(f"{BASE}_1_2.pth")
+
+
+def test_the_words_look_where_downloads_are_and_in_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STMASK_WEIGHTS", str(tmp_path / "elsewhere"))
+    for folder, iteration in (("elsewhere", 2), ("weights", 1)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{BASE}_1_{iteration}.pth").touch()
+    assert find_checkpoint("latest", WEIGHT_NAMES) == tmp_path / "elsewhere" / f"{BASE}_1_2.pth"
+    assert find_checkpoint("weights/latest", WEIGHT_NAMES) == Path("weights") / f"{BASE}_1_1.pth"
+    (tmp_path / "weights" / f"{BASE}_1_3.pth").touch()
+    assert find_checkpoint("latest", WEIGHT_NAMES) == Path("weights") / f"{BASE}_1_3.pth"
+
+
+def test_files_that_others_trained_do_not_count_beside_a_training(folder):
+    given = (
+        "yolact_plus_resnet50_54_800000.pth",
+        "yolact_base_54_800000.pth",
+        "STMask_demo.pth",
+        "STMask_plus_resnet50.pth",
+    )
+    files = folder(*given, f"{BASE}_1_40.pth", f"{BASE}_best.pth")
+    assert found(files, "latest") == f"{BASE}_1_40.pth"
+    assert found(files, "latest", R50) == "STMask_plus_resnet50.pth"
+    (files / f"{BASE}_1_40.pth").unlink()
+    with pytest.raises(InputError, match="name one"):
+        found(files, "latest")
+
+
+def test_best_is_the_file_of_the_best_validation(folder):
+    files = folder(f"{BASE}_best.pth", f"{BASE}_2_70.pth", "STMask_demo.pth", "best.txt")
+    assert found(files, "best") == f"{BASE}_best.pth"
+    assert found(files, "latest") == f"{BASE}_2_70.pth"
+    (files / f"{R50}_best.pth").touch()
+    assert found(files, "best", R50) == f"{R50}_best.pth"
+    with pytest.raises(InputError, match="several models"):
+        found(files, "best")
+    with pytest.raises(InputError, match="no best checkpoint"):
+        found(files, "best", "STMask_demo_config")
 
 
 def test_a_file_of_that_very_name_is_itself(folder):
