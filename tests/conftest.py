@@ -44,3 +44,19 @@ def restored_root_logger():
 def reference() -> Path:
     """The folder of recorded numbers; its README describes every array."""
     return TESTS / "fixtures" / "reference"
+
+
+@pytest.fixture
+def files(tmp_path) -> tuple[Path, Path]:
+    """Annotations of two videos, and results with six tracks that are right or wrong."""
+    from tests.ytvis.small_set import write_set
+
+    return write_set(tmp_path)
+
+
+@pytest.fixture
+def many(files) -> tuple[Path, Path]:
+    """The same ten times, as the videos 101, 102, … 120."""
+    from tests.ytvis.small_set import repeat
+
+    return repeat(*files, 10)

@@ -6,21 +6,8 @@ from pathlib import Path
 import pytest
 
 import eval as command
-from tests.ytvis.report.conftest import write_set
-from tests.ytvis.score.test_command import SMALL, repeat, table_of
+from tests.ytvis.score.test_command import SMALL, table_of
 from ytvis.__main__ import main
-
-
-@pytest.fixture
-def files(tmp_path) -> tuple[Path, Path]:
-    """Annotations of two videos, and results with six tracks that are right or wrong."""
-    return write_set(tmp_path)
-
-
-@pytest.fixture
-def many(tmp_path) -> tuple[Path, Path]:
-    """The same ten times, as the videos 101, 102, … 120."""
-    return repeat(*write_set(tmp_path), 10)
 
 
 def arguments(truth: Path, found: Path, *more: str, mode: str = "--check") -> list[str]:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ytvis.report.conftest import EVIL, LENGTH, box
+from tests.ytvis.small_set import EVIL, LENGTH, box
 from ytvis.files import InputError
 from ytvis.report import write_report
 from ytvis.report.inputs import ReportInput

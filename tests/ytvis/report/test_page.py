@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ytvis.report.conftest import EVIL
+from tests.ytvis.small_set import EVIL
 from tests.ytvis.viewer.browser import new_page
 from ytvis.report import write_report
 from ytvis.report.chart import precision_chart

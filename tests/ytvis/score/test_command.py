@@ -8,39 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.ytvis.report.conftest import write_set
 from ytvis.__main__ import main
 from ytvis.score.command import COMPARED
 from ytvis.score.tracking import evaluate_tracking
 
 ROOT = Path(__file__).parents[3]
 SMALL = ROOT / "tests" / "fixtures" / "evaluator" / "open" / "small"
-
-
-@pytest.fixture
-def files(tmp_path) -> tuple[Path, Path]:
-    """Annotations of two videos, and results with six tracks that are right or wrong."""
-    return write_set(tmp_path)
-
-
-@pytest.fixture
-def many(tmp_path) -> tuple[Path, Path]:
-    """The same ten times, as the videos 101, 102, … 120."""
-    return repeat(*write_set(tmp_path), 10)
-
-
-def repeat(truth: Path, found: Path, times: int) -> tuple[Path, Path]:
-    annotations, results = (json.loads(path.read_text("utf-8")) for path in (truth, found))
-    videos, objects, tracks = [], [], []
-    for copy in range(times):
-        shift = 100 + 2 * copy
-        videos += [{**video, "id": video["id"] + shift} for video in annotations["videos"]]
-        for track in annotations["annotations"]:
-            objects.append({**track, "id": len(objects) + 1, "video_id": track["video_id"] + shift})
-        tracks += [{**track, "video_id": track["video_id"] + shift} for track in results]
-    truth.write_text(json.dumps({**annotations, "videos": videos, "annotations": objects}), "utf-8")
-    found.write_text(json.dumps(tracks), "utf-8")
-    return truth, found
 
 
 def arguments(mode: str, truth: Path, found: Path, *more: str) -> list[str]:
