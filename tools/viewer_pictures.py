@@ -41,7 +41,7 @@ def main() -> int:
         "--ann_file", type=Path, default=DEMO / "annotations" / "valid.json", help="default: %(default)s"
     )
     parser.add_argument("--video", type=int, default=3, help="id of the video (default: %(default)s)")
-    parser.add_argument("--frame", type=int, default=13, help="from 1 (default: %(default)s)")
+    parser.add_argument("--frame", type=int, default=12, help="from 0 (default: %(default)s)")
     parser.add_argument("--min_score", type=float, default=0.2, help="of the tracks shown (default: %(default)s)")
     options = parser.parse_args()
     try:
@@ -56,7 +56,7 @@ def main() -> int:
         for name, device in PICTURES.items():
             with new_page(browser, **device) as tab:
                 tab.goto(f"{page.as_uri()}#video={options.video}&frame={options.frame}")
-                tab.wait_for_selector(f"#stage[data-frame='{options.frame - 1}']")
+                tab.wait_for_selector(f"#stage[data-frame='{options.frame}']")
                 tab.evaluate(HIDE_LOW_SCORES, options.min_score)
                 tab.wait_for_timeout(500)  # until pictures of another size are made
                 photograph(tab, path=options.folder / name)
