@@ -42,8 +42,7 @@ pictures: venv ## draw the pictures of docs/ again, with the demo's weights
 	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=$(SHOWN):docs/images --show_frame=12 \
 		--show=prototypes,anchors,calibration,shift
 	$(PY) -m tools.larger_frames $(FOLLOWED) results/larger_frames
-	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails \
-		--score_threshold=0.3
+	$(PY) eval.py --trained_model=weights/STMask_demo.pth --images=results/larger_frames:results/pictures --display_trails
 	cp results/pictures/00011.png docs/images/overlay.png
 	$(PY) -m ytvis browse data/ShapesVIS/annotations/valid.json --images data/ShapesVIS/valid/JPEGImages \
 		--videos 3,4,7 --columns 4 --output docs/images/browse.jpg
