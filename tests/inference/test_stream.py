@@ -80,6 +80,13 @@ def test_a_file_a_folder_and_an_iterable_give_the_same(model, frames, tmp_path):
     assert summary(model.stream(f"{tmp_path}/*.png")) == expected
     names = [frame.name for frame in model.stream(tmp_path)]
     assert names == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert [row.file_name for frame in model.stream(tmp_path) for row in frame.rows[:1]] == names
+    assert [frame.to_labelme()["imagePath"] for frame in model.stream(tmp_path)] == names
+    assert [frame.to_labelme()["imagePath"] for frame in model.stream(iter(frames))] == [
+        f"00000{n}.png" for n in range(5)
+    ]
+    (first,) = list(model.stream(iter(frames[:1])))
+    assert first.to_labelme("other.jpg")["imagePath"] == "other.jpg" and first.rows[0].file_name == ""
 
 
 def test_a_video_of_variable_frame_rate_keeps_its_times(model, frames, tmp_path):

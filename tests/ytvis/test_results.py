@@ -11,7 +11,7 @@ from ytvis.annotations import Track, Video
 from ytvis.diagnostics import Diagnostics
 from ytvis.files import InputError
 from ytvis.masks import encode_mask, encode_masks
-from ytvis.results import ResultsJournal, ResultsParser, as_entry, read_entries, write_results
+from ytvis.results import ResultsJournal, ResultsParser, as_entry, read_entries, track_numbers, write_results
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
 
@@ -108,6 +108,34 @@ def test_an_entry_is_a_track_with_the_pixels_of_its_masks():
     assert track.scores == (None, 0.25) and track.shifted == (False, True)
 
 
+def test_the_track_id_is_kept_from_the_run_to_the_reader(tmp_path):
+    track = replace(parse(entry())[0], track_id=12)
+    write_results([track, entry(track_id=np.int64(3)), entry()], tmp_path / "results.json")
+    entries = list(read_entries(tmp_path / "results.json"))
+    assert [item.get("track_id", "none") for item in entries] == [12, 3, "none"]
+    assert [parse(item)[0].track_id for item in entries] == [12, 3, None]
+
+
+@pytest.mark.parametrize("track_id", ["3", 1.5, True, -1, 2**60, [1]])
+def test_a_track_id_of_another_tool_is_ignored_with_a_warning(track_id):
+    track, found = parse(entry(track_id=track_id))
+    assert track is not None and track.track_id is None
+    assert [severity for severity, _ in found] == ["warning"] and "the track id is not a whole number" in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("track_ids", "expected"),
+    [
+        ([4, 0, 9], ([4, 0, 9], True)),
+        ([4, 0, 4], ([0, 1, 2], False)),
+        ([4, None, 9], ([0, 1, 2], False)),
+        ([], ([], False)),
+    ],
+)
+def test_tracks_are_numbered_by_their_ids_if_all_have_one(track_ids, expected):
+    assert track_numbers(track_ids) == expected
+
+
 @pytest.mark.parametrize("changes", [{"scores": [0.5]}, {"scores": ["a", None]}, {"scores": 3}, {"shifted": {}}])
 def test_details_of_another_tool_are_ignored(changes):
     track, found = parse(entry(**changes))
@@ -187,6 +215,15 @@ def test_finish_writes_the_results_and_removes_the_journal(tmp_path):
     assert len(expected) == 3  # video 3 has none
     assert json.loads(whole(tmp_path)) == expected
     assert not (tmp_path / "whole.partial").exists()
+
+
+def test_journals_of_several_processes_keep_the_track_ids(tmp_path):
+    main, other = (ResultsJournal.create(tmp_path / f"r.partial{end}", HEADER) for end in ("", ".1"))
+    main.append(4, [replace(track, track_id=5) for track in results_of(4)], {})
+    other.append(2, [replace(track, track_id=7 + n) for n, track in enumerate(results_of(2))], {})
+    main.absorb(other.path)
+    main.finish(tmp_path / "r.json", [2, 4])
+    assert [item["track_id"] for item in read_results(tmp_path / "r.json")] == [7, 8, 5]
 
 
 def test_a_resumed_journal_has_kept_the_details(tmp_path):

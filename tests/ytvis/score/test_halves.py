@@ -8,6 +8,7 @@ import pytest
 from tests.ytvis.score.test_tracking import HEIGHT, WIDTH, A, B
 from ytvis.__main__ import main
 from ytvis.score import evaluate_results
+from ytvis.score.halves import read_halves
 
 SHORT, LONG = [A] * 5, [B] * 10
 
@@ -54,6 +55,13 @@ def last_line(capsys) -> str:
 # Of the two short videos one is found (AP 50.5: 51 of 101 recalls), of the long video 8 of 10 frames (AP 70).
 RIGHT = "AP_S 50.5, AP_L 70.0, mean 60.2"
 SHORT_RESULTS, LONG_RESULTS = [found(1, SHORT)], [found(3, LONG[:8] + [None] * 2)]
+
+
+def test_the_tracks_of_the_halves_keep_their_ids(write):
+    short, long = write("short.json", annotations((1, "a", SHORT))), write("long.json", annotations((3, "c", LONG)))
+    results = [found(1, SHORT) | {"track_id": 9}, found(3, LONG) | {"track_id": 9}, found(3, LONG) | {"track_id": "x"}]
+    halves = read_halves(short, write("results.json", results), long)
+    assert [[track["track_id"] for track in half.anns.values()] for _, half in halves] == [[9], [9, None]]
 
 
 def test_two_files_and_one_results_file(write, capsys):
