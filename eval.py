@@ -77,7 +77,8 @@ from ytvis.command_line import (
 from ytvis.diagnostics import exit_code, format_diagnostics
 from ytvis.drawing import Overlay
 from ytvis.files import InputError, make_folder
-from ytvis.results import ResultsJournal
+from ytvis.masks import mask_area
+from ytvis.results import ResultsJournal, as_image_entry
 from ytvis.score.command import ReportPlace, add_scoring_arguments, print_scores, score_files, scoring_of
 from ytvis.score.ytvos import load_pair
 from ytvis.splits import write_video_ids
@@ -309,7 +310,11 @@ def evaluate(evaluation: Evaluation, settings: RunSettings, header: dict, world:
         for video, tracks, bad_frames in evaluation.track(videos, settings, measured, display, progress):
             names = Counter(model.config.dataset.class_names[dataset.labels[t.category_id] - 1] for t in tracks)
             summary = {"frames": len(video), "tracks": dict(names), "bad_frames": bad_frames}
-            journal.append(video.video_id, tracks, summary)
+            if dataset.is_static:
+                visible = (track for track in tracks if mask_area(track.segmentations[0]))
+                journal.append(video.video_id, list(map(as_image_entry, visible)), summary)
+            else:
+                journal.append(video.video_id, tracks, summary)
     world.barrier()
     if not world.is_main:
         return

@@ -24,6 +24,7 @@ from stmask import STMask
 from tests.fixtures.reference import fill
 from utils.checkpoint import save_state_dict
 from utils.structures import FrameMeta, RescoredTracks, Tracks
+from utils.training_state import start_from
 from ytvis.files import InputError
 from ytvis.masks import decode_mask
 
@@ -486,3 +487,28 @@ def test_its_configs_cannot_be_trained_nor_get_an_fcb():
             with pytest.raises(InputError, match="each of P3"):
                 get_config(name, {"head.anchor_scales": ((24,), (48,))})
     assert Counter(name.split("_")[0] for name in MODELS)["YOLACT"] == 4
+
+
+# ------------------------------------------------------------------------------------------------ as a start
+
+
+@pytest.mark.parametrize(
+    "name, interval, taken, plain",
+    [(PLUS, 2, "367 of the 405", 6), (PLUS, 1, "385 of the 405", 0), (PLAIN, 0, "346 of the 354", 0)],
+)
+def test_a_training_starts_from_what_fits_and_says_how_much(tmp_path, caplog, name, interval, taken, plain):
+    path = tmp_path / f"{name}_54_800000.pth"
+    save_state_dict(weights(name), path)
+    config = get_config(f"STMask_{name.removeprefix('yolact_')}_config")
+    assert config.train.pretrained == f"weights/{path.name}"
+    model = STMask.from_config(get_config(config.name, {"backbone.dcn_interval": interval}))
+    with caplog.at_level("INFO"):
+        start_from(model, path)
+    assert f"start: {taken} tensors of {path} taken" in caplog.text
+    assert (f"{plain} of 13 deformable blocks are plain" in caplog.text) == (plain > 0)
+    assert caplog.text.count("--set backbone.dcn_interval=1") == (plain > 0)
+    ours = model.state_dict()
+    same = [key for key, value in weights(name).items() if key in ours and torch.equal(ours[key], value)]
+    assert len(same) == int(taken.split()[0])
+    if not plain:  # the whole backbone
+        assert {key for key in ours if key.startswith("backbone.")} <= set(same)

@@ -13,6 +13,7 @@ from torch import nn
 
 from utils.checkpoint import CheckpointName, compare, load_state_dict, load_training_state, save_training_state
 from utils.checkpoint_record import CheckpointRecord, is_text, read_record
+from utils.checkpoint_shapes import keys_of
 from utils.optimizer import check_optimizer_state
 from utils.torchvision_names import from_torchvision, is_torchvision
 from utils.weight_sources import how_to_get
@@ -50,7 +51,24 @@ def start_from(model: nn.Module, path: Path) -> None:
     if not taken:
         raise InputError(f"{path}: none of its tensors fit {model.config.name}")
     model.load_state_dict(taken, strict=False)
-    logger.info("start: %d tensors taken from %s; the rest: %s", len(taken), path, mismatch or "none")
+    logger.info(
+        "start: %d of the %d tensors of %s taken; the rest: %s", len(taken), len(state), path, mismatch or "none"
+    )
+    _report_plain_blocks(state, model)
+
+
+def _report_plain_blocks(state: Mapping[str, torch.Tensor], model: nn.Module) -> None:
+    """Logs how many blocks of the backbone are deformable in `state`, but not in `model`, and how to have them all: in
+    YOLACT++'s ResNet-50 every one is, in STMask's every second."""
+    deformable = {name for name in state if name.endswith(".conv2.conv_offset_mask.weight")}
+    num_plain = len(deformable - model.state_dict().keys())
+    keys = keys_of(state)
+    if num_plain and keys.get("backbone.blocks") == model.config.backbone.blocks:
+        logger.info(
+            "start: %d of %d deformable blocks are plain convolutions here, for which their weights were not trained; "
+            "take the whole backbone with --set backbone.dcn_interval=%d",
+            *(num_plain, len(deformable), keys["backbone.dcn_interval"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -236,14 +236,24 @@ def as_content(content: Any, path: str | os.PathLike) -> dict[str, Any]:
     for entries, names in ((images, _COCO_IMAGE), (annotations, _COCO_ANNOTATION)):
         for position, entry in enumerate(entries if isinstance(entries, list) else ()):
             if isinstance(entry, dict):
-                renamed = {
-                    ours: entry[theirs] if ours == "video_id" else [entry[theirs]]
-                    for theirs, ours in names.items()
-                    if theirs in entry
-                }
-                others = {key: value for key, value in entry.items() if key not in names and key not in names.values()}
-                entries[position] = others | renamed
+                entries[position] = _renamed(entry, names)
     return {**content, "videos": images}
+
+
+def as_video_entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns an entry of results in the YouTube-VIS format: an image of COCO's results is a video of one frame."""
+    return _renamed(entry, _COCO_ANNOTATION) if "image_id" in entry and "video_id" not in entry else entry
+
+
+def _renamed(entry: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """An entry of a COCO file under the `names` of the YouTube-VIS format, its values as those of the only frame."""
+    renamed = {
+        ours: entry[theirs] if ours == "video_id" else [entry[theirs]]
+        for theirs, ours in names.items()
+        if theirs in entry
+    }
+    others = {key: value for key, value in entry.items() if key not in names and key not in names.values()}
+    return others | renamed
 
 
 def read_checked(path: str | os.PathLike) -> tuple[dict[str, Any], AnnotationFile]:

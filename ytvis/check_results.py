@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ytvis.annotations import AnnotationParser, Track, Video, compact_masks, read_content
+from ytvis.annotations import AnnotationParser, Track, Video, as_video_entry, compact_masks, read_content
 from ytvis.diagnostics import Diagnostic, Diagnostics, Rule
 from ytvis.files import NotAList, NotJSON, read_json_list
 from ytvis.masks import Tubes, frame_overlaps
@@ -82,7 +82,7 @@ class _Examiner:
         """Checks entry number `index`."""
         self._num_entries += 1
         track = self._parser.parse(entry, f"entry {index}")
-        video_id = entry.get("video_id") if isinstance(entry, dict) else None
+        video_id = as_video_entry(entry).get("video_id") if isinstance(entry, dict) else None
         if isinstance(video_id, int) and video_id in self._videos:
             self._seen.add(video_id)
         if track is None:

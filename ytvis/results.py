@@ -5,6 +5,9 @@ frame of the video: a COCO compressed RLE `{"size": [height, width], "counts": t
 seen. Keys beyond the official format, which official evaluators pass over: `track_id`, the number of the object in all
 outputs of the run, from 0 in each video; and on request two lists with one entry per frame, `scores`, a number or null,
 and `shifted`, true where temporal fusion alone shows the track.
+
+Results of images are in COCO's format: one entry per object, with `image_id`, `category_id`, `bbox`, `score` and
+`segmentation`. They are read as tracks of videos of one frame.
 """
 
 import json
@@ -17,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.annotations import MAX_NUMBER, Track, Video, compact_masks, is_id, is_number
+from ytvis.annotations import MAX_NUMBER, Track, Video, as_video_entry, compact_masks, is_id, is_number
 from ytvis.diagnostics import Diagnostics, Rule
 from ytvis.files import InputError, NotAList, atomic_write, read_json_list
 from ytvis.journal import Journal, json_line, plain_number
-from ytvis.masks import plain_rle, read_track
+from ytvis.masks import mask_boxes, plain_rle, read_track
 from ytvis.messages import shown
 
 SCORE_DIGITS = 4  # of the score of a track in one frame
@@ -147,6 +150,7 @@ class ResultsParser:
         if not isinstance(entry, Mapping):
             self._found.add(NOT_AN_OBJECT, where, shown(entry))
             return None
+        entry = as_video_entry(entry)
         for key in _KEYS:
             if key not in entry:
                 self._found.add(LACKS[key], where)
@@ -296,8 +300,8 @@ def write_results(results: Iterable[Track | Mapping], path: str | os.PathLike) -
 def _checked_entry(result: Track | Mapping, parser: ResultsParser, where: str) -> dict[str, Any]:
     """An entry of results.json, ready for JSON except for numpy numbers; keys of other tools are kept."""
     entry = as_entry(result) if isinstance(result, Track) else result
-    track = parser.parse(entry, where)
-    return {**entry, "segmentations": [mask and plain_rle(mask) for mask in track.segmentations]}
+    masks = [mask and plain_rle(mask) for mask in parser.parse(entry, where).segmentations]
+    return {**entry, "segmentations": masks} if "video_id" in entry else {**entry, "segmentation": masks[0]}
 
 
 def as_entry(track: Track) -> dict[str, Any]:
@@ -307,6 +311,13 @@ def as_entry(track: Track) -> dict[str, Any]:
     details = {"scores": track.scores, "shifted": track.shifted}
     lists = {"segmentations": track.segmentations} | details
     return keys | {key: list(values) for key, values in lists.items() if values is not None}
+
+
+def as_image_entry(track: Track) -> dict[str, Any]:
+    """The entry of COCO's results that holds a track of one frame, in which it is visible; the box is the mask's."""
+    (mask,) = track.segmentations
+    keys = {"image_id": track.video_id, "category_id": track.category_id, "bbox": mask_boxes([mask])[0].tolist()}
+    return {**keys, "score": track.score, "segmentation": mask}
 
 
 # ---------------------------------------------------------------------------------------------------- unfinished runs

@@ -8,7 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ytvis.annotations import AnnotationParser, Video, as_content, distinct_names, read_content, read_masks
+from ytvis.annotations import (
+    AnnotationParser,
+    Video,
+    as_content,
+    as_video_entry,
+    distinct_names,
+    read_content,
+    read_masks,
+)
 from ytvis.diagnostics import Diagnostics
 from ytvis.files import InputError
 from ytvis.masks import decode_mask, mask_boxes, read_track
@@ -192,6 +200,7 @@ def _prediction(parser: ResultsParser, entry: Any, number: int, boxes: bool) -> 
     track = parser.parse(entry, f"entry {number}")
     areas = np.array([area or 0 for area in track.areas])
     masks = list(track.segmentations)
+    entry = as_video_entry(entry)
     return {
         **entry,
         **({"bboxes": _fill_boxes(entry.get("bboxes"), masks)} if boxes else {}),
