@@ -25,7 +25,7 @@ TINY = ("--device=cpu", "--set=input.size_hw=64,96")
 
 # Commands that run here, in a folder with a small data set: {pattern of the command: arguments that make it short}.
 HERE = {
-    r"^python -m data.synthetic --root data/ShapesVIS": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
+    r"^python -m data.synthetic --root data/[SP]": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
     r"^python eval.py --trained_model=weights/STMask_demo.pth --mask_det_file": (*TINY, "--num_workers=0"),
     r"^python -m tools.recipe recipes/demo.toml --(list|stage)": (),
     r"^python -m tools.plot weights/STMask_demo_training.jsonl": (),

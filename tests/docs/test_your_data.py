@@ -2,16 +2,24 @@
 
 import json
 import shlex
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 import eval as eval_command
 import train as train_command
+from data.config import get_config
 from data.dataset import YTVISDataset
+from data.synthetic import generate
+from stmask import STMask
+from tests.docs import pages
 from tests.docs.pages import ROOT, blocks, lines
+from utils.checkpoint import save_state_dict
 from ytvis import browse
 from ytvis.__main__ import main as ytvis_main
 from ytvis.convert.command import FORMATS
@@ -23,6 +31,11 @@ COMMANDS = {
     "eval.py": eval_command.main,
 }
 HW = (48, 64)
+# Starts of the page: (its name, the number of tensors that are taken, its file).
+STARTS = (
+    ("coco", 385, "weights/yolact_plus_resnet50_54_800000.pth"),
+    ("imagenet", 339, "weights/resnet50-11ad3fa6.pth"),
+)
 
 
 def commands():
@@ -102,6 +115,54 @@ def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsy
     assert "AP50" in printed and "1 videos, 3 frames" in printed
     assert isinstance(json.loads(Path("results/mine/results.json").read_text()), list)
     assert "<html" in Path("results/mine/report/report.html").read_text()
+
+
+@pytest.fixture
+def pencil(tmp_path, monkeypatch):
+    """The folder in which the commands run, with data/mine drawn in another style than the demo's weights know."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "STMask_demo.pth").symlink_to(ROOT / "weights" / "STMask_demo.pth")
+    return partial(generate, tmp_path / "data" / "mine", workers=1, style="pencil", seed=7)
+
+
+def start_command(name):
+    """The arguments of the page's command that saves to weights/mine_`name`, less its length."""
+    (command,) = [words[2:] for words in pages.commands(PAGE) if f"--save_folder=weights/mine_{name}" in words]
+    return [word for word in command if not word.startswith("--epochs=")]
+
+
+def last_record(folder):
+    (log,) = Path(folder).glob("*_log.jsonl")
+    return json.loads(log.read_text().splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_the_demos_weights_learn_another_style_in_minutes(pencil):
+    pencil(train_videos=16, valid_videos=10)
+    small = ("--device=cpu", "--num_workers=0", "--set=input.size_hw=128,224", "--validation_epoch=1000")
+    scores = []
+    for folder, length in (("before", ("--max_iter=1", "--lr=0")), ("after", ("--max_iter=60",))):
+        assert train_command.main([*start_command("demo"), *small, *length, f"--save_folder={folder}"]) == 0
+        scores.append(last_record(folder)["validation"]["AP"])
+    assert scores[1] > scores[0] + 0.03 > 0.03, scores
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "taken", "file"), STARTS)
+def test_a_start_from_published_weights_trains(pencil, capsys, name, taken, file):
+    """The files cannot be had here: others of their names and shapes show that the way is open."""
+    pencil(train_videos=1, valid_videos=1)
+    torch.manual_seed(0)
+    if name == "coco":
+        state = STMask.from_config(get_config("YOLACT_plus_resnet50_config")).state_dict()
+    else:
+        state = torchvision.models.resnet50().state_dict()
+    save_state_dict(state, Path(file))
+    small = ("--device=cpu", "--num_workers=0", "--set=input.size_hw=64,96", "--max_iter=1", "--batch_size=2")
+    assert train_command.main([*start_command(name), *small, f"--set=train.pretrained={file}"]) == 0
+    assert f"start: {taken} tensors taken from {file}" in capsys.readouterr().err
+    assert 0 < last_record(f"weights/mine_{name}")["total"] < 1000
 
 
 def test_the_page_names_every_format():
