@@ -40,7 +40,7 @@ SLOW_HERE = {
 # Commands that another test runs.
 ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|inference.frame_journal|view out.json": "tests/docs/test_your_video.py",
-    r"data/mine": "tests/docs/test_your_data.py",
+    r"(data|weights)/mine": "tests/docs/test_your_data.py",
     r"^python train.py --resume=": "tests/test_train.py",
     r"^python -m utils.checkpoint": "tests/utils/test_checkpoint_record.py",
     r"^python -m ytvis split": "tests/ytvis/test_splits.py",
