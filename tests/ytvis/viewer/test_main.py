@@ -107,7 +107,9 @@ def test_an_empty_path_is_one_line_and_exit_code_2(small_set, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     paths = {"results": small_set.results, "images": small_set.images, "ann_file": small_set.ann_file, empty: ""}
     line = [str(paths["results"]), f"--images={paths['images']}", f"--ann_file={paths['ann_file']}", "--export=page"]
-    assert main(line) == 2
+    with pytest.raises(SystemExit) as stopped:  # the parser refuses it
+        main(line)
+    assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("ytvis view: error: ") and error.count("\n") == 1 and not (tmp_path / "page").exists()
 
