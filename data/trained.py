@@ -9,7 +9,17 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from data.classes import config_for
-from data.config import DATASETS, MODELS, WEIGHT_NAMES, Config, config_keys, get_config, make_config, split_overrides
+from data.config import (
+    DATASETS,
+    MODELS,
+    TRACKING_BY_OVERLAP,
+    WEIGHT_NAMES,
+    Config,
+    config_keys,
+    get_config,
+    make_config,
+    split_overrides,
+)
 from data.dataset import YTVISDataset
 from utils.checkpoint import CheckpointName, load_state_dict
 from utils.checkpoint_record import CheckpointRecord, read_record
@@ -27,7 +37,9 @@ TRAINED_FOR = (
     "quirks.square_anchors",
 )
 PARTS = ("head.centerness", "head.embedding_dim", "temporal_fusion.enabled")  # that a network may do without
-WITHOUT_EMBEDDINGS = {"tracking.match_coeff": (0.0, 1.0, 1.0, 1.0), "tracking.new_object_similarity": 0.0}
+WITHOUT_EMBEDDINGS = {
+    key: value for key, value in TRACKING_BY_OVERLAP.items() if key.startswith(("tracking.", "quirks."))
+}
 LARGEST = {"input": 8192, "backbone": 4096, "head": 4096, "temporal_fusion": 4096}  # numbers of a file's keys
 
 
@@ -204,13 +216,16 @@ def named_like(keys: Mapping[str, Any]) -> str | None:
 def _told_by_shapes(path: str | os.PathLike, name: str, overrides: Mapping[str, Any], state: Mapping | None) -> Config:
     """As `trained_config`, of a file without a record."""
     parsed = CheckpointName.parse(path)
-    name = WEIGHT_NAMES.get(name, name) or WEIGHT_NAMES.get(parsed.model if parsed else "", "")
+    given = WEIGHT_NAMES.get(name, name)
+    name = given or WEIGHT_NAMES.get(parsed.model if parsed else "", "")
     if state is None and (os.path.isfile(path) or not name):
         state = load_state_dict(path)
     keys = keys_of(state or {})
     like = named_like(keys)
     if not name:
         name = like or _similar(keys)
+    elif not given and like is None and differences(keys, get_config(name)) & {"num_anchors"}:
+        name = _similar(keys) or name  # STMask's COCO files have the names of YOLACT's
     if name is None:
         raise InputError(
             f"{path}: neither its name nor its tensors tell which model this is; if it is one of those that "
@@ -240,7 +255,8 @@ def _similar(keys: Mapping[str, Any]) -> str | None:
     """The config that `keys` fit best, of those with FCA; None if they are no such network's."""
     if not keys or keys["num_anchors"]:
         return None
-    names = [name for name, own in MODELS.items() if own.get("dataset.class_names")]
+    named = ((name, own) for name, own in MODELS.items() if own.get("dataset.class_names"))
+    names = [name for name, own in named if not own.get("head.anchor_scales")]
     return min(names, key=lambda name: len(differences(keys, get_config(name))))
 
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from data.config import MODELS, WEIGHT_NAMES, get_config, make_config
+from data.config import DATASETS, MODELS, TRACKING_BY_OVERLAP, WEIGHT_NAMES, get_config, make_config
 from data.trained import config_of_record, differences, make_record, named_like, shape_keys, trained_config
 from stmask import STMask
 from utils.checkpoint import save_state_dict
@@ -13,7 +13,7 @@ from utils.checkpoint_record import CheckpointRecord
 from utils.checkpoint_shapes import keys_of
 from ytvis.files import InputError
 
-DEMO = "STMask_demo_config"
+DEMO, YOLACT = "STMask_demo_config", "YOLACT_plus_resnet50_config"
 OWN = {
     "dataset.class_names": ("ball", "red box"),
     "dataset.root": "data/mine",
@@ -217,8 +217,26 @@ def test_heads_that_are_absent_are_left_out_and_tracking_does_without(tmp_path, 
     with caplog.at_level(logging.INFO):
         config = STMask.from_pretrained(path, device="cpu").config
     assert config.name == DEMO and not config.head.centerness and not config.temporal_fusion.enabled
-    assert config.tracking.new_object_similarity == 0 and config.tracking.match_coeff == (0.0, 1.0, 1.0, 1.0)
+    expected = get_config(DEMO, {**TRACKING_BY_OVERLAP, "head.centerness": False})
+    assert config.tracking == expected.tracking and config.quirks == expected.quirks
     assert "head.embedding_dim = 0" in caplog.text
+
+
+@pytest.mark.parametrize("file_name", ["yolact_plus_resnet50_54.pth", "yolact_plus_resnet50_54_800000.pth"])
+@pytest.mark.parametrize("calibration", ["none", "ali", "ada"])
+@pytest.mark.parametrize("centerness", [True, False])
+@pytest.mark.parametrize("embedding_dim", [128, 0])
+def test_stmask_s_coco_files_are_known_by_their_tensors(file_name, calibration, centerness, embedding_dim):
+    changes = {"head.calibration": calibration, "head.centerness": centerness, "head.embedding_dim": embedding_dim}
+    coco = {"dataset.class_names": DATASETS["COCO2017"]["dataset.class_names"], "temporal_fusion.enabled": False}
+    state = on_meta(get_config("STMask_plus_resnet50_config", {**coco, **changes}))
+    config = trained_config(f"weights/{file_name}", state=state)
+    assert config.name.startswith("STMask_plus_resnet50") and config.dataset.class_names[79] == "toothbrush"
+    assert {key: config.flat()[key] for key in changes} == changes and not config.temporal_fusion.enabled
+    assert (config.tracking.motion > 0) == (embedding_dim == 0)
+    with torch.device("meta"):
+        STMask.from_config(config).load_state_dict(state)  # strict
+    assert trained_config("weights/yolact_plus_resnet50_54.pth", state=on_meta(get_config(YOLACT))).name == YOLACT
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
