@@ -3,6 +3,7 @@
 import os
 import tempfile
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Content:
             self.image_root = image_folder(images).resolve()
             return None, None
         self.image_root = Path(tempfile.mkdtemp(prefix="ytvis-view-")).resolve()
-        weakref.finalize(self, remove_folder, self.image_root)
+        weakref.finalize(self, _remove, self.image_root)
         folder = make_folder(self.image_root / Path(images).stem)
         names, frame_rate = extract_frames(images, folder, most)
         return [f"{folder.name}/{name}" for name in names], frame_rate
@@ -151,6 +152,12 @@ class Content:
         except InputError:
             return None
         return path if path.suffix.lower() in PICTURE_TYPES and os.path.isfile(path) else None
+
+
+def _remove(folder: Path) -> None:
+    """Removes the pictures of a video; Python would print an interrupt, which cannot leave a finalizer."""
+    with suppress(KeyboardInterrupt):
+        remove_folder(folder)
 
 
 def _as_dict(track: Track, group: int) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Results of one video beside its file: seven frames of 64×48 pixels, each brighter than the one before."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +119,17 @@ def test_what_is_no_video_is_one_line(clip, results, content):
     ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=60)
     message = f"{clip}: cannot be read as a video; name a video file, or a folder of frames"
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", f"ytvis view: error: {message}\n")
+
+
+def test_an_interrupt_while_the_pictures_are_removed_prints_nothing(clip, results, monkeypatch, capsys):
+    content, remove = Content(results, clip), shutil.rmtree
+
+    def interrupted(path, **options):
+        signal.raise_signal(signal.SIGINT)
+        remove(path, **options)
+
+    monkeypatch.setattr("shutil.rmtree", interrupted)
+    root = content.image_root
+    assert root.is_dir()
+    del content
+    assert not root.exists() and capsys.readouterr().err == ""
