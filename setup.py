@@ -104,6 +104,8 @@ setup(
         # torch brings it where it has CUDA.
         "triton": ["triton>=3.4"],
         "yolo": ["pyyaml>=6"],
+        # For the test that runs docs/tutorial.ipynb.
+        "notebook": ["nbclient>=0.10", "ipykernel>=6"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "openvino": ["openvino>=2025.0"],
         "browser": ["playwright>=1.40"],
