@@ -42,6 +42,7 @@ ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|inference.frame_journal|view out.json": "tests/docs/test_your_video.py",
     r"(data|weights)/mine": "tests/docs/test_your_data.py",
     r"^python train.py --resume=": "tests/test_train.py",
+    r"^python -m tools.export": "tests/tools/test_export.py",
     r"^python -m utils.checkpoint": "tests/utils/test_checkpoint_record.py",
     r"^python -m ytvis split": "tests/ytvis/test_splits.py",
     r"^python -m ytvis merge": "tests/ytvis/test_merge.py",
