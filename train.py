@@ -139,6 +139,8 @@ def resumed_options(options: argparse.Namespace, arguments: Sequence[str], world
         if any(text.startswith(f"--{name}") for text in arguments):
             before = [text for text in before or [] if not text.startswith(f"--{other}=")]
     former, now = parser.parse_args(before or []), parser.parse_args([*(before or []), *arguments])
+    for parsed in (former, now):  # a key that is given again as it was is no other
+        parsed.set = [f"{key}={value}" for key, value in split_overrides(parsed.set).items()]
     changed = [name for name in sorted(allowed) if getattr(former, name) != getattr(now, name) and before]
     if changed and world.is_main:
         texts = (f"--{name}={getattr(now, name)} (before: {getattr(former, name)})" for name in changed)

@@ -544,7 +544,7 @@ def test_what_is_resumed_is_looked_for_in_the_save_folder(folder, tmp_path, monk
         Path(place, "STMask_demo_1_5_interrupt.pth").touch()
     for word in ("latest", "interrupt"):
         options = command.parse_arguments([f"--save_folder={folder}", f"--resume={word}"])
-        assert command.find_config(options)[1] == Path(folder, "STMask_demo_1_5_interrupt.pth")
+        assert command.find_resumed(options) == Path(folder, "STMask_demo_1_5_interrupt.pth")
 
 
 def test_a_save_folder_that_is_a_file_is_refused_at_the_start(data, tmp_path, monkeypatch, capsys):
@@ -661,7 +661,7 @@ def test_a_backbone_learns_from_crops_resumes_exactly_and_starts_a_network(data,
     record = json.loads((whole / "STMask_demo_log.jsonl").read_text().splitlines()[-1])
     assert {"C3", "C4", "C5"} <= record.keys()
 
-    assert command.main(arguments(data, part, f"--config={DEMO}", f"--resume={part / halfway.name}")) == 2
+    assert command.main(arguments(data, part, "--task=clips", f"--resume={part / halfway.name}")) == 2
     line = arguments(data, tmp_path / "clips", f"--config={DEMO}", f"--set=train.pretrained={whole}/latest")
     assert command.main([*line, "--max_iter=1"]) == 0
     assert "tensors of" in capsys.readouterr().err
