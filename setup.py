@@ -103,13 +103,13 @@ setup(
         "datumaro": ["datumaro>=1.12"],
         # torch brings it where it has CUDA.
         "triton": ["triton>=3.4"],
-        "yolo": ["pyyaml>=6"],
+        "yolo": ["pyyaml>=6.0.1"],
         # For the test that runs docs/tutorial.ipynb.
         "notebook": ["nbclient>=0.10", "ipykernel>=6"],
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5"],
         "openvino": ["openvino>=2025.0"],
         "browser": ["playwright>=1.40"],
-        "dev": ["pytest>=8", "pyyaml>=6", "pytest-xdist>=3.6.1", "ruff>=0.6", "tensorboard>=2.15"],
+        "dev": ["pytest>=8", "pyyaml>=6.0.1", "pytest-xdist>=3.6.1", "ruff>=0.6", "tensorboard>=2.15"],
         # Apart from "dev", because it needs newer versions of numpy, scipy and others than STMask does.
         "crosscheck": ["trackeval>=1.3"],
     },
