@@ -44,6 +44,7 @@ from inference.run_options import (
 )
 from inference.stream import Stream, labels_of, stream_track_age
 from inference.tracker import VideoTracker
+from inference.tracker_step import TrackerState
 from layers.deform_conv import deform_backend
 from utils.device import describe_device
 from utils.distributed import launch
@@ -274,28 +275,32 @@ def live_window(files: OutputFiles) -> AbstractContextManager[LiveWindow | None]
 
 
 class RecordingTracker(VideoTracker):
-    """A tracker that keeps how its last frame came about: `last` and `shifted` are the known objects before and after
-    temporal fusion, None without; `predictions` and `tracks` are the network's and the tracker's output."""
+    """A tracker that keeps how its last frame came about: `before` is the state before it, `predictions` and `tracks`
+    are the network's and the tracker's output."""
 
-    last: Tracks | None = None
-    shifted: Tracks | None = None
+    before: TrackerState
 
     def update(self, predictions: Predictions, index: int = 0) -> Tracks:
-        self.predictions = predictions
+        self.before, self.predictions, self._index = self._state, predictions, index
         self.tracks = super().update(predictions, index)
         return self.tracks
 
-    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
-        self.last, self.shifted = known, super()._shift(known, predictions, index)
-        return self.shifted
+    @property
+    def shifts(self) -> bool:
+        """Whether temporal fusion moved objects to the last frame."""
+        return self.compute_step.fusion and self.before.known is not None and len(self.before.known) > 0
 
     def explain(self, meta: FrameMeta, track_ids: Sequence[int]) -> list[ObjectInternals]:
         """How the method found the objects `track_ids` of the last frame, by falling score."""
-        wanted = torch.tensor(track_ids, dtype=torch.int64, device=self.model.device)
-        tracks = self.tracks[torch.isin(self.tracks.track_ids, wanted)]
-        tracks = tracks[tracks.scores.argsort(descending=True, stable=True)]
-        head = self.model.prediction_layers[0]
-        return explain_objects(tracks, self.last, self.shifted, self.predictions, head, meta)
+        tracks = self.tracks[torch.isin(self.tracks.track_ids, torch.tensor(track_ids, dtype=torch.int64))]
+        tracks = tracks[tracks.scores.argsort(descending=True, stable=True)].to(self.model.device)
+        last = shifted = None
+        if self.shifts:
+            last = self.before.known[self.before.are_known]
+            with torch.inference_mode():
+                after = self.compute_step.shift(self.before, self.predictions, self._index)
+            shifted = after.known[after.are_known]
+        return explain_objects(tracks, last, shifted, self.predictions, self.model.prediction_layers[0], meta)
 
 
 def show(stream: Stream, names: Sequence[str], frame_index: int | None, folder: Path) -> int:
@@ -309,7 +314,7 @@ def show(stream: Stream, names: Sequence[str], frame_index: int | None, folder: 
     tracker, source = stream.tracker, stream.source
     last_frame = None
     for frame in stream:
-        moves = tracker.last is None or len(tracker.last) > 0 or source.num_frames == 1
+        moves = tracker.shifts or not tracker.compute_step.fusion or source.num_frames == 1
         if frame.index == frame_index or (frame_index is None and moves and len(frame.objects)):
             break
         last_frame = frame.frame

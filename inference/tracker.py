@@ -9,26 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.config import Config
 from inference.network import Model, Network
-from layers.association import (
-    LOST,
-    Affinity,
-    absorb,
-    as_tracks,
-    assign,
-    binary_mask_iou,
-    move_on,
-    with_velocities,
-)
-from layers.detection import Detector
-from layers.temporal_fusion import shift_tracks
-from utils.structures import Detections, FusionFeatures, Predictions, RescoredTracks, Tracks
+from inference.tracker_step import Reported, TrackerState, make_step
+from layers.compaction import drop_rows, order_rows
+from utils.structures import FusionFeatures, Predictions, Tracks
 from utils.timer import NoTimer, StageTimer
 
-# As published: without temporal fusion, a detection whose mask IoU with two objects exceeds this updates neither.
-AMBIGUOUS_MASK_IOU = 0.3
-MIN_MASK_PIXELS = 2  # of an object that temporal fusion shows
+LEAST_ROWS = 8
 
 
 class VideoTracker:
@@ -38,6 +25,10 @@ class VideoTracker:
     temporal fusion (`temporal_fusion.enabled` off) a frame's detections are only matched with what was last seen, which
     moves on at constant velocity if the config has `tracking.motion`. A `timer` gets the stages network, detect and
     track. `network` is how the model is run, by default as it is.
+
+    With `fixed_shapes` (the default unless on a CPU) a step has shapes that depend on no values, with known objects in
+    0, 8, 16, 32, … rows, and the host waits for the device once: for what is reported. Otherwise there are as many rows
+    as objects.
     """
 
     def __init__(
@@ -47,33 +38,43 @@ class VideoTracker:
         timer: StageTimer | None = None,
         max_track_age: int | None = None,
         network: Network | None = None,
+        fixed_shapes: bool | None = None,
     ):
-        config = model.config
         self.model = model
         self.network = network or Network(model, fused=False)
         self.timer = timer or NoTimer()
-        self.fusion = config.temporal_fusion if config.temporal_fusion.enabled else None
-        self.binary_masks = config.quirks.binary_masks_without_fusion
-        self.rescores = config.head.mask_iou_net
-        self.settings = config.tracking
-        self.moves = self.fusion is None and self.settings.motion > 0
-        self.max_track_age = config.tracking.max_track_age if max_track_age is None else max_track_age
-        self.detector = make_detector(config, cross_class_nms)
-        self.affinity = Affinity(
-            config.tracking.match_coeff, config.tracking.new_object_similarity, config.tracking.new_object_iou
+        self.has_fixed_shapes = model.device.type != "cpu" if fixed_shapes is None else fixed_shapes
+        self.compute_step = make_step(
+            model.config,
+            self.network,
+            order_rows if self.has_fixed_shapes else drop_rows,
+            cross_class_nms,
+            max_track_age,
+            self.timer,
         )
-        self._next_id = 0
+        self._state = TrackerState(None, None, torch.zeros((), dtype=torch.int64, device=model.device))
         self.reset()
 
     def reset(self, keep_ids: bool = False) -> None:
         """Forgets the video: the next frame is a first frame. With `keep_ids` track ids go on, instead of from 0."""
-        self.known: Tracks | None = None
-        self._last_features: FusionFeatures | None = None
-        self._next_id = self._next_id if keep_ids else 0
+        next_id = self._state.next_id if keep_ids else torch.zeros_like(self._state.next_id)
+        self._state = TrackerState(None, None, next_id)
+        self._num_known = 0
+        self._num_reported = 0
+
+    @property
+    def known(self) -> Tracks | None:
+        """The known objects, on the model's device; None before the first frame."""
+        return None if self._state.known is None else self._state.known[: self._num_known]
+
+    @property
+    def max_track_age(self) -> int:
+        """Objects that have not been seen for more frames are forgotten; with 0 they never are."""
+        return self.compute_step.max_track_age
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is known of the video so far, as copies in plain tensors, which torch.save takes."""
-        parts = {"known": self.known, "last_features": self._last_features}
+        parts = {"known": self.known, "last_features": self._state.features}
         state = {
             f"{name}.{f.name}": getattr(part, f.name).clone()
             for name, part in parts.items()
@@ -81,7 +82,7 @@ class VideoTracker:
             for f in fields(part)
             if getattr(part, f.name) is not None
         }
-        return {"next_id": torch.tensor(self._next_id), **state}
+        return {"next_id": self._state.next_id.clone(), **state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over the state that another tracker of the same model had, from where it goes on identically.
@@ -90,24 +91,31 @@ class VideoTracker:
             ValueError: it is no state of such a tracker.
         """
         head = self.model.config.head
-        present = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0, "velocities": self.moves}
+        moves = self.compute_step.moves
+        present = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0, "velocities": moves}
         absent = {name for name, is_present in present.items() if not is_present}
         known = _from_state(Tracks, "known", state, self.model.device, absent)
-        last_features = _from_state(FusionFeatures, "last_features", state, self.model.device)
-        fits = "next_id" in state and (last_features is not None) == (known is not None and self.fusion is not None)
+        features = _from_state(FusionFeatures, "last_features", state, self.model.device)
+        fits = "next_id" in state and (features is not None) == (known is not None and self.compute_step.fusion)
         if known is not None:
             fits &= known.mask_coeffs.shape[1] == head.num_prototypes
             fits &= known.embeddings is None or known.embeddings.shape[1] == head.embedding_dim
         if not fits:
             raise ValueError("not the state of a tracker of this model")
-        self.known, self._last_features, self._next_id = known, last_features, int(state["next_id"])
+        self._num_known = self._num_reported = 0 if known is None else len(known)
+        are_known = None
+        if known is not None:
+            are_known = torch.ones_like(known.track_ids, dtype=torch.bool)
+            if self.has_fixed_shapes:
+                known, are_known = in_rows(known, self._num_known)
+        self._state = TrackerState(known, are_known, state["next_id"].to(self.model.device), features)
 
     @torch.inference_mode()
     def step(self, image: Tensor) -> Tracks:
         """The objects visible in the next frame `image` [3,H,W] (float, normalised RGB, H and W multiples of 32).
 
-        Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is visible. With mask
-        rescoring they are `RescoredTracks`.
+        They are on the CPU. Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is
+        visible. With mask rescoring they are `RescoredTracks`.
         """
         return self.update(self.look(image[None]))
 
@@ -120,80 +128,41 @@ class VideoTracker:
     @torch.inference_mode()
     def update(self, predictions: Predictions, index: int = 0) -> Tracks:
         """As `step`, for image `index` of a batch that went through the network already."""
-        with self.timer("detect"):
-            detections = self.detector(predictions, index)
-        with self.timer("track"):
-            known = self.known
-            if known is None:
-                known = as_tracks(detections[:0], detections.labels[:0], self.moves)
-            if self.fusion:
-                known = self._shift(known, predictions, index)
-            known, seen = self._match(known, detections)
-            self.known = known[known.ages <= self.max_track_age] if self.max_track_age else known
-            tracks = self._visible(self.known) if self.fusion else seen
-        if self.rescores:
-            with self.timer("detect"):
-                mask_ious = self.network.mask_ious(tracks.masks, tracks.labels)
-            tracks = RescoredTracks(**vars(tracks), mask_ious=mask_ious)
-        if self.binary_masks and not self.fusion:
-            tracks = replace(tracks, masks=(tracks.masks > 0.5).float())
-        return tracks
+        state, reported = self.compute_step(self._state, predictions, index)
+        if self.has_fixed_shapes:
+            with self.timer("track"):
+                reported = self._fetch(reported)
+            self._num_known = int(reported.num_known)
+            known, are_known = in_rows(state.known, self._num_known)
+            state = replace(state, known=known, are_known=are_known)
+        else:
+            self._num_known = len(state.known)
+        self._state = state
+        return reported.tracks
 
-    def _shift(self, known: Tracks, predictions: Predictions, index: int) -> Tracks:
-        """`known` as temporal fusion expects them in this frame, whose features become the last ones."""
-        features = predictions.fusion_features[index : index + 1]
-        if len(known):
-            changes = self.network.changes(self._last_features, features, known.boxes)
-            known = shift_tracks(known, *changes, predictions.prototypes[index].float(), self.settings.score_decay)
-        self._last_features = features
-        return known
+    def _fetch(self, reported: Reported) -> Reported:
+        """`reported` on the CPU, without the rows that are not real.
 
-    def _match(self, known: Tracks, detections: Detections) -> tuple[Tracks, Tracks]:
-        """(the known objects after this frame, the detections that found or became one of them)."""
-        expected = move_on(known, self.settings.max_hidden_age) if self.moves else known
-        mask_ious = binary_mask_iou(detections, expected)
-        rows = assign(self.affinity(detections, expected, mask_ious), self.settings.joint)
-        num_new = int((rows >= len(known)).sum())
-        new_ids = torch.arange(self._next_id, self._next_id + num_new, device=rows.device)
-        self._next_id += num_new
-        seen = as_tracks(detections, torch.cat((known.track_ids, new_ids))[rows.clamp(min=0)], self.moves)
-        updates = torch.ones_like(rows, dtype=torch.bool)
-        if self.moves:
-            seen = with_velocities(seen, known, rows, self.settings.motion)
-        elif not self.fusion:
-            updates = (mask_ious > AMBIGUOUS_MASK_IOU).sum(dim=1) < 2
-        if not self.fusion:
-            matched = torch.isin(known.track_ids, seen.track_ids[rows != LOST])
-            known = replace(known, ages=torch.where(matched, 0, known.ages + 1))
-        return absorb(known, seen, rows, updates), seen[rows != LOST]
-
-    def _visible(self, tracks: Tracks) -> Tracks:
-        """Those of `tracks` that are reported for this frame."""
-        pixels = (tracks.masks > 0.5).flatten(1).sum(dim=1)
-        return tracks[
-            (tracks.ages <= self.settings.max_hidden_age)
-            & (pixels >= MIN_MASK_PIXELS)
-            & (tracks.scores > self.settings.score_threshold)
-        ]
+        The host waits for the device once, or twice if many more objects are reported than for the last frame.
+        """
+        rows = num_rows(self._num_reported + LEAST_ROWS)
+        while True:
+            found = replace(reported, tracks=reported.tracks[:rows]).to_host()
+            self._num_reported = int(found.are_real.sum())
+            if self._num_reported <= rows:
+                return replace(found, tracks=found.tracks[: self._num_reported])
+            rows = self._num_reported
 
 
-def make_detector(config: Config, cross_class_nms: bool | None = None) -> Detector:
-    """The detector of a config; the published per-class path differs in its limits, except in YOLACT, and without
-    temporal fusion in the centerness too (docs/quirks.md)."""
-    detection, quirks = config.detection, config.quirks
-    without_fusion = not config.temporal_fusion.enabled
-    cross_class = detection.cross_class_nms if cross_class_nms is None else cross_class_nms
-    keeps_low_scores = quirks.hidden_low_scores and (cross_class or bool(config.head.anchor_scales))
-    return Detector(
-        conf_threshold=detection.conf_threshold,
-        nms_threshold=detection.nms_threshold,
-        top_k=detection.top_k,
-        cross_class_nms=cross_class,
-        score_threshold=None if keeps_low_scores else detection.conf_threshold,
-        max_detections=None if cross_class else detection.max_detections,
-        use_centerness=cross_class or not (without_fusion and quirks.plain_scores_without_fusion),
-        double_tanh=without_fusion and quirks.double_tanh_without_fusion,
-    )
+def in_rows(tracks: Tracks, count: int) -> tuple[Tracks, Tensor]:
+    """`tracks`, of which the first `count` are real, in `num_rows(count)` rows [M], and which are real [M] bool."""
+    index = torch.arange(num_rows(count), device=tracks.boxes.device)
+    return tracks[index.clamp(max=len(tracks) - 1)], index < count
+
+
+def num_rows(num_objects: int) -> int:
+    """The rows that hold `num_objects` known objects: 0, 8, 16, 32, …, as each number has kernels of its own."""
+    return max(LEAST_ROWS, 1 << (num_objects - 1).bit_length()) if num_objects else 0
 
 
 def _from_state(

@@ -47,7 +47,7 @@ def track_videos(
     was_training = model.training
     model.eval()
     tracker = tracker or VideoTracker(model, timer=timer, network=Network(model))
-    wanted = None if labels is None else torch.tensor(sorted(labels), device=model.device)
+    wanted = None if labels is None else torch.tensor(sorted(labels))
     tracked = _track(tracker, frames, timer, batch_size)
     if overlap:
         tracked = read_ahead(tracked, size=2)
@@ -76,7 +76,10 @@ def _track(
         images = [frame.image for frame in batch if frame.error is None]
         predictions = None
         if images:
-            predictions = tracker.look(torch.stack(images).to(tracker.model.device, non_blocking=True))
+            images = torch.stack(images)
+            if tracker.model.device.type == "cuda":
+                images = images.pin_memory()  # so that the host does not wait for the copy
+            predictions = tracker.look(images.to(tracker.model.device, non_blocking=True))
         shares = {stage: seconds / len(batch) for stage, seconds in timer.take().items()}
         places = count()
         for frame in batch:

@@ -1,12 +1,12 @@
 """Association of detections with known objects (STMask, section 3.3; affinity of MaskTrack R-CNN, ICCV 2019)."""
 
 from dataclasses import dataclass, fields, replace
-from itertools import count
 
 import torch
 from torch import Tensor
 
 from layers.box_utils import box_iou, centers_of
+from layers.compaction import LOWEST
 from layers.mask_utils import mask_iou, translate
 from utils.structures import Detections, Tracks
 from ytvis.score.tracking import best_pairs
@@ -33,7 +33,8 @@ class Affinity:
         if detections.embeddings is None:
             similarity = torch.zeros_like(box_ious)
         else:
-            similarity = (detections.embeddings @ tracks.embeddings.t() + 1) / 2
+            # A product of matrices would round equal rows differently, and by shape: ties are broken by order.
+            similarity = ((detections.embeddings[:, None] * tracks.embeddings).sum(dim=2) + 1) / 2
         same_label = (detections.labels[:, None] == tracks.labels[None]).to(similarity.dtype)
         return self.combine(similarity, detections.scores, mask_ious, box_ious, same_label)
 
@@ -53,27 +54,37 @@ def binary_mask_iou(detections: Detections, tracks: Tracks) -> Tensor:
     return mask_iou(detections.masks > 0.5, tracks.masks > 0.5)
 
 
-def assign(affinity: Tensor, joint: bool = False) -> Tensor:
-    """The row of each detection's object, [N] int64: 0…M−1 known, M, M+1, … new, `LOST` (−1).
+def assign(affinity: Tensor, are_real: Tensor, are_known: Tensor, joint: bool = False) -> Tensor:
+    """The row of each detection's object, [N] int64: below M a known one, from the number of known ones on a new one,
+    `LOST` (−1).
 
-    `affinity` [N,1+M] is `Affinity`'s, with detections by falling score. Each takes its best column; an object that two
+    `affinity` [N,1+M] is `Affinity`'s, with detections by falling score; those that `are_real` [N] bool and the objects
+    that `are_known` [M] bool count, and these come first. Each detection takes its best column; an object that two
     detections claim goes to the first. With `joint`, the detections share the objects so that the sum of what they gain
     over the dummy is greatest. A detection that fits known objects, but gets none of them, is lost.
     """
-    num_known = affinity.shape[1] - 1
-    claims = (affinity.argmax(dim=1) - 1).tolist() if len(affinity) else []
+    num_rows = len(are_known)
+    fits = torch.cat((affinity[:, :1], torch.where(are_known, affinity[:, 1:], LOWEST)), dim=1)
+    column = fits.argmax(dim=1)  # the first of equal ones
     if joint:
-        gains = (affinity[:, 1:] - affinity[:, :1]).clamp(min=0).double().cpu().numpy()
-        pairs = zip(*(indices.tolist() for indices in best_pairs(gains)), strict=True)
-        owners = {row: detection for detection, row in pairs if gains[detection, row] > 0}
+        rows = _share(torch.where(are_real[:, None], fits[:, 1:] - fits[:, :1], 0))
     else:
-        owners = {}
-        for detection, row in enumerate(claims):
-            owners.setdefault(row, detection)
-    known = {detection: row for row, detection in owners.items()}
-    new = count(num_known)
-    rows = [known.get(detection, LOST) if claim >= 0 else next(new) for detection, claim in enumerate(claims)]
-    return torch.tensor(rows, dtype=torch.int64, device=affinity.device)
+        order = torch.arange(len(column), device=column.device)
+        claimed = torch.where(are_real & (column > 0), column - 1, num_rows)
+        owner = order.new_full((num_rows + 1,), len(column)).scatter_reduce(0, claimed, order, "amin")
+        rows = torch.where((claimed < num_rows) & (owner[claimed] == order), claimed, LOST)
+    is_new = are_real & (column == 0)
+    return torch.where(is_new, are_known.sum() + is_new.cumsum(0) - 1, rows)
+
+
+def _share(gains: Tensor) -> Tensor:
+    """The object [N] int64 of each detection, or `LOST`, with the greatest sum of `gains` [N,M]; found on the host."""
+    values = gains.clamp(min=0).double().cpu().numpy()
+    rows = torch.full((len(values),), LOST)
+    for detection, row in zip(*best_pairs(values), strict=True):
+        if values[detection, row] > 0:
+            rows[detection] = int(row)
+    return rows.to(gains.device)
 
 
 def as_tracks(detections: Detections, track_ids: Tensor, moving: bool = False) -> Tracks:
@@ -90,33 +101,36 @@ def move_on(tracks: Tracks, max_age: int) -> Tracks:
     """
     offsets = (tracks.ages.clamp(max=max_age) + 1)[:, None] * tracks.velocities.nan_to_num(0.0, 0.0, 0.0)
     height, width = tracks.masks.shape[1:]
-    offsets_px = (offsets * offsets.new_tensor((width, height))).round().long()
+    offsets_px = torch.stack((offsets[:, 0] * width, offsets[:, 1] * height), dim=1).round().long()
     return replace(tracks, boxes=tracks.boxes + offsets.repeat(1, 2), masks=translate(tracks.masks > 0.5, offsets_px))
 
 
-def with_velocities(seen: Tracks, tracks: Tracks, rows: Tensor, newest_share: float) -> Tracks:
+def with_velocities(seen: Tracks, tracks: Tracks, rows: Tensor, are_again: Tensor, newest_share: float) -> Tracks:
     """The objects `seen` [N] in this frame with their velocities, from `tracks` [M] as last seen.
 
-    `rows` are those of `assign`. A velocity is a running mean of the steps of the box's centre per frame, in which the
-    newest has the weight `newest_share`, or the first step alone.
+    Those that `are_again` [N] bool were at `rows` [N] of `tracks`. A velocity is a running mean of the steps of the
+    box's centre per frame, in which the newest has the weight `newest_share`, or the first step alone.
     """
-    again = (rows != LOST) & (rows < len(tracks))
-    last = tracks[rows[again]]
-    steps = (centers_of(seen.boxes[again]) - centers_of(last.boxes)) / (last.ages + 1)[:, None]
-    velocities = seen.velocities.clone()
-    velocities[again] = steps.where(last.velocities.isnan(), last.velocities.lerp(steps, newest_share))
-    return replace(seen, velocities=velocities)
+    if not len(tracks):
+        return seen
+    rows = torch.where(are_again, rows, 0)
+    steps = (centers_of(seen.boxes) - centers_of(tracks.boxes[rows])) / (tracks.ages[rows] + 1)[:, None]
+    means = tracks.velocities[rows]
+    means = steps.where(means.isnan(), means.lerp(steps, newest_share))
+    return replace(seen, velocities=means.where(are_again[:, None], seen.velocities))
 
 
-def absorb(tracks: Tracks, seen: Tracks, rows: Tensor, updates: Tensor) -> Tracks:
-    """`tracks` [M] updated with the objects of `seen` [N] at their `rows` (those of `assign`).
+def absorb(rows: Tensor, updates: Tensor, are_known: Tensor) -> tuple[Tensor, Tensor]:
+    """(source [M+N] int64, are known [M+N] bool) of the objects after a frame: where the state of each is, among the M
+    rows of known objects and the N of detections after them.
 
-    New objects are appended; a known one takes its whole new state where `updates` [N] bool is true, and otherwise
-    keeps its old one. Lost detections change nothing.
+    `rows` are those of `assign`. New objects follow the known ones that `are_known` [M] bool, the first ones; a known
+    one takes its whole new state where `updates` [N] bool is true, and otherwise keeps its old one. Lost detections
+    change nothing.
     """
-    num_known = len(tracks)
-    pool = Tracks.cat([tracks, seen])
-    source = torch.arange(num_known + int((rows >= num_known).sum()), device=rows.device)
-    takes = (rows >= num_known) | ((rows != LOST) & updates)
-    source[rows[takes]] = num_known + takes.nonzero().squeeze(1)
-    return pool[source]
+    num_rows, num_known = len(are_known), are_known.sum()
+    is_new = rows >= num_known
+    source = torch.arange(num_rows + len(rows), device=rows.device)
+    takers = torch.where(is_new | ((rows != LOST) & updates), rows, len(source))  # a last row, cut off, for none
+    places = torch.cat((source, source[-1:])).scatter(0, takers, source[num_rows:])[: len(source)]
+    return places, source < num_known + is_new.sum()

@@ -11,7 +11,8 @@ import torch
 from data.config import MODELS, get_config
 from data.trained import named_like
 from inference.network import Network
-from inference.tracker import VideoTracker, make_detector
+from inference.tracker import VideoTracker
+from inference.tracker_step import make_detector
 from inference.videos import track_videos
 from layers import deform_conv
 from layers.cpu import deform_columns
@@ -295,7 +296,7 @@ def test_quirk_hidden_low_scores_can_become_objects():
         config = get_config("STMask_plus_resnet50_config", {"quirks.hidden_low_scores": quirk})
         model = load_model("STMask_plus_resnet50")
         tracker = VideoTracker(model)
-        tracker.detector = make_detector(config)
+        tracker.compute_step = replace(tracker.compute_step, detector=make_detector(config))
         for image in frames:
             tracker.step(image)
         held[quirk] = tracker.known.scores

@@ -14,7 +14,8 @@ from data.config import MODELS, get_config
 from data.transforms import FrameTransform
 from eval import main as evaluate
 from inference.network import Network, fused_copy
-from inference.tracker import VideoTracker, make_detector
+from inference.tracker import VideoTracker
+from inference.tracker_step import make_detector
 from layers.anchors import anchor_shapes_px, make_scaled_anchors
 from layers.losses import MultiBoxLoss
 from layers.mask_rescoring import MaskIoUNet

@@ -47,7 +47,8 @@ STAGES = {  # the innermost of these files that calls an operator gives its stag
     "layers/detection.py": "detect",
     "layers/temporal_fusion.py": "temporal",
     "layers/association.py": "match",
-    "inference/tracker.py": "track, rest",
+    "inference/tracker_step.py": "match",
+    "inference/tracker.py": "report",
     "layers/postprocess.py": "report",
 }
 OTHER = "other"
@@ -147,7 +148,7 @@ def count_frame(config: Config, precision: str = "fp32") -> FrameCounts:
         if "centerness_layer" in name and name.endswith("bias"):
             torch.nn.init.constant_(parameter, 1.0)  # scores above 0
     model = fused_copy(model, PRECISIONS[precision], pack=False)  # as on a GPU
-    tracker = VideoTracker(model, network=Network(model, precision, fused=False))
+    tracker = VideoTracker(model, network=Network(model, precision, fused=False), fixed_shapes=True)
     counter = OperatorCounter()
     with deform_backend("torchvision"):
         results = track_videos(model, random_frames(config), tracker=tracker)
@@ -264,8 +265,11 @@ class HostTensors(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in ("to", "cpu") and (name == "cpu" or _names_cpu(args[1:], kwargs)):
-            return self._copy(args[0])
+        places = [value for value in (*args[1:], *kwargs.values()) if isinstance(value, str | torch.device)]
+        if name == "cpu" or (name == "to" and "cpu" in places):  # a text, the host; a torch.device is the model's
+            return args[0] if are_on_host(args[0]) else self._copy(args[0], "copy to the host")
+        if name == "to" and places and are_on_host(args[0]):
+            return self._copy(args[0], "upload")
         if name == "from_numpy" or (name == "stack" and are_on_host(args)):
             with torch._C.DisableTorchFunction():
                 return on_host(func(*args, **kwargs))
@@ -277,19 +281,13 @@ class HostTensors(TorchFunctionMode):
         result = func(*args, **kwargs)
         return on_host(result) if name == "new_tensor" and are_on_host(args) else result
 
-    def _copy(self, tensor: Tensor) -> Tensor:
-        """The other side's copy of `tensor`."""
-        if are_on_host(tensor):
-            if not tensor.is_pinned():
-                self.counter.wait("upload")
-            return tensor.clone()
-        self.counter.wait("copy to the host")
-        return on_host(tensor.clone())
-
-
-def _names_cpu(args: tuple, kwargs: dict) -> bool:
-    """Whether a call of `Tensor.to` with these arguments names a device; here it is always the CPU."""
-    return any(isinstance(value, str | torch.device) for value in (*args, kwargs.get("device")))
+    def _copy(self, tensor: Tensor, kind: str) -> Tensor:
+        """The other side's copy of `tensor`; the host need not wait to upload from page-locked memory."""
+        if kind != "upload" or not tensor.is_pinned():
+            self.counter.wait(kind)
+        copy = tensor.clone()
+        copy.is_on_host = kind != "upload"
+        return copy
 
 
 if __name__ == "__main__":

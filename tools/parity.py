@@ -29,7 +29,7 @@ from layers.temporal_fusion import correlate, fuse
 from stmask import STMask
 from tests.fixtures.reference import fill, inputs
 from utils.device import pick_device
-from utils.structures import ClipBatch, FrameMeta, FrameTargets
+from utils.structures import ClipBatch, FrameMeta, FrameTargets, Predictions
 from ytvis.masks import decode_mask
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "fixtures" / "reference"
@@ -170,7 +170,17 @@ def recorded_frames(path: Path) -> Iterator[tuple[int, int, dict[str, np.ndarray
 
 
 @cache
-def compare_tracking(name: str, nms: str, fusion: bool, device: str = "cpu") -> TrackingComparison:
+@torch.inference_mode()
+def predict(name: str, video: int, device: str = "cpu") -> list[Predictions]:
+    """The predictions of the network `name` for each frame of a recorded video; temporal fusion has no part in them."""
+    model = load_model(name, device=device)
+    return [model(image[None].to(model.device)) for image in clip(video)]
+
+
+@cache
+def compare_tracking(
+    name: str, nms: str, fusion: bool, device: str = "cpu", fixed_shapes: bool | None = None
+) -> TrackingComparison:
     """Tracks each recorded clip with a `VideoTracker`, and compares detections, tracks and reported objects."""
     model = load_model(name, fusion, device)
     prefix = "" if fusion else "notf_"
@@ -179,13 +189,13 @@ def compare_tracking(name: str, nms: str, fusion: bool, device: str = "cpu") -> 
     for video, frame, rows in recorded_frames(REFERENCE / name / f"{prefix}tracking_{nms}.npz"):
         if frame == 0:
             out.results += builder.finish() if builder else []
-            tracker = VideoTracker(model, cross_class_nms=nms == "cc")
+            tracker = VideoTracker(model, cross_class_nms=nms == "cc", fixed_shapes=fixed_shapes)
             builder = VideoResultBuilder(video, len(clip(video)), inputs.ORI_SHAPE[:2], tuple(range(1, 41)))
         where = f"video {video} frame {frame}"
+        predictions = predict(name, video, device)[frame]
         with torch.inference_mode():
-            predictions = model(clip(video)[frame][None].to(model.device))
             tracks = tracker.update(predictions)
-            detections = tracker.detector(predictions)
+            detections = tracker.compute_step.detector(predictions)
         if fusion:
             candidates = predictions.class_logits[0].softmax(-1)[:, 1:].amax(1) > model.config.detection.conf_threshold
             out.same(f"{where} candidates", int(candidates.sum()), rows["n_cand"])

@@ -65,6 +65,18 @@ class TensorFields:
         """The object with `Tensor.to(*args, **kwargs)` applied to every tensor."""
         return _map_tensors(self, lambda tensor: tensor.to(*args, **kwargs))
 
+    def to_host(self) -> Self:
+        """The object on the CPU: all tensors come in one copy, for which the host waits once."""
+        tensors: list[Tensor] = []
+        _map_tensors(self, tensors.append)
+        by_alignment = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
+        flat = [tensors[i].reshape(-1).view(torch.uint8) for i in by_alignment]
+        parts = torch.cat(flat).to("cpu").split([len(part) for part in flat])
+        for i, part in zip(by_alignment, parts, strict=True):
+            tensors[i] = part.view(tensors[i].dtype).view(tensors[i].shape)
+        copies = iter(tensors)
+        return _map_tensors(self, lambda _: next(copies))
+
     def pin_memory(self) -> Self:
         """The object in page-locked memory, for fast copies to an accelerator; DataLoader calls this."""
         return _map_tensors(self, lambda tensor: tensor.pin_memory())

@@ -1,6 +1,8 @@
 """STMask.stream: tracks of a stream of frames, and the state and memory of its tracker."""
 
 import threading
+from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ from data.video import SceneCuts, VideoWriter
 from inference.network import Network
 from inference.stream import Stream
 from inference.tracker import VideoTracker
+from inference.tracker_step import make_detector
 from layers.postprocess import postprocess
 from stmask import STMask
 from utils.structures import FrameMeta
@@ -322,11 +325,12 @@ def test_known_objects_do_not_grow_with_a_stream(frames, fusion):
     model = make_model(**{"temporal_fusion.enabled": fusion, "tracking.new_object_similarity": 9.0})
     with torch.inference_mode():
         predictions = model(FrameTransform.from_config(model.config)(frames[0])[0][None])
-    one = VideoTracker(model).detector(predictions)[:1]
+    one = make_detector(model.config)(predictions)[:1]
+    detector = SimpleNamespace(detect=lambda *_: (one, torch.ones(1, dtype=torch.bool)))
     counts, sizes = {}, {}
     for max_track_age in (0, 5):
         tracker = VideoTracker(model, max_track_age=max_track_age)
-        tracker.detector = lambda *_: one
+        tracker.compute_step = replace(tracker.compute_step, detector=detector)
         counts[max_track_age], sizes[max_track_age] = [], []
         for _ in range(60):
             tracker.update(predictions)

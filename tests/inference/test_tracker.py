@@ -1,24 +1,20 @@
 """Tracking without embeddings and temporal fusion, over detections made by hand."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from data.config import MODELS, TRACKING_BY_OVERLAP, get_config
 from inference.tracker import VideoTracker
-from stmask import STMask
 from utils.structures import Detections
 
 SIZE = 40  # of the masks, pixels
 
 
-@pytest.fixture(scope="module")
-def model():
-    with torch.device("meta"):
-        return STMask.from_config(get_config("STMask_demo_config", {**TRACKING_BY_OVERLAP, "head.centerness": False}))
-
-
-@pytest.fixture
-def follow(model, monkeypatch):
+@pytest.fixture(params=[False, True], ids=["as many rows as objects", "fixed shapes"])
+def follow(request):
     """A function: detections of each frame, as lists of (x, y, label) → the track ids of each frame.
 
     Objects are squares of 4 pixels with their upper left corner at x, y.
@@ -26,12 +22,24 @@ def follow(model, monkeypatch):
 
     def run(*frames, **settings):
         overrides = {**TRACKING_BY_OVERLAP, **{f"tracking.{name}": value for name, value in settings.items()}}
-        monkeypatch.setattr(model, "config", get_config("STMask_demo_config", {**overrides, "head.centerness": False}))
-        tracker = VideoTracker(model)
-        tracker.detector = lambda detections, _: detections
+        config = get_config("STMask_demo_config", {**overrides, "head.centerness": False})
+        model = SimpleNamespace(config=config, device=torch.device("cpu"))
+        tracker = VideoTracker(model, fixed_shapes=request.param)
+        detector = SimpleNamespace(detect=with_other_rows if request.param else with_no_other_rows)
+        tracker.compute_step = replace(tracker.compute_step, detector=detector)
         return [tracker.update(squares(frame)).track_ids.tolist() for frame in frames]
 
     return run
+
+
+def with_no_other_rows(detections, *_):
+    return detections, torch.ones(len(detections), dtype=torch.bool)
+
+
+def with_other_rows(detections, *_):
+    """`detections`, then four rows that are not real and have the best of scores."""
+    others = squares([(0, 0, 1), (3, 0, 1), (8, 8, 1), (9, 0, 2)])
+    return Detections.cat([detections, others]), torch.arange(len(detections) + 4) < len(detections)
 
 
 def squares(places):

@@ -110,7 +110,9 @@ def test_masks_are_compared_binarised_over_a_half():
     ],
 )
 def test_assignment_by_hand(affinity, rows):
-    found = assign(torch.tensor(affinity))
+    affinity = torch.tensor(affinity)
+    every = torch.ones(len(affinity), dtype=torch.bool), torch.ones(affinity.shape[1] - 1, dtype=torch.bool)
+    found = assign(affinity, *every)
     assert found.tolist() == rows
     assert found.dtype == torch.int64
 
@@ -128,7 +130,9 @@ def test_assignment_by_hand(affinity, rows):
     ],
 )
 def test_joint_assignment_by_hand(affinity, rows):
-    found = assign(torch.tensor(affinity), joint=True)
+    affinity = torch.tensor(affinity)
+    every = torch.ones(len(affinity), dtype=torch.bool), torch.ones(affinity.shape[1] - 1, dtype=torch.bool)
+    found = assign(affinity, *every, joint=True)
     assert found.tolist() == rows
     assert found.dtype == torch.int64
 
@@ -136,9 +140,21 @@ def test_joint_assignment_by_hand(affinity, rows):
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("num_known", [0, 3])
 def test_no_detections_are_assigned_to_nothing(num_known, joint):
-    rows = assign(torch.zeros(0, 1 + num_known), joint)
+    rows = assign(torch.zeros(0, 1 + num_known), torch.ones(0).bool(), torch.ones(num_known).bool(), joint)
     assert rows.shape == (0,)
     assert rows.dtype == torch.int64
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_rows_that_are_not_real_take_no_part(joint):
+    """Detections 1 and 3 and the last of three rows of objects are not real: whatever they say does not matter."""
+    affinity = torch.tensor([[1.4, 2.0, 0, 9.0], [1.4, 3.0, 0, 0], [1.4, 0, 0, torch.nan], [0, 0, 0, 9.0]])
+    affinity = torch.cat((affinity, torch.tensor([[1.4, 1.5, 0, 0], [1.4, 0, 0, 0]])))
+    are_real = torch.tensor([True, False, True, False, True, True])
+    rows = assign(affinity, are_real, torch.tensor([True, True, False]), joint)
+    assert rows.tolist() == [0, LOST, 2, LOST, LOST, 3]  # new objects follow the two that are known
+    source, are_known = absorb(rows, torch.ones(6, dtype=torch.bool), torch.tensor([True, True, False]))
+    assert source[are_known].tolist() == [3, 1, 5, 8]  # three rows of objects, then the detections
 
 
 # ---------------------------------------------------------------------------------------------------- state
@@ -158,7 +174,8 @@ def absorbed(rows, updates=None, known=(1.0, 2.0), seen=(10.0, 20.0, 30.0)):
     """The result of `absorb` for known objects of ages 4, 5, … and objects just seen."""
     tracks = make_tracks(*known, ages=list(range(4, 4 + len(known))))
     updates = torch.ones(len(seen), dtype=torch.bool) if updates is None else torch.tensor(updates)
-    result = absorb(tracks, make_tracks(*seen, first_id=100), torch.tensor(rows, dtype=torch.int64), updates)
+    source, are_known = absorb(torch.tensor(rows, dtype=torch.int64), updates, torch.ones(len(known)).bool())
+    result = Tracks.cat([tracks, make_tracks(*seen, first_id=100)])[source[are_known]]
     # All fields agree.
     assert torch.equal(result.boxes[:, 0], result.scores)
     assert torch.equal(result.masks[:, 0, 0], result.scores)
@@ -212,11 +229,13 @@ def test_velocities_are_a_running_mean_of_steps_per_frame():
     tracks = replace(tracks, velocities=torch.tensor([[nan, nan], [0.4, 0.2], [9.0, 9.0]]))
     seen = as_tracks(make_detections(2.0, 0.5, 7.0, 8.0), torch.tensor([1, 0, 3, 9]), moving=True)
     assert seen.velocities.isnan().all()
-    found = with_velocities(seen, tracks, torch.tensor([1, 0, 3, LOST]), newest_share=0.25)
+    rows, are_again = torch.tensor([1, 0, 3, LOST]), torch.tensor([True, True, False, False])
+    found = with_velocities(seen, tracks, rows, are_again, newest_share=0.25)
     # Object 1 went 1 in two frames; object 0, seen once before, 0.5 in one; the others are new and lost.
     expected = [[0.75 * 0.4 + 0.25 * 0.5, 0.75 * 0.2], [0.5, 0.0], [nan, nan], [nan, nan]]
     torch.testing.assert_close(found.velocities, torch.tensor(expected), equal_nan=True)
-    taken = absorb(tracks, found, torch.tensor([1, 0, 3, LOST]), torch.ones(4, dtype=torch.bool)).velocities
+    source, are_known = absorb(rows, torch.ones(4, dtype=torch.bool), torch.ones(3, dtype=torch.bool))
+    taken = Tracks.cat([tracks, found]).velocities[source[are_known]]
     torch.testing.assert_close(taken, torch.tensor([*expected[1::-1], [9.0, 9.0], [nan, nan]]), equal_nan=True)
 
 

@@ -81,7 +81,9 @@ def test_a_frame_does_not_cost_more(config, more):
     counts = count_frame(get_config(config, [*launches.overrides(3), *SMALL, *more])).as_json()
     assert counts["stages"].keys() >= {"backbone", "pyramid", "prototypes", "head", "detect", "match", "report"}
     assert ("temporal" in counts["stages"]) == ("temporal_fusion.enabled=False" not in more)
-    assert counts["total"]["waits"] <= 50
+    # The host waits for what is reported, and a frame is copied from memory that is not page-locked.
+    waits = {(wait["kind"], wait["where"].split(":")[0]): wait["number"] for wait in counts["waits"]}
+    assert waits == {("copy to the host", "inference/tracker.py"): 1, ("upload", "inference/videos.py"): 1}
 
 
 def test_the_command_prints_and_writes_the_counts(tmp_path, capsys):

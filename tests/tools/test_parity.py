@@ -61,10 +61,10 @@ def test_network_stage_by_stage(name, device):
     assert not too_far
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device, fixed_shapes", [("cpu", True), *((device, None) for device in DEVICES)])
 @pytest.mark.parametrize(("name", "nms", "fusion"), RUNS)
-def test_whole_clips_are_tracked_as_recorded(name, nms, fusion, device):
-    run = compare_tracking(name, nms, fusion, device)
+def test_whole_clips_are_tracked_as_recorded(name, nms, fusion, device, fixed_shapes):
+    run = compare_tracking(name, nms, fusion, device, fixed_shapes)
     assert run.discrete == []
     assert set(run.values) >= {"box", "score", "mask_coeff", "mask_mean", "post_box", "post_score"}
     assert not {k: c.absolute for k, c in run.values.items() if c.absolute > TRACKING_TOLERANCE[k]}
