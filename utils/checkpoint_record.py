@@ -1,8 +1,8 @@
 """What a checkpoint says about itself: config, classes, data, iteration, scores, versions.
 
-The record is a file of JSON in the archive that `torch.save` writes, beside the tensors' own: `torch.load` passes over
-it, so the content stays a plain state dict. Whoever loads the tensors and saves them anew leaves it behind; names and
-shapes then still tell the network (`utils.checkpoint_shapes`).
+The record is a file of JSON in the archive that `torch.save` writes, beside the tensors' own: `torch.load` ignores it,
+so the content stays a plain state dict. It is lost when the tensors are loaded and saved again; names and shapes then
+still tell the network (`utils.checkpoint_shapes`).
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 
 import torch
 
+from ytvis.annotations import is_id, is_plain
 from ytvis.files import InputError
 from ytvis.messages import excerpt, shown
 
@@ -26,8 +27,8 @@ DEEPEST = 3  # lists in lists of a config key
 
 
 def is_text(value: Any) -> bool:
-    """Whether it is text that can be written, and no longer than names are."""
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT and value.isprintable()
+    """Whether it is text of one line, and no longer than names are."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_plain(value)
 
 
 def is_number(value: Any) -> bool:
@@ -69,17 +70,20 @@ def _versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What a checkpoint says about itself. Whatever is not known is empty or None.
+    """What a checkpoint says about itself. Whatever is not known is empty or None. Every record can be read again.
 
     `category_ids[i]` and `category_names[i]` are those that the data set's file has for class i of `class_names`, None
     where it lacks the class. `keys` are the config keys by which the named config differs from the defaults; `changed`
     are those by which the trained one differs from the named.
+
+    Raises:
+        InputError: a value cannot be in a record.
     """
 
     config: str = _part("", "config", is_text)
     changed: Mapping[str, Any] = _part(dict, "keys that differ from it", _dict_of(is_setting))
     class_names: tuple[str, ...] = _part((), "classes", _list_of(is_text))
-    category_ids: tuple[int | None, ...] = _part((), "category ids", _list_of(_or_none(is_count)))
+    category_ids: tuple[int | None, ...] = _part((), "category ids", _list_of(_or_none(is_id)))
     category_names: tuple[str | None, ...] = _part((), "category names", _list_of(_or_none(is_text)))
     data: Mapping[str, str] = _part(dict, "data", _dict_of(is_text))
     iteration: int | None = _part(None, "iteration", _or_none(is_count))
@@ -89,33 +93,39 @@ class CheckpointRecord:
     versions: Mapping[str, str] = _part(dict, "versions", _dict_of(is_text))
     keys: Mapping[str, Any] = _part(dict, "keys of the config", _dict_of(is_setting))
 
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            value = getattr(self, part.name)
+            if not part.metadata["holds"](value):
+                raise InputError(
+                    f"a checkpoint cannot hold {shown(value, 60)} as {part.name}; names are text of one line, of at "
+                    f"most {LONGEST_TEXT} characters"
+                )
+        for name in ("category_ids", "category_names"):
+            if len(getattr(self, name)) not in (0, len(self.class_names)):
+                raise InputError(f"{name} has another length than class_names")
+        if len(self.to_json()) > LARGEST:
+            raise InputError(f"what a checkpoint says about itself cannot be larger than {LARGEST >> 20} MiB")
+
     @classmethod
     def from_json(cls, content: bytes) -> Self:
         """The record of JSON text; names that are unknown here, a later version's, are left out.
 
         Raises:
-            ValueError: it is none; says why in a few words.
+            InputError, ValueError: it is none; says why in a few words.
         """
         try:
             values = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
         except RecursionError:
             raise ValueError("it is nested too deeply") from None
         if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
-        known = {part.name: part for part in fields(cls)}
+            raise ValueError("it is not a JSON object")
+        known = {part.name for part in fields(cls)}
         taken = {name: value for name, value in values.items() if name in known}
-        for name, value in taken.items():
-            if not known[name].metadata["holds"](value):
-                raise ValueError(f"{name} is {shown(value, 60)}")
-            taken[name] = tuple(value) if isinstance(value, list) else value
-        record = cls(**taken)
-        for name in ("category_ids", "category_names"):
-            if len(getattr(record, name)) not in (0, len(record.class_names)):
-                raise ValueError(f"{name} has another length than class_names")
-        return record
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in taken.items()})
 
     def to_json(self) -> bytes:
-        """JSON text that `from_json` reads; `versions` are those of this moment."""
+        """JSON text that `from_json` reads; `versions` are the present ones."""
         return json.dumps({**asdict(self), "versions": _versions()}, ensure_ascii=False, indent=1).encode("utf-8")
 
     def __str__(self) -> str:

@@ -52,6 +52,33 @@ def test_what_is_written_is_read_again(tmp_path):
     assert zipfile.ZipFile(tmp_path / "a.pth").testzip() is None
 
 
+@pytest.mark.parametrize("name", ["👨\u200d👩\u200d👧", "a\u00a0b", "犬\u3000猫", "سگ\u200cها", "\u202bab", "x" * 1000])
+@pytest.mark.parametrize("category_id", [0, -3, 2**63 - 1])
+def test_what_an_annotation_file_may_have_can_be_written_and_read(tmp_path, name, category_id):
+    record = CheckpointRecord("mine", {}, (name,), (category_id,), (name,))
+    save_state_dict(STATE, tmp_path / "a.pth", record)
+    read = read_record(tmp_path / "a.pth")
+    assert (read.class_names, read.category_ids, read.category_names) == ((name,), (category_id,), (name,))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"class_names": ("x" * 1001,)},
+        {"class_names": ("a\nb",)},
+        {"class_names": ("a",), "category_ids": (1, 2)},
+        {"class_names": tuple(f"{number:0100}" for number in range(20_000))},
+        {"data": {"ann_file": "tr\udcffain.json"}},
+        {"scores": {"AP": float("nan")}},
+        {"changed": {"input.size_hw": None}},
+    ],
+)
+def test_a_record_that_could_not_be_read_again_is_none(values):
+    with pytest.raises(InputError) as caught:
+        CheckpointRecord("mine", **values)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 300
+
+
 def test_it_can_be_read_without_our_code(tmp_path):
     save_state_dict(STATE, tmp_path / "a.pth", RECORD)
     with zipfile.ZipFile(tmp_path / "a.pth") as archive:
@@ -86,7 +113,7 @@ def test_files_without_one_have_none(tmp_path):
         b'{"class_names": {"a": 1}}',
         b'{"class_names": [1, 2]}',
         b'{"class_names": ["a"], "category_ids": [1, 2]}',
-        b'{"class_names": ["a"], "category_ids": [-1]}',
+        b'{"class_names": ["a"], "category_ids": [-9223372036854775809]}',
         b'{"class_names": ["a"], "category_ids": [true]}',
         b'{"changed": []}',
         b'{"changed": {"a": null}}',
