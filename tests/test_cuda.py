@@ -127,6 +127,23 @@ def test_a_stream_finds_the_same_objects_and_its_state_goes_on(data):
     assert peak_memory_mib(model.device) > 1
 
 
+def test_a_step_of_the_tracker_does_not_wait_for_the_device_and_finds_what_the_cpu_finds():
+    cpu, gpu = VideoTracker(load_model(RECORDED[0])), VideoTracker(load_model(RECORDED[0], device="cuda"))
+    for image in clip(1)[:5]:
+        expected = cpu.step(image)
+        predictions = gpu.look(image[None].to(gpu.model.device))
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with torch.inference_mode():
+                gpu.compute_step(gpu._state, predictions)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        found = gpu.update(predictions)
+        assert found.boxes.device.type == "cpu" and gpu.known.boxes.device.type == "cuda"
+        assert found.track_ids.tolist() == expected.track_ids.tolist()
+        assert found.labels.tolist() == expected.labels.tolist()
+
+
 def test_the_state_of_a_tracker_is_taken_over():
     model = load_model(RECORDED[0], device="cuda")
     images = clip(1).to(model.device)

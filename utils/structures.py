@@ -70,7 +70,7 @@ class TensorFields:
         tensors: list[Tensor] = []
         _map_tensors(self, tensors.append)
         by_alignment = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
-        flat = [tensors[i].reshape(-1).view(torch.uint8) for i in by_alignment]
+        flat = [tensors[i].contiguous().view(-1).view(torch.uint8) for i in by_alignment]
         parts = torch.cat(flat).to("cpu").split([len(part) for part in flat])
         for i, part in zip(by_alignment, parts, strict=True):
             tensors[i] = part.view(tensors[i].dtype).view(tensors[i].shape)

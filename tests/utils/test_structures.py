@@ -1,10 +1,19 @@
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, dataclass, fields
 from itertools import islice
 
 import pytest
 import torch
 
-from utils.structures import ClipBatch, Detections, FrameObjects, FrameTargets, FusionFeatures, Predictions, Tracks
+from utils.structures import (
+    ClipBatch,
+    Detections,
+    FrameObjects,
+    FrameTargets,
+    FusionFeatures,
+    Predictions,
+    TensorFields,
+    Tracks,
+)
 
 
 def make_tracks(num, first=0):
@@ -19,6 +28,7 @@ def make_tracks(num, first=0):
         masks=numbers[:, None, None].expand(num, 2, 3).float(),
         track_ids=numbers,
         ages=numbers,
+        velocities=numbers[:, None].expand(num, 2).float(),
     )
 
 
@@ -160,3 +170,29 @@ def test_features_are_cut_along_the_batch():
     features = make_predictions(3).fusion_features[1:3]
     assert features.pyramid.shape == features.shared.shape == (2, 2, 1, 1)
     assert features.pyramid.flatten(1)[:, 0].tolist() == features.shared.flatten(1)[:, 0].tolist() == [1, 2]
+
+
+def test_all_tensors_come_to_the_host_in_one_copy():
+    @dataclass(frozen=True)
+    class Mixed(TensorFields):
+        flags: torch.Tensor
+        numbers: torch.Tensor
+        nothing: torch.Tensor | None
+        rows: tuple[torch.Tensor, torch.Tensor]
+        count: torch.Tensor
+
+    flags, numbers = torch.tensor([True, False, True]), torch.arange(6.0).view(2, 3)
+    rows = (torch.arange(10)[::2], torch.zeros(0, 4, dtype=torch.int64))
+    mixed = Mixed(flags, numbers, None, rows, torch.tensor(2**60))
+    host = mixed.to_host()
+    pairs = [
+        (host.flags, flags),
+        (host.numbers, numbers),
+        *zip(host.rows, rows, strict=True),
+        (host.count, mixed.count),
+    ]
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs) and ours.dtype == theirs.dtype
+    assert host.nothing is None
+    assert len({ours.untyped_storage().data_ptr() for ours, _ in pairs}) == 1
+    assert host.flags.untyped_storage().data_ptr() != flags.untyped_storage().data_ptr()
