@@ -25,6 +25,7 @@ from tests import processes
 from tests.serving import serving
 from utils.checkpoint import load_state_dict, load_training_state, save_state_dict, save_training_state
 from utils.distributed import World
+from utils.precision import PRECISIONS
 from utils.structures import ClipBatch, CropBatch, FrameTargets
 from utils.training_settings import TrainSettings
 from ytvis.files import InputError
@@ -437,7 +438,7 @@ def test_fp16_needs_a_gpu(data, tmp_path, capsys):
 def test_losses_are_scaled_for_fp16_and_the_scale_is_kept_with_the_state(monkeypatch, tmp_path):
     plain = trainer(*PLAIN)
     plain.step(two_clips())
-    monkeypatch.setitem(command.PRECISIONS, "fp16", torch.float32)  # CPUs have the scaler, but little of the arithmetic
+    monkeypatch.setitem(PRECISIONS, "fp16", torch.float32)  # CPUs have the scaler, but little of the arithmetic
     line = (*PLAIN, "--precision=fp16", f"--save_folder={tmp_path}")
     scaled = trainer(*line)
     scaled.step(two_clips())
