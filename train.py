@@ -45,7 +45,7 @@ from utils.checkpoint_record import read_record
 from utils.device import cpu_shortage, describe_device
 from utils.distributed import World, keep_gradients, launch, processes_here, torchrun_command
 from utils.logging import setup_logging
-from utils.optimizer import clip_groups, make_optimizer, train_only
+from utils.optimizer import average_weights, clip_groups, make_optimizer, train_only
 from utils.precision import autocast, check_precision
 from utils.schedule import Schedule
 from utils.stop_signal import StopSignal
@@ -324,6 +324,9 @@ class Trainer:
         # A batch in which no instance is in both frames of its clip trains no temporal net.
         self.losses = world.parallel(losses, find_unused=config.temporal_fusion.enabled and not crops)
         self.optimizer = make_optimizer(losses, config)
+        decay = config.train.ema_decay
+        average = average_weights(self.model, self.optimizer, decay) if decay else None
+        self.saved_model = self.model if average is None else average.module  # and validated
         self._clipped_together = clip_groups(losses)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=settings.precision == "fp16")
         shared = {name: getattr(settings, name) for name in SHARED_SETTINGS}
@@ -331,7 +334,9 @@ class Trainer:
         recipe = {"optimizer": config.train.optimizer, "trained": trained}
         origin = origin or RunOrigin(make_record(config))
         self.record = origin.record  # with the scores of the last validation
-        self.state = TrainingState(self.optimizer, self.scaler, losses.auxiliary, shared, recipe, origin.arguments)
+        self.state = TrainingState(
+            self.optimizer, self.scaler, losses.auxiliary, shared, recipe, origin.arguments, average
+        )
         self.log: TrainingLog | None = None  # opened by `train` on the main process
         self.best_score = -1.0  # AP; a validation without anything to score has -1
         self._last_saved: Path | None = None
@@ -350,6 +355,9 @@ class Trainer:
             *(settings.samples_per_step, parts, self.iteration, schedule.iterations, epochs),
         )
         logger.info("%s, %s", self.model.config.train.optimizer, schedule)
+        if self.saved_model is not self.model:
+            decay = self.model.config.train.ema_decay
+            logger.info("checkpoints and validations take the weights' moving average, decay %g", decay)
         if schedule.warmup >= schedule.iterations:
             logger.warning("the run ends in its warm-up; lower it with --set train.warmup_iterations=N")
         shortage = cpu_shortage(self.world.device, processes_here())
@@ -408,9 +416,10 @@ class Trainer:
     def validate(self) -> None:
         """Scores the videos of the validation, which the processes share, to the log and to this iteration's
         checkpoint; keeps the weights as <config>_best.pth if their AP is the best so far."""
-        self.world.broadcast_tensors(self.model.buffers())  # as they are saved, should batch norms have them differ
+        # As they are saved, should batch norms have them differ.
+        self.world.broadcast_tensors(self.saved_model.buffers())
         show = partial(self.log.show, self.iteration) if self.log is not None and self.log.takes_pictures else None
-        scores = score_videos(self.model, self.validation, self.world, self.settings.num_workers, show)
+        scores = score_videos(self.saved_model, self.validation, self.world, self.settings.num_workers, show)
         if self.log is not None:
             self.log.note(self.iteration, scores)
             self.record = replace(self.record, scores={**scores, "iteration": self.iteration})
@@ -473,7 +482,7 @@ class Trainer:
         if not self.world.is_main:
             return
         path = self.path(suffix)
-        self.state.save(path, self.iteration)
+        self.state.save(self.model, path, self.iteration)
         self._write(path)
         logger.info("saved %s", path)
         if self.settings.keep_latest and self._last_saved is not None:
@@ -493,7 +502,7 @@ class Trainer:
     def _write(self, path: Path) -> None:
         """Writes the weights as they are now, with their record."""
         record = replace(self.record, iteration=self.iteration, epoch=self.epoch_at(self.iteration))
-        save_state_dict(self.model.state_dict(), path, record)
+        save_state_dict(self.saved_model.state_dict(), path, record)
 
     def resume(self, checkpoint: Path) -> None:
         """Takes weights, optimiser and place from `checkpoint`; see `TrainingState.resume`. The best validation of the

@@ -172,6 +172,12 @@ class TrainConfig:
     clip_grad_norm: float = key(
         0.0, "greatest norm of the gradients, of the temporal net's and of all others apart; 0: no limit", NOT_NEGATIVE
     )
+    ema_decay: float = key(
+        0.0,
+        "decay of an exponential moving average of the weights over the steps, which checkpoints hold and validation "
+        "scores; less early in a run, where it is (1 + k) / (10 + k) after k steps; 0, as published: no average",
+        FRACTION,
+    )
     freeze_batch_norm: bool = key(True, "freeze the statistics and weights of batch norms")
     pretrained: str = key(
         "weights/yolact_plus_base_54_800000.pth",

@@ -24,6 +24,7 @@ from stmask import STMask
 from tests import processes
 from tests.serving import serving
 from utils.checkpoint import load_state_dict, load_training_state, save_state_dict, save_training_state
+from utils.checkpoint_record import read_record
 from utils.distributed import World
 from utils.precision import PRECISIONS
 from utils.structures import ClipBatch, CropBatch, FrameTargets
@@ -221,12 +222,21 @@ def test_odd_states_are_refused_in_one_line(tmp_path):
     adam = state["optimizer"]["state"]
     moments = adam[0]
     shape = moments["exp_avg"].shape
+    weights = load_state_dict(path)
+    largest = max(weights, key=lambda name: weights[name].numel())
     second = trainer(*PLAIN[1:])
     for odd in (
         [],
         torch.zeros(3),
         {**state, "iteration": "6"},
         {**state, "iteration": -1},
+        {**state, "weights": [torch.zeros(3)], "averaged_steps": 1},
+        {**state, "weights": {"fpn": torch.zeros(3)}, "averaged_steps": 1},
+        {**state, "weights": {**weights, largest: torch.zeros(1).expand(60_000, 60_000)}, "averaged_steps": 1},
+        {**state, "weights": {**weights, largest: weights[largest].long()}, "averaged_steps": 1},
+        {**state, "weights": weights},
+        {**state, "weights": weights, "averaged_steps": -10},
+        {**state, "weights": weights, "averaged_steps": 1.5},
         {**state, "seed": torch.zeros(3)},
         {**state, "random": torch.zeros(3)},
         {**state, "random": "abc"},
@@ -260,6 +270,124 @@ def test_what_is_resumed_goes_on_with_the_settings_of_today(tmp_path):
     assert second.optimizer.state_dict()["state"].keys() == first.optimizer.state_dict()["state"].keys()
 
 
+# ------------------------------------------------------------------------------------------------ averaged weights
+
+AVERAGED = "--set=train.ema_decay=0.3"
+
+
+@pytest.fixture(scope="module")
+def averaged(data, tmp_path_factory):
+    """The folder of an uninterrupted run of six iterations that averages the weights."""
+    folder = tmp_path_factory.mktemp("averaged")
+    assert command.main(arguments(data, folder, f"--config={DEMO}", AVERAGED, "--save_interval=1")) == 0
+    return folder
+
+
+def final_state(folder):
+    (path,) = folder.glob("STMask_demo_*_6.pth")
+    return load_training_state(path)
+
+
+def test_checkpoints_hold_the_average_and_states_the_weights_of_the_same_training(averaged, straight):
+    saved = sorted(averaged.glob("*.pth"), key=lambda path: int(path.stem.split("_")[-1]))
+    assert_same_weights(final_state(averaged)["weights"], final_weights(straight))
+    assert "weights" not in final_state(straight)
+    average = None
+    for path, decay in zip(saved, (0, 2 / 11, 3 / 12, 0.3, 0.3, 0.3), strict=True):
+        weights = {
+            name: value for name, value in load_training_state(path)["weights"].items() if value.is_floating_point()
+        }
+        average = average or weights
+        average = {name: decay * average[name] + (1 - decay) * value for name, value in weights.items()}
+        ours = load_state_dict(path)
+        assert_close_weights({name: ours[name] for name in average}, average)
+        assert read_record(path).changed["train.ema_decay"] == 0.3
+    name = "prediction_layers.0.upfeature.0.weight"
+    assert (average[name] - weights[name]).abs().max() > 1e-5
+    assert (average["backbone.bn1.running_var"] - weights["backbone.bn1.running_var"]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_an_averaging_run_that_is_stopped_resumes_exactly(data, averaged, tmp_path, number):
+    process = start(data, tmp_path, f"--config={DEMO}", AVERAGED, "--save_interval=1")
+    wait_for(process, tmp_path, "STMask_demo_*_2.pth")
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert bool(list(tmp_path.glob("*_interrupt.pth"))) == (number == signal.SIGTERM)
+    assert not list(tmp_path.glob("STMask_demo_*_6.pth"))
+    assert command.main(arguments(data, tmp_path, "--resume=latest")) == 0
+    assert_same_weights(final_weights(tmp_path), final_weights(averaged))
+    assert_same_weights(final_state(tmp_path)["weights"], final_state(averaged)["weights"])
+    assert final_state(tmp_path)["averaged_steps"] == 6
+
+
+def test_the_average_is_validated_and_kept_as_the_best(monkeypatch, data, tmp_path):
+    scored = []
+
+    def score_videos(model, *_):
+        scored.append({name: value.clone() for name, value in model.state_dict().items()})
+        return {"AP": 0.5}
+
+    monkeypatch.setattr(command, "score_videos", score_videos)
+    line = arguments(data, tmp_path, f"--config={DEMO}", AVERAGED, "--max_iter=2", "--validation_epoch=1")
+    assert command.main(line) == 0
+    (path,), (best,) = tmp_path.glob("*_2.pth"), tmp_path.glob("*_best.pth")
+    assert_same_weights(load_state_dict(path), scored[0])
+    assert_same_weights(load_state_dict(best), scored[0])
+    name = "prediction_layers.0.upfeature.0.weight"
+    assert not torch.equal(load_training_state(path)["weights"][name], scored[0][name])
+
+
+def test_a_run_resumes_with_another_average_without_one_and_from_the_average_alone(tmp_path, caplog):
+    first = trainer(*PLAIN, AVERAGED, f"--save_folder={tmp_path}")
+    for _ in range(3):
+        first.step(two_clips())
+    first.save()
+    (path,) = tmp_path.glob("*.pth")
+
+    def resumed(*line):
+        other = trainer(*PLAIN, *line, f"--save_folder={tmp_path / 'other'}")
+        other.resume(path)
+        return other
+
+    lasting = resumed("--set=train.ema_decay=0.9")
+    assert_same_weights(lasting.model.state_dict(), first.model.state_dict())
+    assert_same_weights(lasting.saved_model.state_dict(), first.saved_model.state_dict())
+    assert lasting.state.average.n_averaged == 3
+    without = resumed()
+    assert without.saved_model is without.model
+    assert_same_weights(without.model.state_dict(), first.model.state_dict())
+    assert "start anew" not in caplog.text
+    path.with_suffix(".state").unlink()
+    alone = resumed(AVERAGED)
+    assert "optimiser, warm-up and average of the weights start anew" in caplog.text
+    assert alone.state.average.n_averaged == 0
+    for model in (alone.model, alone.saved_model):
+        assert_same_weights(model.state_dict(), first.saved_model.state_dict())
+    without.save()
+    (path,) = (tmp_path / "other").glob("*.pth")
+    begun = resumed(AVERAGED)
+    begun.step(two_clips())
+    assert begun.state.average.n_averaged == 1
+    assert_same_weights(begun.saved_model.state_dict(), begun.model.state_dict())
+
+
+def test_steps_that_are_skipped_are_not_averaged(monkeypatch):
+    monkeypatch.setitem(PRECISIONS, "fp16", torch.float32)  # as in the test of the scaler
+    ours = trainer(*PLAIN, AVERAGED, "--precision=fp16")
+    ours.step(two_clips())
+    ours.scaler.update(new_scale=2.0**127)
+    ours.step(two_clips())
+    assert ours.scaler.get_scale() == 2.0**126  # the gradients were infinite
+    assert int(ours.state.average.n_averaged) == 1
+    ours.losses.criterion = Broken(ours.losses.criterion, {0})
+    ours.scaler.update(new_scale=1.0)
+    ours.step(two_clips())
+    assert int(ours.state.average.n_averaged) == 1
+    ours.step(two_clips())
+    assert int(ours.state.average.n_averaged) == 2
+
+
 # ------------------------------------------------------------------------------------------------ two processes
 
 
@@ -274,8 +402,9 @@ def records(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_validate_as_one(data, tmp_path):
-    line = [f"--config={DEMO}", *PLAIN, "--accumulate=2", "--max_iter=3", "--validation_epoch=1"]
+@pytest.mark.parametrize("more", [(), ("--set=train.ema_decay=0.3",)], ids=["plain", "averaged"])
+def test_two_processes_train_and_validate_as_one(data, tmp_path, more):
+    line = [f"--config={DEMO}", *PLAIN, *more, "--accumulate=2", "--max_iter=3", "--validation_epoch=1"]
     run = processes.torchrun([ROOT / "train.py", *arguments(data, tmp_path / "two", *line)])
     assert run.returncode == 0, run.stderr
     assert command.main(arguments(data, tmp_path / "one", *line)) == 0
@@ -290,6 +419,8 @@ def test_two_processes_train_and_validate_as_one(data, tmp_path):
     assert two_scores == scores
     names = [next((tmp_path / folder).glob("*_3.pth")) for folder in ("one", "two")]
     assert_close_weights(*map(load_state_dict, names))
+    if more:
+        assert_close_weights(*(load_training_state(name)["weights"] for name in names))
 
 
 @pytest.mark.slow

@@ -1,10 +1,11 @@
-"""Selects the trained parameters and creates the optimiser."""
+"""Selects the trained parameters, creates the optimiser, and averages the weights over its steps."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ytvis.files import InputError
 
@@ -38,6 +39,23 @@ def make_optimizer(losses: nn.Module, config) -> torch.optim.Optimizer:
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
+
+
+def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> AveragedModel:
+    """Returns an average whose `module`, a copy of `model`, follows it after each step that `optimizer` takes.
+
+    The average of weights after the first step is the weights. After step k + 1 it is d · average + (1 − d) · weights
+    with d = min(`decay`, (1 + k) / (10 + k)): an average over many steps cannot be had early in a run. The statistics
+    of batch norms are averaged like weights. Steps that are left out, or that a GradScaler skips, do not count.
+    """
+
+    def mix(averages: list[Tensor], weights: list[Tensor], _: Any) -> None:
+        num_steps = int(average.n_averaged)  # on the CPU: the argument is a copy on the device, and reading it waits
+        get_ema_multi_avg_fn(min(decay, (1 + num_steps) / (10 + num_steps)))(averages, weights, num_steps)
+
+    average = AveragedModel(model, multi_avg_fn=mix, use_buffers=True)
+    optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+    return average
 
 
 def clip_groups(losses: nn.Module) -> list[list[nn.Parameter]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from utils.checkpoint import CheckpointName, compare, load_state_dict, load_training_state, save_training_state
 from utils.checkpoint_record import CheckpointRecord, is_text, read_record
@@ -103,7 +104,8 @@ class TrainingState:
 
     `auxiliary` are the layers that the losses need and the model itself does not hold; `settings` are the values of
     `SHARED_SETTINGS`; `recipe` is what else has to be the same for the optimiser's state to fit; `arguments` are those
-    of `RunOrigin`.
+    of `RunOrigin`. With an `average` (`utils.optimizer.average_weights`) the checkpoint holds that, and the state the
+    weights themselves.
     """
 
     optimizer: torch.optim.Optimizer
@@ -112,9 +114,13 @@ class TrainingState:
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
     arguments: tuple[str, ...] = ()
+    average: AveragedModel | None = None
 
-    def save(self, checkpoint: Path, iteration: int) -> None:
-        """Writes the state for `checkpoint`, of this iteration."""
+    def save(self, model: nn.Module, checkpoint: Path, iteration: int) -> None:
+        """Writes the state for `checkpoint`, of this iteration of `model`."""
+        averaging = {}
+        if self.average is not None:
+            averaging = {"weights": dict(model.state_dict()), "averaged_steps": int(self.average.n_averaged)}
         save_training_state(
             {
                 "iteration": iteration,
@@ -125,6 +131,7 @@ class TrainingState:
                 "scaler": self.scaler.state_dict(),
                 "auxiliary": self.auxiliary.state_dict(),
                 "random": torch.get_rng_state(),
+                **averaging,
             },
             checkpoint,
         )
@@ -140,6 +147,8 @@ class TrainingState:
         if mismatch:
             raise InputError(f"{checkpoint}: does not fit {model.config.name}: {mismatch}")
         model.load_state_dict(state)
+        if self.average is not None:
+            self.average.module.load_state_dict(state)
         training = load_training_state(checkpoint)
         if training is None:
             record, name = read_record(checkpoint), CheckpointName.parse(checkpoint)
@@ -151,11 +160,12 @@ class TrainingState:
                 raise InputError(
                     f"{checkpoint}: the file name tells no iteration; call it <config>_<epoch>_<iteration>.pth"
                 )
-            logger.warning("%s has no .state beside it: optimiser and warm-up start anew", checkpoint)
+            parts = "optimiser and warm-up" if self.average is None else "optimiser, warm-up and average of the weights"
+            logger.warning("%s has no .state beside it: %s start anew", checkpoint, parts)
         else:
             try:
                 self._compare(training, checkpoint)
-                iteration = self._take(training)
+                iteration = self._take(training, model)
             except (AttributeError, KeyError, OverflowError, ValueError, TypeError, RuntimeError) as error:
                 reason = shorten(f"{type(error).__name__}: {error}", 120, placeholder="…")
                 raise InputError(
@@ -175,11 +185,18 @@ class TrainingState:
         if training.get("recipe", self.recipe) != self.recipe:
             raise InputError(f"{checkpoint}: was trained with other --set train.…; give the same to resume it")
 
-    def _take(self, training: Mapping[str, Any]) -> int:
-        """Takes everything over from the state `training`; returns its iteration."""
-        iteration = training["iteration"]
-        if type(iteration) is not int or not 0 <= iteration < 2**53:
-            raise ValueError(f"'iteration' is {iteration!r}")
+    def _take(self, training: Mapping[str, Any], model: nn.Module) -> int:
+        """Takes everything over from the state `training`, also the weights of `model` if the checkpoint only has their
+        average; returns its iteration."""
+        iteration = _count(training, "iteration")
+        if "weights" in training:
+            averaged_steps = _count(training, "averaged_steps")
+            mismatch = compare(training["weights"], model.state_dict())
+            if mismatch:
+                raise ValueError(f"'weights': {mismatch}")
+            model.load_state_dict(training["weights"])
+            if self.average is not None:
+                self.average.n_averaged.fill_(averaged_steps)
         check_optimizer_state(training["optimizer"]["state"], self.optimizer)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": training["optimizer"]["state"], "param_groups": groups})
@@ -188,3 +205,11 @@ class TrainingState:
             self.scaler.load_state_dict(training["scaler"])
         torch.set_rng_state(training["random"])
         return iteration
+
+
+def _count(training: Mapping[str, Any], name: str) -> int:
+    """The number `name` of the state `training`, which counts something."""
+    value = training[name]
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise ValueError(f"{name!r} is {value!r}")
+    return value
