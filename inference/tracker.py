@@ -27,8 +27,8 @@ class VideoTracker:
     track. `network` is how the model is run, by default as it is.
 
     With `fixed_shapes` (the default unless on a CPU) a step has shapes that depend on no values, with known objects in
-    0, 8, 16, 32, … rows, and the host waits for the device once: for what is reported. Otherwise there are as many rows
-    as objects.
+    0, 8, 16, 32, … rows, and the host waits for the device once: for what is reported. (With `tracking.joint` it also
+    waits for the affinities.) Otherwise there are as many rows as objects.
     """
 
     def __init__(
