@@ -19,6 +19,17 @@ NEUTRAL = -1
 BACKGROUND = 0
 
 
+def hide_unlabelled(class_logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+    """Returns `class_logits` […,C+1] in which whatever is background cannot be of a class that its data set does not
+    label: those logits are −∞ where `labels` […] are background.
+
+    `known` […,C+1] bool broadcasts to the logits; False for such classes, True for background. None: all are labelled.
+    """
+    if known is None:
+        return class_logits
+    return class_logits.masked_fill((labels == BACKGROUND)[..., None] & ~known, float("-inf"))
+
+
 @dataclass(frozen=True)
 class Match:
     """Targets of A anchors of I images: `labels` [I,A] int64, 1…C, 0 for background or −1 for neither, and `targets`

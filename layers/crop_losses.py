@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from layers.anchor_targets import hide_unlabelled
 from utils.distributed import World
 from utils.precision import autocast
 from utils.structures import CropBatch
@@ -27,7 +28,7 @@ class CropLosses(nn.Module):
             stages = self.backbone(batch.images)[1:]
         losses = {}
         for number, (stage, classifier) in enumerate(zip(stages, self.auxiliary, strict=True), start=3):
-            logits = classifier(stage.float().mean(dim=(2, 3)))
+            logits = hide_unlabelled(classifier(stage.float().mean(dim=(2, 3))), batch.labels, batch.known)
             cross_entropy = self.gather(F.cross_entropy(logits, batch.labels, reduction="none"))
             losses[f"C{number}"] = cross_entropy.sum() / max(len(cross_entropy), 1)
         return losses

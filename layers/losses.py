@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import distance_box_iou_loss
 
-from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, match
+from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, hide_unlabelled, match
 from layers.box_utils import decode, encode, to_cxcywh
 from layers.mask_utils import assemble_batch
 from layers.temporal_fusion import fuse
@@ -74,18 +74,20 @@ def class_loss(
     weights: Tensor,
     weights_by_position: bool,
     gather: Callable[[Tensor], Tensor] = alone,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Weighted cross-entropy over positives and hard negatives, summed, /4.
 
     `class_logits` [I,A,C+1], `labels` [I,A] (−1 neutral), `weights` [P] of the positives in order. Hard negatives are
     the 3·P anchors of the whole batch with the lowest background probability; each weighs 3·I/(their number). With
     `weights_by_position` the vector of all weights, positives' first, is assigned to the anchors in the order of their
-    index, so that weights and anchors do not correspond (docs/quirks.md).
+    index, so that weights and anchors do not correspond (docs/quirks.md). `known` [I,C+1] bool are the classes that an
+    image's data set labels (None: all); background has no logits of the others.
 
     The batch may be spread over processes with equally many images each: `gather` returns the images [I,…] of all
     processes for this process's own, and the result is the sum over all images divided by the number of processes.
     """
-    logits = class_logits.float()
+    logits = hide_unlabelled(class_logits.float(), labels, None if known is None else known[:, None])
     cross_entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NEUTRAL, reduction="none")
     positive = labels > 0
     with torch.no_grad():
@@ -210,11 +212,12 @@ def _finer(rows: Tensor, scale: int) -> Tensor:
     return (rows[:, :, None] * scale + torch.arange(scale, device=rows.device)).flatten(1)
 
 
-def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
+def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets], known: Tensor | None = None) -> Tensor:
     """Cross-entropy of the class of every cell, averaged over images: an image's is the mean over the cells that
     show an object plus the mean over the background.
 
     `logits` [I,C+1,h,w] of a map of the I images of `truths`, 0 for background. A cell has the class at its centre.
+    `known` [I,C+1] is that of `class_loss`.
     """
     truth = FrameTargets.cat(truths)
     rows, columns = (
@@ -227,12 +230,18 @@ def semantic_loss(logits: Tensor, truths: Sequence[FrameTargets]) -> Tensor:
     classes = torch.zeros((len(logits), *logits.shape[-2:]), dtype=torch.int64, device=logits.device)
     # Where objects overlap, the greatest label is used.
     classes = classes.scatter_reduce(0, image[:, None, None].expand_as(labels), labels, "amax")
-    cross_entropy = F.cross_entropy(logits.float(), classes, reduction="none")
+    of_cells = hide_unlabelled(logits.float().movedim(1, -1), classes, None if known is None else known[:, None, None])
+    cross_entropy = F.cross_entropy(of_cells.movedim(-1, 1), classes, reduction="none")
     parts = [
         (cross_entropy * part).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1)
         for part in (classes > 0, classes == 0)
     ]
     return (parts[0] + parts[1]).mean()
+
+
+def known_of_images(known: Tensor | None, num_images: int) -> Tensor | None:
+    """`known` [B,C+1] of clips (see `utils.structures.Clip`) as [I,C+1] of their I images; None stays None."""
+    return None if known is None else known.repeat_interleave(num_images // len(known), dim=0)
 
 
 def grow_boxes(boxes: Tensor) -> Tensor:
@@ -300,14 +309,19 @@ class MultiBoxLoss:
         )
 
     def __call__(
-        self, model: nn.Module, predictions: Predictions, targets: Sequence[Sequence[FrameTargets]]
+        self,
+        model: nn.Module,
+        predictions: Predictions,
+        targets: Sequence[Sequence[FrameTargets]],
+        known: Tensor | None = None,
     ) -> dict[str, Tensor]:
+        """The losses of B clips; `known` [B,C+1] as in `ClipBatch`."""
         truths = [truth for clip in targets for truth in clip]
         truth = FrameTargets.cat(truths)
         matched = match(predictions.anchors, predictions.class_logits.detach(), truths)
         positives = find_positives(predictions, truth, matched, [len(frame) for frame in truths])
         losses = self._box_losses(predictions, positives, len(truths))
-        class_total = self._class_loss(predictions, positives, matched.labels, len(targets))
+        class_total = self._class_loss(predictions, positives, matched.labels, len(targets), known)
         losses["C"] = self.weights.classes * class_total / len(truths)
         losses["M"] = self.weights.masks * self._mask_loss(predictions, positives, truth) / len(truths)
         embeddings = predictions.embeddings[positives.image, positives.anchor].float()
@@ -335,13 +349,23 @@ class MultiBoxLoss:
         losses["center"] = self.weights.centerness * (positives.weights * per_box).sum() / num_images
         return losses
 
-    def _class_loss(self, predictions: Predictions, positives: Positives, labels: Tensor, num_clips: int) -> Tensor:
+    def _class_loss(
+        self,
+        predictions: Predictions,
+        positives: Positives,
+        labels: Tensor,
+        num_clips: int,
+        known: Tensor | None,
+    ) -> Tensor:
         """The class loss; processes share clips, so the images of a clip are gathered together."""
 
         def gather(images: Tensor) -> Tensor:
             return self.gather(images.unflatten(0, (num_clips, -1))).flatten(0, 1)
 
-        return class_loss(predictions.class_logits, labels, positives.weights, self.weights_by_position, gather=gather)
+        of_images = known_of_images(known, len(labels))
+        return class_loss(
+            predictions.class_logits, labels, positives.weights, self.weights_by_position, gather, of_images
+        )
 
     def _mask_loss(self, predictions: Predictions, positives: Positives, truth: FrameTargets) -> Tensor:
         """The sum over positives, by weight, of the mask loss in the box that crops the mask."""

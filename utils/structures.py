@@ -130,32 +130,50 @@ class FrameTargets(PerObject):
 
 @dataclass(frozen=True)
 class Clip(TensorFields):
-    """T frames of one video with their truth: `frames` [T,3,H,W] network input, `targets` one per frame."""
+    """T frames of one video with their truth: `frames` [T,3,H,W] network input, `targets` one per frame.
+
+    `known` [C+1] bool is False for the classes that the clip's data set does not label, which its background may show;
+    background itself is True. None: all are labelled.
+    """
 
     frames: Tensor
     targets: tuple[FrameTargets, ...]
+    known: Tensor | None = None
+
+    def of_part(self, part: int, num_parts: int, known: Tensor | None) -> Self:
+        """The clip as one of set `part` of `num_parts` joined ones: its `instance_ids` are no other set's."""
+        targets = tuple(replace(t, instance_ids=t.instance_ids * num_parts + part) for t in self.targets)
+        return replace(self, targets=targets, known=known)
 
 
 @dataclass(frozen=True)
 class ClipBatch(TensorFields):
-    """B clips of one size: `frames` [B,T,3,H,W], `targets[clip][frame]`."""
+    """B clips of one size: `frames` [B,T,3,H,W], `targets[clip][frame]`, `known` [B,C+1] bool or None as in `Clip`."""
 
     frames: Tensor
     targets: tuple[tuple[FrameTargets, ...], ...]
+    known: Tensor | None = None
 
     def split(self, num_parts: int) -> list[Self]:
         """Splits the batch into `num_parts` equal parts, its clips in order, without copies."""
         size = len(self.targets) // num_parts
-        starts = range(0, len(self.targets), size)
-        return [type(self)(self.frames[i : i + size], self.targets[i : i + size]) for i in starts]
+        parts = [slice(start, start + size) for start in range(0, len(self.targets), size)]
+        known = self.known
+        return [type(self)(self.frames[i], self.targets[i], None if known is None else known[i]) for i in parts]
 
 
 @dataclass(frozen=True)
 class CropBatch(PerObject):
-    """N pictures of single objects: `images` [N,3,S,S] network input, `labels` [N] int64 1…C, 0 for background."""
+    """N pictures of single objects: `images` [N,3,S,S] network input, `labels` [N] int64 1…C, 0 for background,
+    `known` [N,C+1] bool or None as in `Clip`."""
 
     images: Tensor
     labels: Tensor
+    known: Tensor | None = None
+
+    def of_part(self, part: int, num_parts: int, known: Tensor | None) -> Self:
+        """The crops as some of set `part` of `num_parts` joined ones."""
+        return replace(self, known=None if known is None else known.expand(len(self), -1))
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,37 @@ def test_neutral_anchors_and_easy_negatives_cost_nothing():
     assert loss.item() == pytest.approx((np.log(3) + 3 * np.log(3)) / 4)
 
 
+def test_a_class_that_a_set_does_not_label_is_not_background_there():
+    """Anchors: an object of class 1, then background that looks like class 2. The second image's set lacks class 2."""
+    logits = torch.tensor([[[0.0, 1.0, 0.0], [0.0, 0.0, 4.0]]]).repeat(2, 1, 1).requires_grad_()
+    labels = torch.tensor([[1, 0], [1, 0]])
+    known = torch.tensor([[True, True, True], [True, True, False]])
+    loss = class_loss(logits, labels, torch.ones(2), weights_by_position=False, known=known)
+    object_cost = math.log(2 + math.e) - 1  # other labelled or unlabelled classes are what the object is not
+    negatives = math.log(2 + math.exp(4)), math.log(2)
+    assert loss.item() == pytest.approx((2 * object_cost + (3 * 2 / 2) * sum(negatives)) / 4)
+    loss.backward()
+    assert logits.grad[0, 1, 2] > 0.7 and logits.grad[1, 1, 2] == 0
+    assert logits.grad[1, 0, 2] > 0
+
+
+def test_what_may_be_an_unlabelled_object_is_no_hard_negative():
+    logits = torch.zeros(1, 5, 3)
+    logits[0, 4, 2] = 9.0  # the hardest of four background anchors, unless class 2 is unknown
+    logits[0, 1, 1] = 1.0
+    labels = torch.tensor([[1, 0, 0, 0, 0]])
+    known = torch.tensor([[True, True, False]])
+    loss = class_loss(logits, labels, torch.ones(1), weights_by_position=False, known=known)
+    assert loss.item() == pytest.approx((math.log(3) + math.log(1 + math.e) + 2 * math.log(2)) / 4)
+
+
+def test_classes_that_are_all_labelled_change_no_bit():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 30, 4), torch.randint(-1, 4, (2, 30))
+    weights, known = torch.ones(int((labels > 0).sum())), torch.ones(2, 4, dtype=torch.bool)
+    assert class_loss(logits, labels, weights, True) == class_loss(logits, labels, weights, True, known=known)
+
+
 def test_no_positive_costs_nothing():
     assert class_loss(torch.zeros(1, 4, 3), torch.zeros(1, 4, dtype=torch.int64), torch.zeros(0), True) == 0
     assert track_loss(torch.zeros(0, 8), torch.zeros(0), torch.zeros(0)) == 0
@@ -308,6 +339,15 @@ def test_the_semantic_loss_weighs_objects_as_much_as_ground():
     missed = torch.nn.functional.cross_entropy(sure, torch.tensor([0])).item()
     even = torch.nn.functional.cross_entropy(unsure, torch.tensor([0])).item()
     assert loss.item() == pytest.approx(((seen + even) + (missed + 7 * even) / 8) / 2)
+
+
+def test_the_semantic_loss_of_ground_leaves_out_classes_that_are_not_labelled():
+    masks = torch.zeros(1, 4, 8, dtype=torch.uint8)
+    masks[0, :4, :4] = 1  # the first of two cells
+    logits = torch.zeros(1, 3, 1, 2)
+    logits[0, 2, 0, 1] = 5.0
+    loss = semantic_loss(logits, [frame_with([1], masks)], torch.tensor([[True, True, False]]))
+    assert loss.item() == pytest.approx(math.log(3) + math.log(2))
 
 
 def test_the_semantic_loss_looks_at_the_middle_of_a_cell():

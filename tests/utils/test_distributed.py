@@ -24,14 +24,15 @@ from ytvis.results import ResultsJournal
 CPU = torch.device("cpu")
 ROWS = {0: [[1.0], [2.0]], 1: [[3.0]]}
 LEAVES = ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings", "prototypes")
-CASES = [(by_position, lonely) for by_position in (True, False) for lonely in (True, False)]
+CASES = [(by_position, lonely, partly) for by_position in (True, False) for lonely, partly in ((0, 0), (1, 0), (0, 1))]
 
 
 # ------------------------------------------------------------------------------------------------ what two processes do
 
 
-def losses_of(clips, gather, by_position, lonely):
-    """(the losses of some of four random clips, {leaf: its gradient}); if `lonely`, clips 1 and 3 show nothing."""
+def losses_of(clips, gather, by_position, lonely, partly):
+    """(the losses of some of four random clips, {leaf: its gradient}); if `lonely`, clips 1 and 3 show nothing; if
+    `partly`, clips 1 and 2 are of a set that does not label class 2."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -53,7 +54,10 @@ def losses_of(clips, gather, by_position, lonely):
     leaves = {name: value.unflatten(0, (4, 2))[clips].flatten(0, 1).requires_grad_() for name, value in values.items()}
     predictions = Predictions(**leaves, anchors=anchors, fusion_features=FusionFeatures(anchors, anchors))
     criterion = MultiBoxLoss(weights_by_position=by_position, gather=gather)
-    losses = criterion(torch.nn.Identity(), predictions, [truths[2 * clip : 2 * clip + 2] for clip in clips])
+    known = torch.ones(4, 4, dtype=torch.bool)
+    known[1:3, 2] = False
+    targets = [truths[2 * clip : 2 * clip + 2] for clip in clips]
+    losses = criterion(torch.nn.Identity(), predictions, targets, known[clips] if partly else None)
     sum(losses.values()).backward()
     return {name: loss.detach() for name, loss in losses.items()}, {name: leaf.grad for name, leaf in leaves.items()}
 
@@ -120,10 +124,10 @@ def test_gradients_are_averaged_when_all_of_a_step_are_there(two):
     assert [noted["averaged"] for noted in two] == [1 + 1.5, 1 + 1.5]
 
 
-@pytest.mark.parametrize(("by_position", "lonely"), CASES)
-def test_losses_and_gradients_are_those_of_one_process(two, by_position, lonely):
-    expected, gradients = losses_of([0, 1, 2, 3], World(CPU).gather, by_position, lonely)
-    shares = [noted["losses"][by_position, lonely] for noted in two]
+@pytest.mark.parametrize("case", CASES)
+def test_losses_and_gradients_are_those_of_one_process(two, case):
+    expected, gradients = losses_of([0, 1, 2, 3], World(CPU).gather, *case)
+    shares = [noted["losses"][case] for noted in two]
     assert set(expected) == {"BIoU", "C", "center", "M", "T"} and all(loss > 0 for loss in expected.values())
     for name, loss in expected.items():
         torch.testing.assert_close((shares[0][0][name] + shares[1][0][name]) / 2, loss, rtol=1e-5, atol=0)
