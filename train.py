@@ -36,9 +36,10 @@ from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, 
 from data.crops import CropDataset, collate_crops
 from data.dataset import YTVISDataset
 from data.trained import check_classes, make_record, trained_config
+from data.training_sets import TrainingSets, join
 from inference.validation import score_videos
 from layers.crop_losses import CropLosses
-from layers.losses import MultiBoxLoss, semantic_loss
+from layers.losses import MultiBoxLoss, known_of_images, semantic_loss
 from stmask import STMask
 from utils.checkpoint import SEARCH_WORDS, find_checkpoint, save_state_dict
 from utils.checkpoint_record import read_record
@@ -70,6 +71,7 @@ CONFIG_OPTIONS = {  # options that are short for a config key
 
 
 NOT_RESUMED = ("resume", "save_folder", "print_config", "write_video_ids", "device", "num_workers")
+OF_SETS = ("train_dataset", "class_map")
 IN_RECORD = (*SHARED_SETTINGS, "max_iter", "epochs", "precision", "split")  # options that are no config key and no path
 
 
@@ -91,7 +93,19 @@ def make_parser() -> Parser:
         "options of its run hold unless they are given anew",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, … (default: the GPU if there is one; torchrun: one each)")
-    parser.add_argument("--train_dataset", metavar="NAME", help="another data set than the config's, e.g. COCO2017")
+    parser.add_argument(
+        "--train_dataset",
+        metavar="SET,…",
+        help="another data set than the config's, e.g. COCO2017, or several: each NAME[@FOLDER][:WEIGHT] or "
+        "FILE.json@FOLDER[:WEIGHT], where weights give the sets' shares (default: their numbers of key frames); "
+        "--split, --video_ids, --ann_file and --image_root are those of the first",
+    )
+    parser.add_argument(
+        "--class_map",
+        metavar="FILE",
+        help="JSON {set: {class of the set: class of the model, or empty to leave it out}} (default: classes of "
+        "several sets are joined by name)",
+    )
     parser.add_argument(
         "--split",
         choices=("train", "train_sub"),
@@ -133,7 +147,7 @@ def resumed_options(options: argparse.Namespace, arguments: Sequence[str], world
         before.append(f"--save_folder={checkpoint.parent}")
     elif (record := read_record(checkpoint)) is not None:
         known = record.training.items()
-        before = [f"--{name}={value}" for name, value in known if name in IN_RECORD and name in allowed]
+        before = [f"--{name}={value}" for name, value in known if name in (*IN_RECORD, *OF_SETS) and name in allowed]
     parser = make_parser()
     for name, other in (("max_iter", "epochs"), ("epochs", "max_iter")):  # two ways of saying one thing
         if any(text.startswith(f"--{name}") for text in arguments):
@@ -177,47 +191,60 @@ def run(options: argparse.Namespace, world: World) -> None:
         InputError: something given cannot be used.
         Diverged: the loss was not finite too often.
     """
-    config, checkpoint = find_config(options)
+    sets = find_sets(options)
+    config, checkpoint = find_config(options, sets)
     if options.print_config:
         if world.is_main:
             print(config)
         return
     settings = TrainSettings.from_options(options, frozenset(split_overrides(options.set)))
     check_settings(settings, config, world)
-    dataset = YTVISDataset.from_config(config, options.split, options.ann_file, options.image_root, options.video_ids)
+    places = {"ann_file": options.ann_file, "image_root": options.image_root}
+    datasets = sets.load(config, options.split, **places, video_ids_file=options.video_ids)
+    dataset = datasets[0]
     if options.write_video_ids and world.is_main:
         write_video_ids(options.write_video_ids, [video.video_id for video in dataset.videos])
     crops = settings.task == "crops"
     training = {name: value for name, value in vars(options).items() if name in IN_RECORD and value is not None}
-    record = replace(make_record(config, dataset, options.split), training=training)
+    record = replace(make_record(config, dataset, options.split), training={**training, **sets.recorded()})
     if checkpoint is not None:
         check_classes(read_record(checkpoint) or record, config, dataset, checkpoint)
-    samples = (CropDataset if crops else ClipDataset).from_config(config, dataset)
+    parts = [(CropDataset if crops else ClipDataset).from_config(config, part) for part in datasets]
+    samples = join(parts)
     torch.manual_seed(settings.seed)
     model = STMask.from_config(config)
     if checkpoint is None and config.train.pretrained:
         start_from(model, find_checkpoint(config.train.pretrained, WEIGHT_NAMES, as_start=True))
     origin = RunOrigin(record, tuple(arguments_of(options)))
-    trainer = Trainer(model, settings, len(samples), world, find_validation(config, options), origin)
+    trainer = Trainer(model, settings, len(samples), world, find_validation(config, options, sets), origin)
     if checkpoint is not None:
         trainer.resume(checkpoint)
     trainer.announce()
     iterations = (trainer.iteration, trainer.schedule.iterations)
+    if world.is_main:
+        sets.report(parts, trainer.schedule.iterations * settings.samples_per_step)
     sampler = ClipSampler(
-        len(samples), settings.samples_per_step, settings.seed, *iterations, rank=world.rank, world_size=world.size
+        [len(part) for part in parts],
+        settings.samples_per_step,
+        settings.seed,
+        *iterations,
+        rank=world.rank,
+        world_size=world.size,
+        weights=sets.weights,
     )
     collate = collate_crops if crops else collate_clips
     pin_memory = world.device.type == "cuda"
     trainer.train(make_clip_loader(samples, sampler, settings.num_workers, pin_memory, collate))
 
 
-def find_validation(config: Config, options: argparse.Namespace) -> YTVISDataset | None:
+def find_validation(config: Config, options: argparse.Namespace, sets: TrainingSets) -> YTVISDataset | None:
     """What is scored every --validation_epoch: the valid split, or what --split=train_sub left; None if nothing."""
     if not options.validation_epoch:
         return None
+    sets.check_scores()
     if options.split == "train_sub":
-        return YTVISDataset.from_config(config, "valid_sub", options.ann_file, options.image_root)
-    data = YTVISDataset.from_config(config, "valid")
+        return sets.load_first(config, "valid_sub", ann_file=options.ann_file, image_root=options.image_root)
+    data = sets.load_first(config, "valid")
     if not data.has_truth:
         raise InputError(
             f"--validation_epoch: {data.ann_file} has no annotations to compare with; use --split=train_sub to train "
@@ -237,10 +264,16 @@ def check_settings(settings: TrainSettings, config: Config, world: World) -> Non
         raise InputError("--task=crops goes without --validation_epoch, --accumulate, --compile and train.scales")
 
 
-def find_config(options: argparse.Namespace) -> tuple[Config, Path | None]:
-    """(the config with all overrides, the checkpoint to resume or None)."""
+def find_sets(options: argparse.Namespace) -> TrainingSets:
+    """The data sets to train on."""
+    class_names = split_overrides(options.set).get("dataset.class_names")
+    return TrainingSets.parse(options.train_dataset, options.class_map, class_names)
+
+
+def find_config(options: argparse.Namespace, sets: TrainingSets | None = None) -> tuple[Config, Path | None]:
+    """(the config with all overrides, the checkpoint to resume or None); `sets` are those of `find_sets`."""
     shortcuts = {key: getattr(options, option) for option, key in CONFIG_OPTIONS.items()}
-    overrides = overrides_from(options.set, shortcuts, options.train_dataset)
+    overrides = overrides_from(options.set, shortcuts, (sets or find_sets(options)).overrides())
     if options.resume:
         checkpoint = find_resumed(options)
         return trained_config(checkpoint, options.config, overrides), checkpoint
@@ -280,11 +313,12 @@ class NetworkLosses(nn.Module):
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
         with self.autocast():
             predictions = self.network(batch.frames)
-        losses = self.criterion(self.model, predictions, batch.targets)
+        losses = self.criterion(self.model, predictions, batch.targets, batch.known)
         if self.semantic_weight:
             logits = self.auxiliary(predictions.finest.float())
             truths = [truth for clip in batch.targets for truth in clip]
-            losses["S"] = self.semantic_weight * semantic_loss(logits, truths)
+            known = known_of_images(batch.known, len(truths))
+            losses["S"] = self.semantic_weight * semantic_loss(logits, truths, known)
         if torch.is_grad_enabled() and not any(loss.requires_grad for loss in losses.values()):
             # The temporal net is trained alone, and no clip shows an object twice: all its gradients are 0.
             trained = [p.sum() for p in self.parameters() if p.requires_grad]

@@ -8,13 +8,18 @@ A `ClipDataset` turns a `SampleKey` into a `Clip`, always the same one; a `ClipS
 iteration's batch. A resumed run, or one with another number of workers or ranks, therefore trains on the same batches.
 """
 
+import bisect
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.config import Config
@@ -136,38 +141,91 @@ class ClipDataset(Dataset[Clip]):
         return frame, self.dataset.frame_annotations(video.video_id, frame_index, skip_unusable=True)
 
 
+class SampleOrder:
+    """The endless sequence of the samples of one data set, or of several that are joined one after another.
+
+    Each set's own samples are its items epoch after epoch, each epoch a new shuffle. The sets take turns so that at any
+    point of the sequence each has had its share, up to a sample or two. A sample is a function of its number alone.
+    """
+
+    def __init__(self, sizes: Sequence[int], seed: int, weights: Sequence[float] | None = None):
+        """`sizes` are the numbers of items of the sets; `weights` are proportional to the sets' shares (default: the
+        sizes).
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        exact = [Fraction(weight) for weight in (weights or sizes)]
+        if not sizes or min(sizes) < 1 or min(exact) <= 0 or len(exact) != len(sizes) or seed < 0:
+            raise ValueError(f"{sizes=} and {weights=} must be over 0 and equally many, {seed=} at least 0")
+        self.sizes = tuple(sizes)
+        self.shares = [float(weight / sum(exact)) for weight in exact]
+        self._seed = seed
+        self._starts = [0, *accumulate(sizes)]
+        self._of_rest = [weight / sum(exact[number:]) for number, weight in enumerate(exact)]
+        self._shuffled: list[tuple[int, list[int]]] = [(-1, []) for _ in sizes]  # (epoch, its order) of each set
+
+    def index(self, sample: int) -> int:
+        """The item of a sample, counted through all sets."""
+        number, place = self._place(sample)
+        size = self.sizes[number]
+        epoch, order = self._shuffled[number]
+        if place // size != epoch:
+            epoch = place // size
+            # The first set has the order that it has alone: numpy pads seeds with zeros.
+            order = np.random.default_rng((self._seed, epoch, number)).permutation(size).tolist()
+            self._shuffled[number] = epoch, order
+        return self._starts[number] + order[place % size]
+
+    def _place(self, sample: int) -> tuple[int, int]:
+        """(the set that a sample is of, the number of samples of that set before it).
+
+        The first set gets its share of all samples, evenly spread, the second its share of those left over, and so on.
+        """
+        last = len(self.sizes) - 1
+        for number, share in enumerate(self._of_rest[:last]):
+            before = math.ceil(share * sample)
+            if math.ceil(share * (sample + 1)) > before:
+                return number, before
+            sample -= before
+        return last, sample
+
+
 class ClipSampler(Sampler[list[SampleKey]]):
     """A batch sampler: the keys of iteration `start_iteration`, `start_iteration` + 1, …, up to `num_iterations`.
 
-    All samples form one sequence, epoch after epoch; each epoch is a new shuffle of the `num_items` items. Iteration k
-    takes samples k·batch_size … of it, across the end of an epoch, so its batch is a function of (seed, k).
+    All samples form one sequence, a `SampleOrder`. Iteration k takes samples k·batch_size … of it, across the end of an
+    epoch, so its batch is a function of (seed, k).
     """
 
     def __init__(
         self,
-        num_items: int,
+        num_items: int | Sequence[int],
         batch_size: int,
         seed: int,
         start_iteration: int = 0,
         num_iterations: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        weights: Sequence[float] | None = None,
     ):
-        """`num_iterations` is where the run ends, counted from 0 (None: never). `batch_size` is that of all ranks
+        """`num_items` are those of the data set, or of each of several that are joined; `weights` are proportional to
+        the share of each in the samples (default: the numbers of items).
+
+        `num_iterations` is where the run ends, counted from 0 (None: never). `batch_size` is that of all ranks
         together; this rank gets samples `rank`, `rank` + `world_size`, … of each batch.
 
         Raises:
             ValueError: a number is out of its range, or `batch_size` is not a multiple of `world_size`.
         """
-        if num_items < 1 or batch_size < 1 or seed < 0 or start_iteration < 0:
-            raise ValueError(
-                f"{num_items=} and {batch_size=} must be over 0, {seed=} and {start_iteration=} at least 0"
-            )
+        if batch_size < 1 or start_iteration < 0:
+            raise ValueError(f"{batch_size=} must be over 0, {start_iteration=} at least 0")
         if not 0 <= rank < world_size:
             raise ValueError(f"{rank=} must be one of 0…{world_size - 1}")
         if batch_size % world_size:
             raise ValueError(f"a batch of {batch_size} clips cannot be shared by {world_size} processes")
-        self.num_items = num_items
+        sizes = [num_items] if isinstance(num_items, int) else num_items
+        self.order = SampleOrder(sizes, seed, weights)
         self.batch_size = batch_size
         self.seed = seed
         self.start_iteration = start_iteration
@@ -182,17 +240,13 @@ class ClipSampler(Sampler[list[SampleKey]]):
         return max(0, self.num_iterations - self.start_iteration)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        epoch, order = -1, []
         iteration = self.start_iteration
         while self.num_iterations is None or iteration < self.num_iterations:
             batch = []
             first = iteration * self.batch_size
             batch_seed = _seed_of(self.seed, iteration, 1)
             for sample in range(first + self.rank, first + self.batch_size, self.world_size):
-                if sample // self.num_items != epoch:
-                    epoch = sample // self.num_items
-                    order = np.random.default_rng((self.seed, epoch)).permutation(self.num_items).tolist()
-                batch.append(SampleKey(order[sample % self.num_items], _seed_of(self.seed, sample), batch_seed))
+                batch.append(SampleKey(self.order.index(sample), _seed_of(self.seed, sample), batch_seed))
             yield batch
             iteration += 1
 
@@ -202,9 +256,36 @@ def _seed_of(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) >> 1
 
 
+class JoinedSamples(Dataset):
+    """The samples of several data sets one after another, such as `ClipDataset`s; keys are those of a `ClipSampler` of
+    their lengths. A sample knows which classes its set labels (`Clip.known`)."""
+
+    def __init__(self, parts: Sequence[Dataset], known: Tensor | None = None):
+        """`known` [parts,C+1] bool as in `Clip`; None: all sets label all classes."""
+        self.parts = tuple(parts)
+        self.known = known
+        self._ends = list(accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, key: SampleKey) -> TensorFields:
+        """Returns the sample of a key; raises what its data set raises."""
+        part = bisect.bisect_right(self._ends, key.index)
+        if part == len(self.parts):
+            raise IndexError(f"sample {key.index} of {len(self)}")
+        sample = self.parts[part][key._replace(index=key.index - self._ends[part] + len(self.parts[part]))]
+        return sample.of_part(part, len(self.parts), None if self.known is None else self.known[part])
+
+
 def collate_clips(clips: list[Clip]) -> ClipBatch:
-    """Returns the clips, at least one and all of one size, as a batch."""
-    return ClipBatch(torch.stack([clip.frames for clip in clips]), tuple(clip.targets for clip in clips))
+    """Returns the clips, at least one, all of one size and all with or without `known`, as a batch."""
+    known = [clip.known for clip in clips if clip.known is not None]
+    return ClipBatch(
+        torch.stack([clip.frames for clip in clips]),
+        tuple(clip.targets for clip in clips),
+        torch.stack(known) if known else None,
+    )
 
 
 def make_clip_loader(

@@ -352,7 +352,7 @@ def dataset_overrides(name: str) -> dict[str, Any]:
     for known, keys in DATASETS.items():
         if known.lower() == name.lower():
             return dict(keys)
-    raise InputError(f"unknown data set {name!r}{_nearest(name, DATASETS)}")
+    raise InputError(f"unknown data set {name!r}{nearest(name, DATASETS)}")
 
 
 # ---------------------------------------------------------------------------------------------------- models
@@ -513,7 +513,7 @@ def get_config(name: str, overrides: Mapping[str, Any] | Sequence[str] | None = 
     if name not in MODELS and f"{name}_config" in MODELS:
         name = f"{name}_config"
     if name not in MODELS:
-        raise InputError(f"unknown config {name!r}{_nearest(name, MODELS)}")
+        raise InputError(f"unknown config {name!r}{nearest(name, MODELS)}")
     return make_config(name, MODELS[name], overrides)
 
 
@@ -533,7 +533,7 @@ def make_config(
         if dotted == "name":
             continue
         if dotted not in valid:
-            raise InputError(f"unknown config key {dotted!r}{_nearest(dotted, valid)}")
+            raise InputError(f"unknown config key {dotted!r}{nearest(dotted, valid)}")
         values[dotted] = _typed(dotted, value, valid[dotted].type)
     config = _build(Config, {"name": name, **values}, "")
     for dotted, value in _leaves(config):
@@ -575,16 +575,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--print_config", action="store_true", help="print the config and stop")
 
 
-def overrides_from(assignments: Sequence[str], shortcuts: Mapping[str, Any], dataset: str | None = None) -> list[str]:
-    """Returns overrides for `get_config`: those of `dataset`, if given (see `dataset_overrides`), all `assignments`
-    key=value, then the values of `shortcuts` (key → value) that are not None.
-
-    Raises:
-        InputError: the data set is unknown.
-    """
-    of_dataset = dataset_overrides(dataset) if dataset else {}
+def overrides_from(
+    assignments: Sequence[str], shortcuts: Mapping[str, Any], of_dataset: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Returns overrides for `get_config`: those of a data set (see `dataset_overrides`), all `assignments` key=value,
+    then the values of `shortcuts` (key → value) that are not None."""
     return [
-        *(f"{key}={value}" for key, value in of_dataset.items()),
+        *(f"{key}={value}" for key, value in (of_dataset or {}).items()),
         *assignments,
         *(f"{key}={value}" for key, value in shortcuts.items() if value is not None),
     ]
@@ -597,7 +594,7 @@ def _split_assignment(text: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def _nearest(word: str, candidates: Iterable[str]) -> str:
+def nearest(word: str, candidates: Iterable[str]) -> str:
     """'; did you mean …?' with the candidate that ends in `word`, or else the closest."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.0)

@@ -88,6 +88,7 @@ class YTVISDataset:
         ann_file: str | os.PathLike | None = None,
         image_root: str | os.PathLike | None = None,
         video_ids_file: str | os.PathLike | None = None,
+        elsewhere: str = "use --ann_file FILE --image_root FOLDER or --set dataset.root=FOLDER",
     ) -> Self:
         """The `split` (of `ytvis.splits.SPLITS`) of `cfg.dataset`; `ann_file` and `image_root` override the config's.
 
@@ -95,7 +96,8 @@ class YTVISDataset:
         only the videos of the split that it lists are used (see `ytvis.splits.read_video_ids`).
 
         Raises:
-            InputError: the data set is not found (the message lists the places searched) or cannot be used.
+            InputError: the data set is not found (the message lists the places searched, and says how to give another
+                by `elsewhere`) or cannot be used.
         """
         candidates = getattr(cfg.dataset, base_split(split))
         root = Path(cfg.dataset.root).expanduser()
@@ -112,7 +114,7 @@ class YTVISDataset:
                 )
                 if found is None
             ]
-            raise InputError(_where_to_put(cfg, split, " and ".join(missing)))
+            raise InputError(_where_to_put(cfg, split, " and ".join(missing), elsewhere))
         dataset = cls(found_file, found_folder, cfg.dataset.class_names)
         video_ids = videos_of_split(split, [video.video_id for video in dataset.videos])
         if not video_ids:
@@ -135,6 +137,24 @@ class YTVISDataset:
         subset._videos = {video.video_id: video for video in self.videos if video.video_id in wanted}
         subset._annotations = {video_id: self._annotations[video_id] for video_id in subset._videos}
         return subset
+
+    def relabelled(self, labels: Sequence[int], num_classes: int) -> Self:
+        """Returns a data set in which label i + 1 is `labels[i]` of the `num_classes` of a model instead; objects of
+        label 0 are left out. This one is unchanged.
+
+        Of categories with one label, `category_ids` has the first.
+        """
+        changed = copy.copy(self)
+        changed.labels = {
+            category_id: labels[label - 1] for category_id, label in self.labels.items() if labels[label - 1]
+        }
+        by_label = {label: category_id for category_id, label in reversed(changed.labels.items())}
+        changed.category_ids = tuple(by_label.get(label) for label in range(1, num_classes + 1))
+        changed._annotations = {
+            video_id: tuple(track for track in tracks if track.category_id in changed.labels)
+            for video_id, tracks in self._annotations.items()
+        }
+        return changed
 
     def truth(self) -> YTVOS:
         """Reads the file again and returns the annotations of these videos alone, for scoring.
@@ -322,14 +342,11 @@ def init_worker(worker_id: int) -> None:
 # ---------------------------------------------------------------------------------------------------- the file
 
 
-def _where_to_put(cfg: Config, split: str, missing: str) -> str:
+def _where_to_put(cfg: Config, split: str, missing: str, elsewhere: str) -> str:
     """The message for a data set that is not found."""
     candidates = getattr(cfg.dataset, base_split(split))
     place = ""
     if candidates.ann_file and candidates.image_root:
         root, folder = cfg.dataset.root or ".", candidates.image_root[0]
         place = f"put them at {root}/{candidates.ann_file[0]} and {root}/{folder}/<video>/<frame>.jpg, or "
-    return (
-        f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}; {place}"
-        "use --ann_file FILE --image_root FOLDER or --set dataset.root=FOLDER"
-    )
+    return f"data set {cfg.dataset.name or cfg.name}, split {split!r}: {missing}; {place}{elsewhere}"

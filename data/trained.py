@@ -109,7 +109,7 @@ def make_record(config: Config, dataset: YTVISDataset | None = None, split: str 
     skipped = ("name", "dataset.class_names")
     keys = {key: value for key, value in named.items() if value != defaults[key] and key not in skipped}
     changed = {
-        key: _without_place(key, value)
+        key: without_place(key, value)
         for key, value in config.flat().items()
         if value != named[key] and key not in skipped
     }
@@ -152,11 +152,11 @@ def _refuse_classes(path: str | os.PathLike, trained: Sequence[str], where: str,
     )
 
 
-def _without_place(key: str, value: Any) -> Any:
+def without_place(key: str, value: Any) -> Any:
     """`value` of a config key without what it tells of the machine: paths outside the working directory are cut to
     their last part, and the place of a data set there is left out."""
     if isinstance(value, tuple):
-        return tuple(_without_place(key, item) for item in value)
+        return tuple(without_place(key, item) for item in value)
     if not isinstance(value, str):
         return value
     if is_remote(value):

@@ -464,6 +464,21 @@ def test_a_loss_that_is_not_finite_in_one_process_skips_the_step_in_all(monkeypa
     assert_close_weights(*(load_state_dict(next((tmp_path / name).glob("*_3.pth"))) for name in ("one", "two")))
 
 
+def test_ground_may_be_of_a_class_that_its_set_does_not_label():
+    options = command.parse_arguments([f"--config={DEMO}", "--task=crops"])
+    torch.manual_seed(0)
+    model = STMask.from_config(command.find_config(options)[0]).eval()
+    losses = command.CropLosses(model, World(torch.device("cpu")))
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 3])  # ground, and an object
+    known = torch.ones(2, 9, dtype=torch.bool)
+    everything = losses(CropBatch(images, labels, known))
+    assert everything == losses(CropBatch(images, labels))
+    known[:, 5] = False
+    for name, loss in losses(CropBatch(images, labels, known)).items():
+        assert loss < everything[name]
+    assert losses(CropBatch(images[1:], labels[1:], known[1:])) == losses(CropBatch(images[1:], labels[1:]))
+
+
 def test_a_batch_that_processes_cannot_share_is_refused():
     with pytest.raises(InputError, match="--batch_size=3: 2 processes"):
         command.check_settings(

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from data.classes import config_for
 from data.clips import ClipDataset, SampleKey, collate_clips
-from data.config import Config, overrides_from
+from data.config import Config, dataset_overrides, overrides_from
 from data.dataset import YTVISDataset
 from layers.deform_conv import available_backends, deform_backend
 from stmask import STMask
@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=positive, default=3, help="steps on each backend (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("step.json"), help="default: %(default)s")
     options = parser.parse_args()
-    config = config_for(options.config, overrides_from(options.set, {}, options.train_dataset))
+    of_dataset = dataset_overrides(options.train_dataset) if options.train_dataset else {}
+    config = config_for(options.config, overrides_from(options.set, {}, of_dataset))
     settings = TrainSettings.from_options(options)
     measured = measure(config, settings, pick_device(options.device), options.rounds)
     with atomic_write(options.output, "w") as file:

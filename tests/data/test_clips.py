@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.clips import ClipDataset, ClipSampler, SampleKey, collate_clips, make_clip_loader
+from data.clips import ClipDataset, ClipSampler, JoinedSamples, SampleKey, SampleOrder, collate_clips, make_clip_loader
 from data.config import get_config
 from data.dataset import YTVISDataset
 from data.transforms import ClipTransform, FrameTransform
@@ -316,6 +316,84 @@ def test_an_endless_sampler_has_no_length():
 def test_numbers_out_of_range_are_refused(changes):
     with pytest.raises(ValueError):
         ClipSampler(**{"num_items": 4, "batch_size": 2, "seed": 0, **changes})
+
+
+# ---------------------------------------------------------------------------------------------------- several sets
+
+
+def test_one_set_has_the_order_of_numpys_permutations():
+    for seed in (0, 7, 2**32 - 1):  # the greatest seed
+        expected = [i for epoch in range(3) for i in np.random.default_rng((seed, epoch)).permutation(5).tolist()]
+        assert list(map(SampleOrder([5], seed).index, range(15))) == expected
+
+
+def test_sets_take_turns_by_their_shares_and_each_is_shuffled_by_itself():
+    order = SampleOrder([6, 3, 4], seed=1, weights=[2, 1, 1])
+    assert order.shares == [0.5, 0.25, 0.25]
+    indices = list(map(order.index, range(240)))
+    sets = ["aaaaaabbbcccc"[index] for index in indices]
+    assert "".join(sets[:8]) == "abacabac"
+    for name, size, start in (("a", 6, 0), ("b", 3, 6), ("c", 4, 9)):
+        own = [index - start for index, owner in zip(indices, sets, strict=True) if owner == name]
+        epochs = [own[i : i + size] for i in range(0, len(own) - size + 1, size)]
+        assert all(sorted(epoch) == list(range(size)) for epoch in epochs)
+        assert len({tuple(epoch) for epoch in epochs}) > 2
+    assert [SampleOrder([6, 3, 4], seed=1, weights=[2, 1, 1]).index(sample) for sample in (200, 17, 3)] == [
+        indices[sample] for sample in (200, 17, 3)
+    ]  # in any order, from any start
+    alone = list(map(SampleOrder([6], seed=1).index, range(120)))
+    assert [index for index in indices if index < 6] == alone  # the first as if it were alone
+
+
+@pytest.mark.parametrize("weights", [None, [1, 1, 1], [0.7, 0.1, 0.2], [1e-3, 5, 1 / 3]])
+def test_at_any_point_every_set_has_had_its_share(weights):
+    order = SampleOrder([50, 7, 20], seed=0, weights=weights)
+    counts = np.zeros(3)
+    for sample in range(2000):
+        counts[np.searchsorted([50, 57], order.index(sample), side="right")] += 1
+        assert np.abs(counts - (sample + 1) * np.array(order.shares)).max() <= 2
+    if weights is None:
+        assert order.shares == pytest.approx([50 / 77, 7 / 77, 20 / 77])
+
+
+def test_batches_of_several_sets_depend_on_the_seed_alone_and_ranks_share_them():
+    def sampler(**numbers):
+        return ClipSampler([7, 3], 4, seed=1, num_iterations=12, weights=[1, 1], **numbers)
+
+    straight = list(sampler())
+    assert list(sampler(start_iteration=5)) == straight[5:]
+    parts = [list(sampler(rank=rank, world_size=2)) for rank in (0, 1)]
+    assert [[key for pair in zip(*batches, strict=True) for key in pair] for batches in zip(*parts, strict=True)] == (
+        straight
+    )
+    assert all(sum(key.index >= 7 for key in batch) == 2 for batch in straight)
+
+
+@pytest.mark.parametrize(("sizes", "weights"), [([], None), ([3, 0], None), ([3, 2], [1, 0]), ([3, 2], [1])])
+def test_sets_without_items_or_weight_are_refused(sizes, weights):
+    with pytest.raises(ValueError):
+        SampleOrder(sizes, 0, weights)
+
+
+def test_samples_of_joined_sets_know_what_their_set_labels(tmp_path):
+    first = plain(draw(tmp_path / "a", [2], [track(5, 1, [1, 1])]))
+    second = plain(draw(tmp_path / "b", [1, 1], [track(5, 1, [1]), track(6, 2, [1])]))
+    known = torch.tensor([[True, True, False], [True, False, True]])
+    joined = JoinedSamples([first, second], known)
+    assert len(joined) == 4
+    clips = [joined[SampleKey(index, 3)] for index in range(4)]
+    for clip, (part, index) in zip(clips, [(first, 0), (first, 1), (second, 0), (second, 1)], strict=True):
+        assert torch.equal(clip.frames, part[SampleKey(index, 3)].frames)
+    ids = [clip.targets[0].instance_ids.item() for clip in clips]
+    assert ids[0] == ids[1] and len(set(ids)) == 3  # both files number from 5
+    assert [clip.known.tolist() for clip in clips] == known[[0, 0, 1, 1]].tolist()
+    batch = collate_clips(clips)
+    assert batch.known.tolist() == known[[0, 0, 1, 1]].tolist()
+    assert [part.known.tolist() for part in batch.split(2)] == [known[[0, 0]].tolist(), known[[1, 1]].tolist()]
+    alike = collate_clips([JoinedSamples([first, second])[SampleKey(index, 3)] for index in range(4)])
+    assert alike.known is None and alike.split(2)[1].known is None
+    with pytest.raises(IndexError):
+        joined[SampleKey(4, 0)]
 
 
 # ---------------------------------------------------------------------------------------------------- the loader

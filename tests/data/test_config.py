@@ -395,7 +395,8 @@ def command_line(*arguments):
 
 def test_of_the_data_set_set_and_the_short_options_the_later_counts():
     options = command_line("--set=dataset.root=/mine", "--set", "train.learning_rate=1", "--lr=0.5")
-    config = get_config(DEMO, overrides_from(options.set, {"train.learning_rate": options.lr}, "coco2017"))
+    shortcuts = {"train.learning_rate": options.lr}
+    config = get_config(DEMO, overrides_from(options.set, shortcuts, dataset_overrides("coco2017")))
     assert (config.dataset.name, config.dataset.root) == ("COCO2017", "/mine")
     assert config.dataset.class_names == DATASETS["COCO2017"]["dataset.class_names"]
     assert config.dataset.valid.image_root == ("val2017", "images/val2017")

@@ -13,6 +13,7 @@ from torch.distributed.run import get_args_parser
 
 from data import synthetic
 from data.config import get_config, overrides_from
+from data.training_sets import ChosenSet
 from inference.run_options import CONFIG_OPTIONS as EVAL_OPTIONS
 from tests.docs.pages import ROOT, commands, pages
 from train import CONFIG_OPTIONS as TRAIN_OPTIONS
@@ -123,9 +124,10 @@ def test_its_options_are_options(page, text):
     options = parse(COMMANDS[page, text])
     if "set" in options:
         shortcuts = TRAIN_OPTIONS if "train.py" in text else EVAL_OPTIONS
-        dataset = getattr(options, "train_dataset", None)
+        sets = [ChosenSet.parse(text) for text in (getattr(options, "train_dataset", None) or "").split(",") if text]
+        of_first = sets[0].overrides() if sets and not sets[0].is_file else {}
         values = {key: getattr(options, option) for option, key in shortcuts.items()}
-        get_config(options.config or "STMask_demo_config", overrides_from(options.set, values, dataset))
+        get_config(options.config or "STMask_demo_config", overrides_from(options.set, values, of_first))
 
 
 @pytest.mark.parametrize(("page", "text"), COMMANDS)
