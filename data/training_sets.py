@@ -80,7 +80,10 @@ class ChosenSet:
             InputError: its file cannot be read.
         """
         if self.is_file:
-            return {"dataset.name": Path(self.name).stem, "dataset.class_names": read_class_names(self.name)}
+            try:
+                return {"dataset.name": Path(self.name).stem, "dataset.class_names": read_class_names(self.name)}
+            except InputError as error:
+                raise InputError(f"--train_dataset: {error}") from None
         return dataset_overrides(self.name) | ({"dataset.root": self.folder} if self.folder else {})
 
     def recorded(self) -> str:
@@ -214,16 +217,20 @@ def read_class_maps(path: str | os.PathLike, classes: Mapping[str, Sequence[str]
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):
         raise InputError(f"{path}: is no class map: {{set: {{class of the set: class of the model}}}} as JSON")
     for given, entries in content.items():
-        name = next((name for name in classes if given.lower() in (name.lower(), Path(name).name.lower())), None)
-        if name is None:
-            raise InputError(f"{path}: {shown(given)} is none of the sets of --train_dataset{nearest(given, classes)}")
+        names = [name for name in classes if name.lower() == given.lower()]
+        names = names or [name for name in classes if Path(name).name.lower() == given.lower()]
+        if len(names) != 1:
+            what = f"several sets of --train_dataset: {names}" if names else "none of the sets of --train_dataset"
+            raise InputError(f"{path}: {shown(given)} is {what}{'' if names else nearest(given, classes)}")
+        (name,) = names
         known = {normalised_name(own) for own in classes[name]}
         for own, new in entries.items():
             if own != OTHERS and normalised_name(own) not in known:
                 raise InputError(f"{path}: {name} has no class {shown(own)}{nearest(own, classes[name])}")
             if not is_text(new) or (own == OTHERS and new):
                 raise InputError(f'{path}: {name}: {shown(own)} is {shown(new)}; it takes a class name, or "" for none')
-        maps[name] = {own if own == OTHERS else normalised_name(own): new.strip() for own, new in entries.items()}
+        normalised = {own if own == OTHERS else normalised_name(own): new.strip() for own, new in entries.items()}
+        maps[name] = maps.get(name, {}) | normalised
     return maps
 
 

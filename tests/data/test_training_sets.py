@@ -71,7 +71,7 @@ def test_a_set_is_a_name_or_a_file_with_a_folder_and_a_weight(text, expected):
         ("COCO2017:nan", "a weight must be over 0"),
         ("COCO2017:-1", "a weight must be over 0"),
         ("mine.json", "add the folder of its frames: mine.json@FOLDER"),
-        ("missing.json@.", "missing.json"),
+        ("missing.json@.", "--train_dataset: missing.json: cannot be read"),
         ("OVIS,ovis:2", "a set is there twice"),
     ],
 )
@@ -150,6 +150,7 @@ def test_given_classes_are_all_there_are():
         ([], "is no class map"),
         ({"a": ["x"]}, "is no class map"),
         ({"c": {}}, "'c' is none of the sets of --train_dataset; did you mean"),
+        ({"T.json": {}}, "'T.json' is several sets of --train_dataset: ['1/t.json', '2/t.json']"),
         ({"a": {"z": "x"}}, "a has no class 'z'; did you mean"),
         ({"a": {"x": 1}}, "'x' is 1; it takes a class name"),
         ({"a": {"*": "x"}}, "'*' is 'x'; it takes a class name"),
@@ -159,7 +160,7 @@ def test_maps_that_cannot_be_used_are_refused(content, words, tmp_path):
     path = tmp_path / "map.json"
     path.write_text(json.dumps(content))
     with pytest.raises(InputError) as caught:
-        read_class_maps(path, {"a": ["x", "y"], "b": ["z"]})
+        read_class_maps(path, {"a": ["x", "y"], "b": ["z"], "1/t.json": ["z"], "2/t.json": ["z"]})
     assert str(caught.value).startswith(f"{path}: ") and words in str(caught.value)
 
 
