@@ -143,20 +143,20 @@ def resumed_options(options: argparse.Namespace, arguments: Sequence[str], world
     checkpoint = find_resumed(options)
     allowed = vars(options).keys() - set(NOT_RESUMED)
     before = saved_arguments(checkpoint, [f"--{name}" for name in sorted(allowed)])
-    if before is not None:
-        before.append(f"--save_folder={checkpoint.parent}")
-    elif (record := read_record(checkpoint)) is not None:
+    if before is None and (record := read_record(checkpoint)) is not None:
         known = record.training.items()
         before = [f"--{name}={value}" for name, value in known if name in (*IN_RECORD, *OF_SETS) and name in allowed]
+    is_known = bool(before)
+    before = [f"--save_folder={checkpoint.parent}", *(before or [])]
     parser = make_parser()
     for name, other in (("max_iter", "epochs"), ("epochs", "max_iter")):  # two ways of saying one thing
         if any(text.startswith(f"--{name}") for text in arguments):
-            before = [text for text in before or [] if not text.startswith(f"--{other}=")]
-    former, now = parser.parse_args(before or []), parser.parse_args([*(before or []), *arguments])
+            before = [text for text in before if not text.startswith(f"--{other}=")]
+    former, now = parser.parse_args(before), parser.parse_args([*before, *arguments])
     for parsed in (former, now):  # a key that is given again as it was is no other
         parsed.set = [f"{key}={value}" for key, value in split_overrides(parsed.set).items()]
-    changed = [name for name in sorted(allowed) if getattr(former, name) != getattr(now, name) and before]
-    if changed and world.is_main:
+    changed = [name for name in sorted(allowed) if getattr(former, name) != getattr(now, name)]
+    if is_known and changed and world.is_main:
         texts = (f"--{name}={getattr(now, name)} (before: {getattr(former, name)})" for name in changed)
         logger.info("resumes with other options than %s had: %s", checkpoint, ", ".join(texts))
     return now

@@ -98,8 +98,8 @@ class CheckpointRecord:
             value = getattr(self, part.name)
             if not part.metadata["holds"](value):
                 raise InputError(
-                    f"a checkpoint cannot hold {shown(value, 60)} as {part.name}; names are text of one line, of at "
-                    f"most {LONGEST_TEXT} characters"
+                    f"{part.name} is {shown(value, 60)}, which a checkpoint cannot hold; names are text of one line, "
+                    f"of at most {LONGEST_TEXT} characters"
                 )
         for name in ("category_ids", "category_names"):
             if len(getattr(self, name)) not in (0, len(self.class_names)):
