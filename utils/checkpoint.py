@@ -83,7 +83,7 @@ def find_checkpoint(
             raise InputError(f"{path}: is a start for a training, no trained model; say --set train.pretrained={path}")
         return find_weights(path)
     folders, path = _searched_folders(path), Path(path)
-    if os.path.exists(path):
+    if os.path.isfile(path):
         return path
     if path.name not in SEARCH_WORDS:
         return _in_table(path, weight_names)
@@ -129,6 +129,8 @@ def load_state_dict(path: str | Path) -> StateDict:
             numbers of, or with values that are not finite.
     """
     path = Path(path)
+    if os.path.isdir(path):
+        raise InputError(f"{path}: is a folder; name a file in it (there: {_neighbours(path)}), or {path}/latest")
     if not os.path.isfile(path):  # Path.is_file raises where the name is too long
         raise InputError(f"{path}: no such file (in {path.parent}: {_neighbours(path.parent)}); {how_to_get(path)}")
     state = _load(path, "download or save it again")

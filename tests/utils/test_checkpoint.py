@@ -133,6 +133,17 @@ def test_nothing_found_is_bad_input(folder, names, word, config_name):
     assert (config_name or "") in message
 
 
+def test_a_folder_is_no_checkpoint_whatever_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("latest", "weights", "runs", f"{BASE}.pth"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "weights" / f"{BASE}_1_2.pth").touch()
+    (tmp_path / "runs" / "mine.pth").touch()
+    assert find_checkpoint("latest", WEIGHT_NAMES) == Path("weights") / f"{BASE}_1_2.pth"
+    message = refused(tmp_path / "runs")
+    assert "is a folder" in message and "mine.pth" in message and "runs/latest" in message
+
+
 def test_a_folder_that_is_not_there_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="none_such"):
         find_checkpoint(tmp_path / "none_such" / "latest", WEIGHT_NAMES)

@@ -27,7 +27,7 @@ from ytvis.convert.tracks import TrackCollector, check_sizes, collect, new_folde
 from ytvis.files import InputError, atomic_write, list_folder, natural_key, read_text
 from ytvis.frames import bind_numbers, check_order, is_hidden, video_of_path, walk_folders
 from ytvis.masks import decode_mask, to_rle
-from ytvis.messages import shown
+from ytvis.messages import excerpt, shown
 from ytvis.optional import import_extra
 from ytvis.pictures import list_pictures, picture_size
 
@@ -175,7 +175,9 @@ def _read_lines(path: Path, names: Mapping[int, str]) -> list[_Line]:
         if not all(map(math.isfinite, (index, *values))):
             raise InputError(f"{where}: holds a number that is not finite")
         if index not in names:
-            raise InputError(f"{where}: there is no class {index:g}; the classes are {min(names)} to {max(names)}")
+            is_gapless = len(names) == max(names) - min(names) + 1
+            known = f"{min(names)} to {max(names)}" if is_gapless else excerpt(", ".join(map(str, names)))
+            raise InputError(f"{where}: there is no class {index:g}; the classes are {known}")
         lines.append(_Line(where, names[int(index)], tuple(values)))
     return lines
 

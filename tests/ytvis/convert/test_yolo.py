@@ -221,6 +221,13 @@ def test_faults_of_lines(tmp_path, capsys, line, message):
     assert_refused(tmp_path, capsys, ["yolo", source], f"{source / 'labels' / '0.txt'}, line 2: ", message)
 
 
+def test_gaps_between_the_classes_are_said(tmp_path, capsys):
+    source = dataset(tmp_path / "s", {"0": f"1 {SQUARE[2:]}"})
+    (source / "data.yaml").write_text("train: images\nnames: {0: dog, 7: cat}\n")
+    where = f"{source / 'labels' / '0.txt'}, line 1: "
+    assert_refused(tmp_path, capsys, ["yolo", source], where, "there is no class 1; the classes are 0, 7")
+
+
 def test_a_line_must_hold_what_is_said(tmp_path, capsys):
     source = dataset(tmp_path / "s", {"0": f"{SQUARE} 1"})
     assert_refused(tmp_path, capsys, ["yolo", source, "--columns", "none"], source / "labels" / "0.txt", "--columns")
