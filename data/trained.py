@@ -58,9 +58,12 @@ def trained_config(
         InputError: the record or an override cannot be used, or nothing tells the config.
     """
     overrides = split_overrides(overrides)
-    record = read_record(path)
-    if record is None or not record.class_names:
-        return _told_by_shapes(path, name or (record.config if record else ""), overrides, state)
+    record = read_record(path) or CheckpointRecord()
+    is_known = WEIGHT_NAMES.get(record.config, record.config) in MODELS
+    if not record.class_names or not (is_known or record.keys or record.changed):  # as the converter may write it
+        if record.class_names:
+            overrides = {"dataset.class_names": record.class_names, **overrides}
+        return _told_by_shapes(path, name or (record.config if is_known else ""), overrides, state)
     trained = config_of_record(record, path)
     if name is None or get_config(name).name == trained.name:
         config = make_config(trained.name, trained.flat(), overrides)

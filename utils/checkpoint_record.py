@@ -31,6 +31,11 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_plain(value)
 
 
+def is_stem(value: Any) -> bool:
+    """Whether it is text that file names can begin with, as those of checkpoints do with their config's name."""
+    return is_text(value) and not value.startswith(".") and not set(value) & {"/", "\\"}
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
@@ -80,7 +85,7 @@ class CheckpointRecord:
         InputError: a value cannot be in a record.
     """
 
-    config: str = _part("", "config", is_text)
+    config: str = _part("", "config", is_stem)
     changed: Mapping[str, Any] = _part(dict, "keys that differ from it", _dict_of(is_setting))
     class_names: tuple[str, ...] = _part((), "classes", _list_of(is_text))
     category_ids: tuple[int | None, ...] = _part((), "category ids", _list_of(_or_none(is_id)))

@@ -106,6 +106,15 @@ def test_the_file_of_a_config_that_is_not_known_here_is_whole(tmp_path, monkeypa
     assert STMask.from_pretrained(path, device="cpu").config == mine
 
 
+@pytest.mark.parametrize("config_name", ["", "unheard_of"])
+def test_where_only_the_classes_are_said_the_tensors_tell_the_rest(tmp_path, config_name):
+    config = get_config(DEMO, {"dataset.class_names": ("ball", "box")})
+    path = saved(tmp_path / "a.pth", config, CheckpointRecord(config_name, class_names=("ball", "box")))
+    assert STMask.from_pretrained(path, device="cpu").config == config
+    named = trained_config(path, None, ["dataset.class_names=a,b"])
+    assert named == get_config(DEMO, {"dataset.class_names": ("a", "b")})
+
+
 def test_keys_of_a_later_version_are_left_out_in_one_line(tmp_path, caplog):
     record = CheckpointRecord(DEMO, {"head.wings": 3, "input.size_hw": [64, 96]}, ("ball", "box"))
     config = config_of_record(record, "a.pth")
