@@ -74,7 +74,7 @@ def trained_config(
         f"{key} is {excerpt(now[key])}, not {excerpt(then[key])}" for key in TRAINED_FOR if now[key] != then[key]
     ]
     if changed:
-        logger.warning("%s: runs otherwise than it was trained: %s", path, "; ".join(changed))
+        logger.warning("%s: runs with other settings than it was trained with: %s", path, "; ".join(changed))
     return config
 
 
@@ -85,7 +85,7 @@ def config_of_record(record: CheckpointRecord, path: str | os.PathLike) -> Confi
     """The config that a record, with class names, tells.
 
     Raises:
-        InputError: a key has a value that it cannot have, or one that no network here has.
+        InputError: a key has a value that it cannot have, or one that is too large for a network here.
     """
     name = WEIGHT_NAMES.get(record.config, record.config)
     known = config_keys()
@@ -135,11 +135,11 @@ def check_classes(record: CheckpointRecord, config: Config, dataset: YTVISDatase
     the checkpoint `path` was trained with."""
     if record.class_names and record.class_names != config.dataset.class_names:
         _refuse_classes(path, record.class_names, "--set dataset.class_names", config.dataset.class_names)
-    if not record.category_ids:
+    if not (record.category_ids and record.category_names):
         return
     now = make_record(config, dataset)
-    then = [(record.category_ids[i], i) for i in range(len(record.class_names)) if record.category_ids[i] is not None]
-    both = [i for _, i in then if now.category_ids[i] is not None]
+    ids = enumerate(zip(record.category_ids, now.category_ids, strict=True))
+    both = [i for i, (then, present) in ids if then is not None and present is not None]
     order = sorted(both, key=lambda i: now.category_ids[i])
     names = [[normalised_name(part.category_names[i]) for i in both] for part in (record, now)]
     if names[0] != names[1] or order != sorted(both, key=lambda i: record.category_ids[i]):
@@ -199,17 +199,19 @@ def shape_keys(config: Config) -> dict[str, Any]:
 
 
 def differences(keys: Mapping[str, Any], config: Config) -> set[str]:
-    """Which of `keys`, of `keys_of`, `config` has otherwise. What a part that is absent would be does not count."""
+    """Those of `keys` (of `keys_of`) whose values differ in `config`; keys of parts that it lacks are left out."""
     own = shape_keys(config)
     return {key for key, value in keys.items() if value != own.get(key, value)}
 
 
 def named_like(keys: Mapping[str, Any]) -> str | None:
-    """The name of the config whose network has `keys`, of `keys_of`: first with as many classes, then with any number.
-    None if there is none."""
+    """The name of the config whose network has `keys` (of `keys_of`), if possible with as many classes.
+
+    None if there is none.
+    """
     found = []
     for name, own in MODELS.items():
-        if own.get("dataset.class_names"):  # a person's own config may leave them to its data set
+        if own.get("dataset.class_names"):  # your own config may leave them to its data set
             different = differences(keys, get_config(name))
             if different <= {"num_classes"}:
                 found.append((len(different), name))
@@ -255,7 +257,7 @@ def _told_by_shapes(path: str | os.PathLike, name: str, overrides: Mapping[str, 
 
 
 def _similar(keys: Mapping[str, Any]) -> str | None:
-    """The config that `keys` fit best, of those with FCA; None if they are no such network's."""
+    """The config with FCA that `keys` fit best; None if they are of a network without FCA."""
     if not keys or keys["num_anchors"]:
         return None
     named = ((name, own) for name, own in MODELS.items() if own.get("dataset.class_names"))

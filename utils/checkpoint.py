@@ -72,15 +72,17 @@ def find_checkpoint(
     The words stand for files of a known model (of `config_name`, if given) in the folder, by default that of downloads:
     the one with the highest iteration; among interrupted ones; or the one with the best score of a validation. Files
     that others trained (`is_given`) only count where there is no other. Addresses and bare names of the model table are
-    those of `utils.weight_sources`; torchvision's weights are no trained model, only taken `as_start` of a training.
+    those of `utils.weight_sources`; torchvision's weights are only taken `as_start` of a training.
 
     Raises:
-        InputError: none there, or of several models and no `config_name` (the message names one of each), or a download
-            that fails.
+        InputError: there is none, or there are some of several models and no `config_name` (the message names one of
+            each), or a download fails.
     """
     if is_remote(path):
         if path.lower().startswith("torchvision:") and not as_start:
-            raise InputError(f"{path}: is a start for a training, no trained model; say --set train.pretrained={path}")
+            raise InputError(
+                f"{path}: is only a start for a training, not a trained model; use it as --set train.pretrained={path}"
+            )
         return find_weights(path)
     folders, path = _searched_folders(path), Path(path)
     if os.path.isfile(path):
@@ -108,7 +110,7 @@ def find_checkpoint(
 def _in_table(path: Path, weight_names: Mapping[str, str]) -> Path:
     """For a path without a file: the file that a bare name of the model table, or weights/NAME, stands for.
 
-    Of a bare name the file is downloaded if it is on the hub; it need not exist otherwise.
+    The file of a bare name is downloaded if it is on the hub; otherwise the result need not exist.
     """
     stem = path.name.removesuffix(".pth")
     if path.name == str(path):
@@ -122,11 +124,11 @@ def _in_table(path: Path, weight_names: Mapping[str, str]) -> Path:
 def load_state_dict(path: str | Path) -> StateDict:
     """The state dict in the file `path`, on the CPU; nothing in the file is executed.
 
-    Names lose what DataParallel and torch.compile put before them, "module." and "_orig_mod.".
+    The prefixes of DataParallel and torch.compile, "module." and "_orig_mod.", are removed from the names.
 
     Raises:
-        InputError: no such file, not a checkpoint, not a plain state dict, with tensors that the file does not hold the
-            numbers of, or with values that are not finite.
+        InputError: the file does not exist, is not a checkpoint or not a plain state dict, has tensors without their
+            numbers, or values that are not finite.
     """
     path = Path(path)
     if os.path.isdir(path):

@@ -117,7 +117,7 @@ class CheckpointRecord:
         """The record of JSON text; names that are unknown here, a later version's, are left out.
 
         Raises:
-            InputError, ValueError: it is none; says why in a few words.
+            InputError, ValueError: it is not a record; the message says why in a few words.
         """
         try:
             values = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
@@ -165,7 +165,7 @@ def add_record(file: IO[bytes], record: CheckpointRecord) -> None:
 
 
 def read_record(path: str | Path) -> CheckpointRecord | None:
-    """The record in the checkpoint `path`; None if it has none, or is no file that could have one.
+    """The record in the checkpoint `path`; None if it has none, or is not a file that can have one.
 
     Raises:
         InputError: there is one, but it cannot be used.

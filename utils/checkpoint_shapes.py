@@ -12,8 +12,8 @@ _BLOCK = re.compile(r"backbone\.layers\.(\d)\.(\d{1,3})\.(conv[13]|conv2\.conv_o
 
 
 def keys_of(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """{config key: value}, as far as the tensors tell; {} of another network. `num_classes` is the number of classes,
-    and `num_anchors` that of the anchors of a cell that share YOLACT's convolutions, 0 for heads of FCA."""
+    """{config key: value}, as far as the tensors tell; {} for another network. `num_classes` is the number of classes,
+    and `num_anchors` the number of anchors of a cell that share YOLACT's convolutions, 0 for heads with FCA."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
         return {**_of_backbone(shapes), **_of_head(shapes), **_of_fusion(shapes)}

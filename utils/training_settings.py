@@ -84,7 +84,7 @@ class TrainSettings:
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, given_keys: frozenset[str] = frozenset()) -> Self:
-        """The settings of a parsed command line; those that are no options of it have their defaults.
+        """The settings of a parsed command line; those that are not among its options have their defaults.
 
         Raises:
             InputError: two of them contradict each other.

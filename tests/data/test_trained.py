@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from data.config import DATASETS, MODELS, TRACKING_BY_OVERLAP, WEIGHT_NAMES, get_config, make_config
-from data.trained import config_of_record, differences, make_record, named_like, shape_keys, trained_config
+from data.trained import (
+    check_classes,
+    config_of_record,
+    differences,
+    make_record,
+    named_like,
+    shape_keys,
+    trained_config,
+)
 from stmask import STMask
 from utils.checkpoint import save_state_dict
 from utils.checkpoint_record import CheckpointRecord
@@ -113,6 +121,15 @@ def test_where_only_the_classes_are_said_the_tensors_tell_the_rest(tmp_path, con
     assert STMask.from_pretrained(path, device="cpu").config == config
     named = trained_config(path, None, ["dataset.class_names=a,b"])
     assert named == get_config(DEMO, {"dataset.class_names": ("a", "b")})
+
+
+@pytest.mark.parametrize("part", ["category_ids", "category_names"])
+def test_half_of_what_is_said_of_categories_is_compared_with_nothing(part):
+    config = get_config(DEMO, {"dataset.class_names": ("ball", "box")})
+    record = CheckpointRecord(DEMO, class_names=("ball", "box"), **{part: (None, None)})
+    check_classes(record, config, None, "a.pth")
+    with pytest.raises(InputError, match="trained with the classes ball, box"):
+        check_classes(record, get_config(DEMO, {"dataset.class_names": ("box", "ball")}), None, "a.pth")
 
 
 def test_keys_of_a_later_version_are_left_out_in_one_line(tmp_path, caplog):
