@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.network import fused_copy
-from inference.tracker import make_detector
+from inference.tracker_step import make_detector
 from layers.deform_conv import deform_backend
 from layers.temporal_fusion import fuse
 from stmask import STMask
