@@ -201,7 +201,8 @@ class STMask(nn.Module):
         if tracker is None:
             if max_track_age is None:
                 max_track_age = stream_track_age(self.config)
-            tracker = VideoTracker(self, max_track_age=max_track_age, timer=timer, network=Network(self, precision))
+            network = Network(self, precision, graphs=True)
+            tracker = VideoTracker(self, max_track_age=max_track_age, timer=timer, network=network)
         labels = None if classes is None else labels_of(classes, self.config.dataset.class_names)
         threshold = SceneCuts.DEFAULT_THRESHOLD if scene_cut is True else scene_cut
         return Stream(tracker, source, SceneCuts(threshold) if scene_cut is not False else None, labels, timer, overlap)

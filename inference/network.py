@@ -1,8 +1,11 @@
-"""Runs the network for inference: fused, in half precision, compiled."""
+"""Runs the network for inference: fused, in half precision, compiled, as CUDA graphs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import deepcopy
+from functools import partial
 from typing import Protocol, Self
 
 import torch
@@ -10,9 +13,11 @@ from torch import Tensor, nn
 
 from backbone import fuse_backbone
 from data.config import Config
+from inference.graphs import Graphs, cuda_recorder
 from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import fuse_convolutions
-from layers.deform_conv import inference_weight
+from layers.cuda.deform_kernels import TOLERANCE
+from layers.deform_conv import ModulatedDeformConv2d, inference_weight
 from layers.feature_calibration import FeatureCalibration
 from layers.mask_rescoring import MaskIoUNet
 from layers.temporal_fusion import TemporalNet, fuse
@@ -50,24 +55,41 @@ class Network:
     all that follows are computed in float32. With `fused` it is a copy of the current model, with batch norms folded
     into convolutions and weights laid out for this machine; it does not follow later changes of the model's weights,
     and the model is unchanged. With `compiled`, torch.compile compiles it at the first image of each size, which takes
-    minutes.
+    minutes. With `graphs`, a fused network on a GPU that is not compiled is recorded and replayed for each shape of the
+    images (`inference.graphs`), with the deformable convolution of the first images; `self.graphs` is None otherwise.
 
     Raises:
         InputError: the model's device cannot compute in that precision.
     """
 
-    def __init__(self, model: Model, precision: str = "fp32", fused: bool = True, compiled: bool = False):
-        check_precision(precision, model.device)
-        self._autocast = autocast(precision, model.device)
+    def __init__(
+        self,
+        model: Model,
+        precision: str = "fp32",
+        fused: bool = True,
+        compiled: bool = False,
+        graphs: bool = False,
+    ):
+        device = model.device  # a fused copy may have no parameters that tell it
+        check_precision(precision, device)
+        self._autocast = autocast(precision, device)
         if fused:
             model = fused_copy(model, PRECISIONS[precision], pack=not compiled)
         self._model = model
-        self._forward = torch.compile(model, options={"freezing": True}) if compiled else model
+        forward = torch.compile(model, options={"freezing": True}) if compiled else model
+        self._forward = partial(_forward_in, self._autocast, forward)
+        dtype = PRECISIONS[precision]
+        self.tolerance = TOLERANCE[dtype]  # of replayed graphs
+        recorder = None
+        if graphs and fused and not compiled:
+            recorder = cuda_recorder(device, dtype, has_deformable(model))
+        self.graphs = Graphs(recorder) if recorder else None
+        if self.graphs:
+            self._forward = self.graphs.of(self._forward, "the network", self.tolerance)
 
     def __call__(self, images: Tensor) -> Predictions:
         """As `STMask.forward`."""
-        with self._autocast():
-            return self._forward(images)
+        return self._forward(images)
 
     def changes(self, last: FusionFeatures, current: FusionFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """(box regression [N,4], coefficient change [N,K]), float32, between two frames for `boxes` [N,4] of the first;
@@ -81,6 +103,11 @@ class Network:
         """The expected IoU with the truth [N], float32, of `masks` [N,h,w] of `labels` [N]; see `MaskIoUNet`."""
         with self._autocast():
             return self._model.maskiou_net.of_labels(masks, labels)
+
+
+def _forward_in(precision: Callable[[], AbstractContextManager], model: Model, images: Tensor) -> Predictions:
+    with precision():
+        return model(images)
 
 
 def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
@@ -100,6 +127,11 @@ def fused_copy(model: Model, dtype: torch.dtype, pack: bool) -> Model:
         conv.weight = nn.Parameter(inference_weight(conv.weight, dtype), requires_grad=False)
     fuse_convolutions(copy, dtype, pack, keep={calibration.conv_adaption for calibration in calibrations})
     return copy
+
+
+def has_deformable(model: Model) -> bool:
+    """Whether the network has deformable convolutions."""
+    return any(isinstance(module, FeatureCalibration | ModulatedDeformConv2d) for module in model.modules())
 
 
 def computes_at_anchors(device: torch.device, pack: bool) -> bool:

@@ -40,6 +40,7 @@ class RunSettings:
     fused: bool = True
     compiled: bool = False
     batch_size: int = 1
+    graphs: bool = False
 
     @classmethod
     def from_options(cls, options: argparse.Namespace, device: torch.device, batch_size: int = 1) -> Self:
@@ -56,7 +57,9 @@ class RunSettings:
             place = "a CPU" if backend == "native" else "a GPU"
             raise InputError(f"--deform_backend={backend} runs on {place}, this is {device}")
         overlap = has_spare_core(device) and not options.no_overlap
-        return cls(options.precision, backend, overlap, compiled=options.compile, batch_size=batch_size)
+        graphs = device.type == "cuda" and not options.compile and not options.no_graphs
+        compiled = options.compile
+        return cls(options.precision, backend, overlap, compiled=compiled, batch_size=batch_size, graphs=graphs)
 
     def for_journal(self) -> dict[str, str]:
         """The settings that results depend on; {} for the defaults."""
@@ -64,7 +67,7 @@ class RunSettings:
 
     def network(self, model: Model) -> Network:
         """Returns the `Network` of `model` with these settings."""
-        return Network(model, self.precision, self.fused, self.compiled)
+        return Network(model, self.precision, self.fused, self.compiled, self.graphs)
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,12 @@ def add_speed_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     )
     group.add_argument(
         "--compile", action="store_true", help="compile the network with torch.compile, which takes minutes at first"
+    )
+    group.add_argument(
+        "--no_graphs",
+        action="store_true",
+        help="on a GPU, launch the kernels of every frame one by one instead of replaying CUDA graphs of them; implied "
+        "by --compile",
     )
     group.add_argument(
         "--no_overlap",

@@ -28,7 +28,8 @@ class VideoTracker:
 
     With `fixed_shapes` (the default unless on a CPU) a step has shapes that depend on no values, with known objects in
     0, 8, 16, 32, … rows, and the host waits for the device once: for what is reported. (With `tracking.joint` it also
-    waits for the affinities.) Otherwise there are as many rows as objects.
+    waits for the affinities.) Otherwise there are as many rows as objects. If `network` has graphs, such a step is
+    recorded and replayed too, for each number of rows; its detection is then part of the stage track.
     """
 
     def __init__(
@@ -44,14 +45,17 @@ class VideoTracker:
         self.network = network or Network(model, fused=False)
         self.timer = timer or NoTimer()
         self.has_fixed_shapes = model.device.type != "cpu" if fixed_shapes is None else fixed_shapes
+        # The host shares out objects jointly, which a graph cannot contain.
+        graphs = self.network.graphs if self.has_fixed_shapes and not model.config.tracking.joint else None
         self.compute_step = make_step(
             model.config,
             self.network,
             order_rows if self.has_fixed_shapes else drop_rows,
             cross_class_nms,
             max_track_age,
-            self.timer,
+            None if graphs else self.timer,  # it would wait for the device
         )
+        self._replay_step = graphs and graphs.of(self.compute_step, "the tracker's step", self.network.tolerance)
         self._state = TrackerState(None, None, torch.zeros((), dtype=torch.int64, device=model.device))
         self.reset()
 
@@ -128,7 +132,11 @@ class VideoTracker:
     @torch.inference_mode()
     def update(self, predictions: Predictions, index: int = 0) -> Tracks:
         """As `step`, for image `index` of a batch that went through the network already."""
-        state, reported = self.compute_step(self._state, predictions, index)
+        if self._replay_step:
+            with self.timer("track"):
+                state, reported = self._replay_step(self._state, predictions.of_image(index))
+        else:
+            state, reported = self.compute_step(self._state, predictions, index)
         if self.has_fixed_shapes:
             with self.timer("track"):
                 reported = self._fetch(reported)

@@ -144,6 +144,32 @@ def test_a_step_of_the_tracker_does_not_wait_for_the_device_and_finds_what_the_c
         assert found.labels.tolist() == expected.labels.tolist()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", RECORDED)
+def test_replayed_graphs_find_what_the_kernels_one_by_one_find_and_do_not_wait(name, precision):
+    model = load_model(name, device="cuda")
+    plain, graphed = (VideoTracker(model, network=Network(model, precision, graphs=on)) for on in (False, True))
+    assert graphed.network.graphs, "no deformable convolution here follows the stream"
+    images = [*clip(1), *clip(1).flip(3)]  # every replay is of a fresh image
+    states = []
+    for image in images:
+        image = image.to(model.device)
+        states.append(graphed._state)
+        found, expected = graphed.step(image), plain.step(image)
+        assert found.track_ids.tolist() == expected.track_ids.tolist()
+        assert found.labels.tolist() == expected.labels.tolist()
+        assert torch.allclose(found.boxes, expected.boxes, atol=1e-4)
+    assert graphed.network._forward.num_graphs == 1 and graphed._replay_step.num_graphs >= 1
+    for _ in range(3):  # of the last frame once more: its kind is recorded and checked by then
+        predictions = graphed.look(image[None])
+        graphed._replay_step(states[-1], predictions)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        graphed._replay_step(states[-1], graphed.look(image[None]))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_the_state_of_a_tracker_is_taken_over():
     model = load_model(RECORDED[0], device="cuda")
     images = clip(1).to(model.device)

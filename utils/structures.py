@@ -5,6 +5,7 @@ H×W network input, h×w prototype map. Boxes are x1 y1 x2 y2 normalised by the 
 says otherwise (`anchors_cxcywh`, `boxes_px`).
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Protocol, Self
 
@@ -47,15 +48,28 @@ class FrameInput:
     error: str | None = None
 
 
-def _map_tensors(value: Any, function) -> Any:
-    """Applies `function` to every tensor in `value`, through nested dataclasses, tuples and lists."""
+def map_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """`value` with `function` applied to every tensor in it, through nested dataclasses, tuples and lists."""
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, tuple | list):
-        return type(value)(_map_tensors(item, function) for item in value)
+        return type(value)(map_tensors(item, function) for item in value)
     if is_dataclass(value):
-        return replace(value, **{f.name: _map_tensors(getattr(value, f.name), function) for f in fields(value)})
+        return replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
     return value
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in `value`, in the order in which `map_tensors` meets them."""
+    tensors: list[Tensor] = []
+    map_tensors(value, tensors.append)
+    return tensors
+
+
+def with_tensors(value: Any, tensors: Iterable[Tensor]) -> Any:
+    """`value` with `tensors` in place of `tensors_in(value)`."""
+    replacements = iter(tensors)
+    return map_tensors(value, lambda _: next(replacements))
 
 
 class TensorFields:
@@ -63,23 +77,21 @@ class TensorFields:
 
     def to(self, *args, **kwargs) -> Self:
         """The object with `Tensor.to(*args, **kwargs)` applied to every tensor."""
-        return _map_tensors(self, lambda tensor: tensor.to(*args, **kwargs))
+        return map_tensors(self, lambda tensor: tensor.to(*args, **kwargs))
 
     def to_host(self) -> Self:
         """The object on the CPU: all tensors come in one copy, for which the host waits once."""
-        tensors: list[Tensor] = []
-        _map_tensors(self, tensors.append)
+        tensors = tensors_in(self)
         by_alignment = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
         flat = [tensors[i].contiguous().view(-1).view(torch.uint8) for i in by_alignment]
         parts = torch.cat(flat).to("cpu").split([len(part) for part in flat])
         for i, part in zip(by_alignment, parts, strict=True):
             tensors[i] = part.view(tensors[i].dtype).view(tensors[i].shape)
-        copies = iter(tensors)
-        return _map_tensors(self, lambda _: next(copies))
+        return with_tensors(self, tensors)
 
     def pin_memory(self) -> Self:
         """The object in page-locked memory, for fast copies to an accelerator; DataLoader calls this."""
-        return _map_tensors(self, lambda tensor: tensor.pin_memory())
+        return map_tensors(self, lambda tensor: tensor.pin_memory())
 
 
 class PerObject(TensorFields):
@@ -97,7 +109,7 @@ class PerObject(TensorFields):
             if not -len(self) <= index < len(self):
                 raise IndexError(f"object {index} of {len(self)}")
             index = slice(index, index + 1 or None)
-        return _map_tensors(self, lambda tensor: tensor[index])
+        return map_tensors(self, lambda tensor: tensor[index])
 
     @classmethod
     def cat(cls, parts: list[Self]) -> Self:
@@ -187,7 +199,7 @@ class FusionFeatures(TensorFields):
     shared: Tensor
 
     def __getitem__(self, index: slice) -> Self:
-        return _map_tensors(self, lambda tensor: tensor[index])
+        return map_tensors(self, lambda tensor: tensor[index])
 
 
 class AtAnchors(Protocol):
@@ -217,6 +229,11 @@ class Predictions(TensorFields):
     anchors: Tensor
     fusion_features: FusionFeatures
     finest: Tensor | None = None
+
+    def of_image(self, index: int) -> Self:
+        """Those for image `index` alone (B = 1). No field may be `AtAnchors`."""
+        image = map_tensors(self, lambda tensor: tensor[index : index + 1])
+        return replace(image, anchors=self.anchors)
 
 
 @dataclass(frozen=True)
