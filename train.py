@@ -255,13 +255,15 @@ def find_validation(config: Config, options: argparse.Namespace, sets: TrainingS
 
 
 def check_settings(settings: TrainSettings, config: Config, world: World) -> None:
-    """Raises InputError for what these processes and their devices cannot do."""
+    """Raises InputError for what these processes, their devices and the losses cannot do."""
     if settings.batch_size % world.size:
         raise InputError(f"--batch_size={settings.batch_size}: {world.size} processes share it, make it a multiple")
     check_precision(settings.precision, world.device)
     of_videos = settings.validation_epoch or settings.accumulate > 1 or settings.compile or config.train.scales
     if settings.task == "crops" and of_videos:
         raise InputError("--task=crops goes without --validation_epoch, --accumulate, --compile and train.scales")
+    if settings.task == "clips":
+        MultiBoxLoss.from_config(config)  # refuses networks that it cannot train, before their data are looked for
 
 
 def find_sets(options: argparse.Namespace) -> TrainingSets:

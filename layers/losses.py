@@ -296,7 +296,9 @@ class MultiBoxLoss:
             InputError: the network lacks outputs that the losses need.
         """
         if not config.head.centerness or not config.head.embedding_dim:
-            raise InputError(f"{config.name} has no centerness or no embeddings to train; choose an STMask config")
+            raise InputError(
+                f"{config.name} has no centerness or no embeddings, which training needs; choose an STMask config"
+            )
         return cls(
             box_iou_loss=config.train.box_iou_loss,
             contrastive=config.train.contrastive,

@@ -701,6 +701,13 @@ def test_a_save_folder_that_is_a_file_is_refused_at_the_start(data, tmp_path, mo
     assert f"{tmp_path / 'file'}: cannot be made a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("config", ["YOLACT_plus_resnet50_config", "YOLACT_base_config"])
+def test_a_network_that_cannot_be_trained_is_refused_before_its_data_are_looked_for(config, tmp_path, capsys):
+    assert command.main([f"--config={config}", f"--save_folder={tmp_path}", "--set=dataset.root=nowhere"]) == 2
+    error = capsys.readouterr().err
+    assert "which training needs; choose an STMask config" in error and "nowhere" not in error
+
+
 def test_a_missing_starting_point_says_what_to_do(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     line = arguments(data, tmp_path, "--config=STMask_plus_resnet50_config")
