@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torchvision.transforms import v2
 
 from data.config import Config
 from utils.structures import FrameAnnotations, FrameTargets
+from ytvis.pixels import FramePixels, check_frame, resize
 
 
 class FrameTransform:
@@ -37,13 +37,10 @@ class FrameTransform:
         size_divisor: int,
         whole_pixels: bool = True,
     ):
-        height, width = size_hw
         self.whole_pixels = whole_pixels
-        self.size_hw = (height, width)
-        self.padded_hw = (-(-height // size_divisor) * size_divisor, -(-width // size_divisor) * size_divisor)
+        self._pixels = FramePixels(size_hw, mean, std, size_divisor)
+        self.size_hw, self.padded_hw = size_hw, self._pixels.padded_hw
         self.mean_colour = tuple(round(value) for value in mean)
-        self._mean = torch.tensor(mean, dtype=torch.float32).view(3, 1, 1)
-        self._std = torch.tensor(std, dtype=torch.float32).view(3, 1, 1)
 
     @classmethod
     def from_config(cls, cfg: Config, size_hw: tuple[int, int] | None = None) -> Self:
@@ -62,31 +59,16 @@ class FrameTransform:
         Raises:
             ValueError: `frame` is not [h,w,3] uint8 with at least one pixel.
         """
-        _check_frame(frame)
         if self.whole_pixels:  # resized before it becomes float, as STMask's published weights saw it
-            pixels = torch.from_numpy(_resize(frame, self.size_hw)).permute(2, 0, 1)
-        else:
-            pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float()
-            pixels = functional.interpolate(pixels[None], self.size_hw, mode="bilinear", align_corners=False)[0]
+            return torch.from_numpy(self._pixels(frame)), self.size_hw, self.padded_hw
+        check_frame(frame)
+        pixels = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1).float()
+        pixels = functional.interpolate(pixels[None], self.size_hw, mode="bilinear", align_corners=False)[0]
         return self.normalise(pixels), self.size_hw, self.padded_hw
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """The network input [3,H,W] float32 of RGB values 0…255 [3,height,width] of `size_hw`; the padding is 0."""
-        height, width = self.size_hw
-        image = torch.zeros(3, *self.padded_hw)
-        inside = image[:, :height, :width]
-        torch.sub(pixels, self._mean, out=inside)
-        inside.div_(self._std)  # divided, not multiplied by the reciprocal: that differs in the last bit
-        return image
-
-
-def _check_frame(frame: np.ndarray) -> None:
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
-        raise ValueError(f"a frame must be [h,w,3] uint8, not {list(frame.shape)} {frame.dtype}")
-
-
-def _resize(frame: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    return cv2.resize(frame, (size_hw[1], size_hw[0]), interpolation=cv2.INTER_LINEAR)
+        return torch.from_numpy(self._pixels.normalise(pixels.as_subclass(Tensor).numpy()))
 
 
 class ClipTransform:
@@ -219,7 +201,7 @@ class AffineViews:
 
 def _to_sample(frame: np.ndarray, annotations: FrameAnnotations) -> dict[str, Tensor]:
     """Returns a frame in the types that torchvision's transforms need; they do not change plain tensors."""
-    _check_frame(frame)
+    check_frame(frame)
     return {
         "image": tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)),
         # Not clamped on the way: `FrameTargets` are clipped once, at the end.
@@ -268,7 +250,7 @@ class _Resize(v2.Resize):
         if not isinstance(inpt, tv_tensors.Image):
             return super().transform(inpt, params)
         frame = np.ascontiguousarray(inpt.permute(1, 2, 0).numpy())
-        return tv_tensors.Image(torch.from_numpy(_resize(frame, tuple(self.size))).permute(2, 0, 1))
+        return tv_tensors.Image(torch.from_numpy(resize(frame, tuple(self.size))).permute(2, 0, 1))
 
 
 class _PixelFlip(v2.RandomHorizontalFlip):

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -29,8 +29,6 @@ from av.video.reformatter import Colorspace
 from PIL import Image, ImageOps
 
 from data.audio import AudioCopy
-from data.transforms import FrameTransform
-from utils.structures import FrameInput, FrameMeta
 from ytvis.files import InputError, make_folder, natural_key, writing
 from ytvis.pictures import PICTURE_SUFFIXES, list_pictures, quiet_opencv, read_picture
 
@@ -351,37 +349,6 @@ def _as_array(frame: Any, where: str) -> np.ndarray:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.size == 0:
         raise ValueError(f"{where}: must be an array [h,w,3] uint8 RGB, not of shape {list(frame.shape)}")
     return np.ascontiguousarray(frame)
-
-
-def read_source(
-    source: FrameSource, transform: FrameTransform, scene_cuts: Callable[[np.ndarray], bool] | None = None
-) -> Iterator[FrameInput]:
-    """Yields the frames of `source` ready for the network, with their own pixels; reads ahead if the source allows it.
-
-    `scene_cuts` returns for each frame whether it begins a new shot. No frame has `is_last` set, as the end of a source
-    is not known in advance.
-    """
-    frames = _prepared(source, transform, scene_cuts)
-    return read_ahead(frames) if source.reads_ahead else frames
-
-
-def _prepared(
-    source: FrameSource, transform: FrameTransform, scene_cuts: Callable[[np.ndarray], bool] | None
-) -> Iterator[FrameInput]:
-    with closing(iter(source)) as items:
-        for item in items:
-            image, resized_hw, padded_hw = transform(item.frame)
-            meta = FrameMeta(
-                video_id=0,
-                frame_index=item.index,
-                original_hw=item.frame.shape[:2],
-                resized_hw=resized_hw,
-                padded_hw=padded_hw,
-                time_s=item.time_s,
-                name=item.name,
-                is_cut=scene_cuts is not None and scene_cuts(item.frame),
-            )
-            yield FrameInput(meta, image, is_last=False, frame=item.frame)
 
 
 def read_ahead(items: Iterable[T], size: int = 4) -> Iterator[T]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from data.config import Config
 from data.transforms import FrameTransform
-from data.video import FrameIterable, FrameSource, SceneCuts, read_source
+from data.video import FrameIterable, FrameSource, SceneCuts, read_ahead
 from inference.object_rows import ObjectRow, frame_file_name, object_rows, to_coco, to_labelme, to_supervision
 from inference.tracker import VideoTracker
 from inference.videos import track_videos
-from utils.structures import FrameObjects
+from utils.structures import FrameInput, FrameMeta, FrameObjects
 from utils.timer import StageTimer
 from ytvis.drawing import draw_objects
 from ytvis.files import InputError
@@ -141,6 +142,37 @@ class Stream(Iterator[StreamFrame]):
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def read_source(
+    source: FrameSource, transform: FrameTransform, scene_cuts: Callable[[np.ndarray], bool] | None = None
+) -> Iterator[FrameInput]:
+    """Yields the frames of `source` ready for the network, with their own pixels; reads ahead if the source allows it.
+
+    `scene_cuts` returns for each frame whether it begins a new shot. No frame has `is_last` set, as the end of a source
+    is not known in advance.
+    """
+    frames = _prepared(source, transform, scene_cuts)
+    return read_ahead(frames) if source.reads_ahead else frames
+
+
+def _prepared(
+    source: FrameSource, transform: FrameTransform, scene_cuts: Callable[[np.ndarray], bool] | None
+) -> Iterator[FrameInput]:
+    with closing(iter(source)) as items:
+        for item in items:
+            image, resized_hw, padded_hw = transform(item.frame)
+            meta = FrameMeta(
+                video_id=0,
+                frame_index=item.index,
+                original_hw=item.frame.shape[:2],
+                resized_hw=resized_hw,
+                padded_hw=padded_hw,
+                time_s=item.time_s,
+                name=item.name,
+                is_cut=scene_cuts is not None and scene_cuts(item.frame),
+            )
+            yield FrameInput(meta, image, is_last=False, frame=item.frame)
 
 
 def stream_track_age(config: Config) -> int:

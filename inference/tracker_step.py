@@ -61,7 +61,8 @@ class TrackerStep:
     With `fusion` the temporal net shifts known objects; otherwise detections are matched with what was last seen, which
     moves on at constant velocity if the settings have `motion`.
     `rescores` adds the mask IoUs that `network` expects, `binary_masks` reports masks of 0 and 1. Objects that have not
-    been seen for more than `max_track_age` frames are forgotten, with 0 never. `compact` is one of `layers.compaction`.
+    been seen for more than `max_track_age` frames are forgotten, with 0 never; a tensor [] int64 is always a limit.
+    `compact` is one of `layers.compaction`.
     """
 
     network: Network
@@ -71,7 +72,7 @@ class TrackerStep:
     fusion: bool
     rescores: bool
     binary_masks: bool
-    max_track_age: int
+    max_track_age: int | Tensor
     compact: Compaction = drop_rows
     timer: StageTimer | NoTimer = NoTimer()
 
@@ -106,7 +107,7 @@ class TrackerStep:
         """The known objects as temporal fusion expects them in this frame, whose features become the last ones."""
         known = state.known
         features = predictions.fusion_features[index : index + 1]
-        if len(known):
+        if known.boxes.shape[0]:
             changes = self.network.changes(state.features, features, known.boxes)
             known = shift_tracks(known, *changes, predictions.prototypes[index].float(), self.settings.score_decay)
         return replace(state, known=known, features=features)
@@ -129,11 +130,11 @@ class TrackerStep:
         elif not self.fusion:
             updates = ((mask_ious > AMBIGUOUS_MASK_IOU) & are_known).sum(dim=1) < 2
         if not self.fusion:
-            are_found = (rows == torch.arange(len(known), device=rows.device)[:, None]).any(dim=1)
+            are_found = (rows == torch.arange(known.boxes.shape[0], device=rows.device)[:, None]).any(dim=1)
             known = replace(known, ages=torch.where(are_found, 0, known.ages + 1))
         everything = Tracks.cat([known, seen])
         source, are_known = absorb(rows, updates, are_known)
-        if self.max_track_age:
+        if isinstance(self.max_track_age, Tensor) or self.max_track_age:
             are_known = are_known & (everything.ages[source] <= self.max_track_age)
         index, are_known = self.compact(are_known)
         next_id = state.next_id + are_new.sum()

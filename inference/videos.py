@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count, groupby, islice
 
@@ -12,14 +11,11 @@ from data.video import read_ahead
 from inference.network import Model, Network
 from inference.tracker import VideoTracker
 from layers.postprocess import postprocess
-from utils.structures import FrameInput, FrameObjects, FrameResult, Tracks
+from utils.structures import FrameInput, FrameResult, Tracks
 from utils.timer import NoTimer, StageTimer
 from ytvis.annotations import Track, Video
 from ytvis.files import InputError
-from ytvis.masks import encode_masks
-from ytvis.results import SeenObject, majority_label, track_result
-
-logger = logging.getLogger(__name__)
+from ytvis.results import VideoResultBuilder
 
 
 def track_videos(
@@ -126,68 +122,6 @@ def collect_tracks(
                     f"{result.error}; correct it and --resume, or leave it out with --resume --skip_bad_frames"
                 )
         yield video, builder.finish(), bad_frames
-
-
-class VideoResultBuilder:
-    """Collects the objects of a video frame by frame and returns its entries of results.json.
-
-    `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
-    are left out, which is logged. `details` and `length_power` are as in `track_result`.
-    """
-
-    def __init__(
-        self,
-        video_id: int,
-        num_frames: int,
-        original_hw: tuple[int, int],
-        category_ids: Sequence[int | None],
-        details: bool = False,
-        length_power: float = 0.0,
-    ):
-        self.video_id = video_id
-        self.num_frames = num_frames
-        self.original_hw = original_hw
-        self.category_ids = category_ids
-        self.details = details
-        self.length_power = length_power
-        self._seen: dict[int, list[SeenObject]] = {}
-
-    def add(self, frame_index: int, objects: FrameObjects) -> None:
-        """Adds the objects of one frame, 0 ≤ frame_index < num_frames; a frame never added has none.
-
-        Raises:
-            IndexError: the index is out of range.
-            ValueError: the masks differ in size from the video.
-        """
-        if not 0 <= frame_index < self.num_frames:
-            raise IndexError(f"video {self.video_id} has {self.num_frames} frames, none with index {frame_index}")
-        if len(objects) and tuple(objects.masks.shape[1:]) != tuple(self.original_hw):
-            raise ValueError(f"masks of {tuple(objects.masks.shape[1:])} in a video of {tuple(self.original_hw)}")
-        rows = zip(
-            objects.track_ids.tolist(),
-            objects.labels.tolist(),
-            objects.scores.tolist(),
-            objects.shifted.tolist(),
-            encode_masks(objects.masks.cpu().numpy()),
-            strict=True,
-        )
-        for track_id, label, score, shifted, rle in rows:
-            seen = SeenObject(frame=frame_index, track_id=track_id, label=label, score=score, rle=rle, shifted=shifted)
-            self._seen.setdefault(track_id, []).append(seen)
-
-    def finish(self) -> list[Track]:
-        """One entry a track, see `track_result`, in the order of first appearance; [] without objects."""
-        results = []
-        for seen in self._seen.values():
-            category_id = self.category_ids[majority_label(seen) - 1]
-            if category_id is not None:
-                results.append(
-                    track_result(seen, self.num_frames, self.video_id, self.details, category_id, self.length_power)
-                )
-        left_out = len(self._seen) - len(results)
-        if left_out:
-            logger.info("video %s: %d tracks left out, the annotation file lacks their class", self.video_id, left_out)
-        return results
 
 
 def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:

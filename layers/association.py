@@ -45,7 +45,7 @@ class Affinity:
         _, mask_weight, box_weight, label_weight = self.match_coeff
         known = similarity + mask_weight * mask_ious + box_weight * box_ious + label_weight * same_label
         dummy = self.new_object_similarity + (mask_weight + box_weight) * self.new_object_iou + label_weight
-        dummies = known.new_full((len(known), 1), dummy)
+        dummies = known.new_full((known.shape[0], 1), dummy)
         return torch.cat((dummies, known), dim=1) + self.match_coeff[0] * scores[:, None]
 
 
@@ -63,15 +63,15 @@ def assign(affinity: Tensor, are_real: Tensor, are_known: Tensor, joint: bool = 
     detections claim goes to the first. With `joint`, the detections share the objects so that the sum of what they gain
     over the dummy is greatest. A detection that fits known objects, but gets none of them, is lost.
     """
-    num_rows = len(are_known)
+    num_rows = are_known.shape[0]
     fits = torch.cat((affinity[:, :1], torch.where(are_known, affinity[:, 1:], LOWEST)), dim=1)
     column = fits.argmax(dim=1)  # the first of equal ones
     if joint:
         rows = _share(torch.where(are_real[:, None], fits[:, 1:] - fits[:, :1], 0))
     else:
-        order = torch.arange(len(column), device=column.device)
+        order = torch.arange(column.shape[0], device=column.device)
         claimed = torch.where(are_real & (column > 0), column - 1, num_rows)
-        owner = order.new_full((num_rows + 1,), len(column)).scatter_reduce(0, claimed, order, "amin")
+        owner = order.new_full((num_rows + 1,), column.shape[0]).scatter_reduce(0, claimed, order, "amin")
         rows = torch.where((claimed < num_rows) & (owner[claimed] == order), claimed, LOST)
     is_new = are_real & (column == 0)
     return torch.where(is_new, are_known.sum() + is_new.cumsum(0) - 1, rows)
@@ -111,7 +111,7 @@ def with_velocities(seen: Tracks, tracks: Tracks, rows: Tensor, are_again: Tenso
     Those that `are_again` [N] bool were at `rows` [N] of `tracks`. A velocity is a running mean of the steps of the
     box's centre per frame, in which the newest has the weight `newest_share`, or the first step alone.
     """
-    if not len(tracks):
+    if not tracks.boxes.shape[0]:
         return seen
     rows = torch.where(are_again, rows, 0)
     steps = (centers_of(seen.boxes) - centers_of(tracks.boxes[rows])) / (tracks.ages[rows] + 1)[:, None]
@@ -128,9 +128,9 @@ def absorb(rows: Tensor, updates: Tensor, are_known: Tensor) -> tuple[Tensor, Te
     one takes its whole new state where `updates` [N] bool is true, and otherwise keeps its old one. Lost detections
     change nothing.
     """
-    num_rows, num_known = len(are_known), are_known.sum()
+    num_rows, num_known = are_known.shape[0], are_known.sum()
     is_new = rows >= num_known
-    source = torch.arange(num_rows + len(rows), device=rows.device)
-    takers = torch.where(is_new | ((rows != LOST) & updates), rows, len(source))  # a last row, cut off, for none
-    places = torch.cat((source, source[-1:])).scatter(0, takers, source[num_rows:])[: len(source)]
+    source = torch.arange(num_rows + rows.shape[0], device=rows.device)
+    takers = torch.where(is_new | ((rows != LOST) & updates), rows, source.shape[0])  # a last row, cut off, for none
+    places = torch.cat((source, source[-1:])).scatter(0, takers, source[num_rows:])[: source.shape[0]]
     return places, source < num_known + is_new.sum()

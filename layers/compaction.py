@@ -24,7 +24,7 @@ def drop_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
 
 def order_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
     """(index [N] int64, is real [N] bool): the n rows where `keep` [N] bool is true, then N − n times row 0."""
-    rows = torch.arange(len(keep), device=keep.device)
-    places = torch.where(keep, keep.cumsum(0) - 1, len(keep))
-    index = rows.new_zeros(len(keep) + 1).scatter(0, places, rows)[: len(keep)]
+    rows = torch.arange(keep.shape[0], device=keep.device)
+    places = torch.where(keep, keep.cumsum(0) - 1, keep.shape[0])
+    index = rows.new_zeros(keep.shape[0] + 1).scatter(0, places, rows)[: keep.shape[0]]
     return index, rows < keep.sum()

@@ -32,7 +32,7 @@ def assemble_masks(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor) -> Te
 
     `prototypes` [h,w,K], `mask_coeffs` [N,K] before tanh, `boxes` [N,4] normalised.
     """
-    return assemble_batch(prototypes[None], mask_coeffs, boxes, [len(boxes)])
+    return assemble_batch(prototypes[None], mask_coeffs, boxes, [boxes.shape[0]])
 
 
 def assemble_batch(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, counts: Sequence[int]) -> Tensor:
@@ -49,7 +49,7 @@ def translate(masks: Tensor, offsets_px: Tensor) -> Tensor:
     rows = torch.arange(height, device=masks.device) - offsets_px[:, 1:]  # [N,h], where each row comes from
     columns = torch.arange(width, device=masks.device) - offsets_px[:, :1]  # [N,w]
     inside_y, inside_x = (rows >= 0) & (rows < height), (columns >= 0) & (columns < width)
-    objects = torch.arange(len(masks), device=masks.device)[:, None, None]
+    objects = torch.arange(masks.shape[0], device=masks.device)[:, None, None]
     moved = masks[objects, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None]]
     return moved * (inside_y[:, :, None] & inside_x[:, None])
 

@@ -20,7 +20,7 @@ from layers.anchors import anchor_shapes_px, make_scaled_anchors
 from layers.losses import MultiBoxLoss
 from layers.mask_rescoring import MaskIoUNet
 from layers.mask_utils import assemble_masks
-from layers.postprocess import enlarge, postprocess
+from layers.postprocess import postprocess
 from stmask import STMask
 from tests.fixtures.reference import fill
 from utils.checkpoint import save_state_dict
@@ -28,6 +28,7 @@ from utils.structures import FrameMeta, RescoredTracks, Tracks
 from utils.training_state import start_from
 from ytvis.files import InputError
 from ytvis.masks import decode_mask
+from ytvis.pixels import enlarge
 
 RECORDED = Path(__file__).parent / "fixtures" / "reference_yolact"
 PLUS, PLAIN = "yolact_plus_resnet50", "yolact_resnet50"

@@ -8,7 +8,11 @@ Writes into the folder, each file whole or not at all:
 network.onnx    images [B,3,H,W] float32 → the fields of `utils.structures.Predictions` that the config has, by name
 temporal.onnx   features of the last and of this frame, boxes [N,4] → box regression [N,4], coefficient changes [N,K]
 mask_ious.onnx  masks [N,h,w], labels [N] int64 → expected IoU of each mask [N] (YOLACT++)
+tracker.onnx    what is known of a video, the outputs of network and temporal → what is known then, what is reported
 model.json      classes, preprocessing, thresholds, and the shapes of all inputs and outputs
+
+`python -m tools.run_exported` tracks videos with these files, without torch. tracker.onnx is left out for configs with
+`tracking.joint`, which assign objects on the host.
 
 B is 1 unless --batch=dynamic, N is dynamic. "onnx" has opset 20 with the standard operator DeformConv. "torch" writes
 .pt2 files for `torch.export.load`, "openvino" .xml and .bin files. Where the runtime is installed, every file is run on
@@ -16,12 +20,13 @@ random input, and its largest relative error against torch is printed and writte
 """
 
 import argparse
+import inspect
 import json
 import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +35,24 @@ import torch
 from torch import Tensor, nn
 
 from inference.network import fused_copy
-from inference.tracker_step import make_detector
+from inference.tracker_step import TrackerState, TrackerStep, make_detector, make_step
+from layers.compaction import order_rows
 from layers.deform_conv import deform_backend
 from layers.temporal_fusion import fuse
 from stmask import STMask
-from utils.structures import FusionFeatures
+from utils.structures import FusionFeatures, Predictions, Tracks
 from ytvis.command_line import Parser, number_in, run_command
 from ytvis.files import InputError, atomic_write, make_folder
 from ytvis.optional import import_extra
+from ytvis.pixels import FramePixels, TrackArrays
 
 logger = logging.getLogger(__name__)
 
 OPSET = 20
 MANY = 1 << 10  # most images of a batch, and most objects of a frame
 FEATURES = ("pyramid", "shared")  # of `FusionFeatures`
+CHANGES = ("changes_box_deltas", "changes_coeffs")  # the temporal net's result, as input of the tracker
+NEVER = torch.iinfo(torch.int64).max  # a `max_track_age` that no object reaches
 
 
 class ExportedNetwork(nn.Module):
@@ -83,32 +92,96 @@ class ExportedMaskIoUNet(nn.Module):
 
 
 @dataclass(frozen=True)
+class ComputedChanges:
+    """In the place of a `Network`: the temporal net's result is there already."""
+
+    model: STMask
+    box_deltas: Tensor
+    coeff_changes: Tensor
+
+    def changes(self, last: None, current: FusionFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        return self.box_deltas, self.coeff_changes
+
+    def mask_ious(self, masks: Tensor, labels: Tensor) -> Tensor:
+        return self.model.maskiou_net.of_labels(masks, labels)
+
+
+class ExportedTracker(nn.Module):
+    """The tracker's step in fixed shapes, of the tensors `inputs`, as a flat tuple of those that `outputs` lists.
+
+    known_… are the fields of `Tracks` of M objects, of which the first `num_known` are real; new_… is the state after
+    the frame, reported_… what is reported: the first `num_reported` rows.
+    """
+
+    def __init__(self, model: STMask, inputs: Sequence[str]):
+        super().__init__()
+        self.model = model
+        self.step: TrackerStep = make_step(model.config, None, order_rows)
+        self.inputs = inputs
+        known = [name for name in inputs if name.startswith("known_")]
+        reported = [f.name for f in fields(TrackArrays) if f.name != "mask_ious" or self.step.rescores]
+        self.outputs = (
+            *(f"new_{name}" for name in (*known, "num_known", "next_id")),
+            *(f"reported_{name}" for name in reported),
+            "num_reported",
+        )
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        values = dict(zip(self.inputs, tensors, strict=True))
+        known = Tracks(**{f.name: values.get(f"known_{f.name}") for f in fields(Tracks)})
+        are_known = torch.arange(known.boxes.shape[0]) < values["num_known"]
+        nothing = known.boxes.new_zeros(1)
+        predictions = Predictions(
+            **{f.name: values.get(f.name) for f in fields(Predictions) if f.name != "fusion_features"},
+            fusion_features=FusionFeatures(nothing, nothing),  # the temporal net has used them
+        )
+        changes = (values.get(name) for name in CHANGES)
+        step = replace(self.step, network=ComputedChanges(self.model, *changes), max_track_age=values["max_track_age"])
+        state, reported = step(TrackerState(known, are_known, values["next_id"]), predictions)
+        results = {f"new_known_{name}": value for name, value in vars(state.known).items()}
+        results |= {f"reported_{name}": value for name, value in vars(reported.tracks).items()}
+        results |= {"new_num_known": reported.num_known, "new_next_id": state.next_id}
+        results["num_reported"] = reported.are_real.sum()
+        return tuple(results[name] for name in self.outputs)
+
+
+@dataclass(frozen=True)
 class Part:
-    """A network to export: example `inputs` by name, whose first axis varies where `dynamic` names it."""
+    """A network to export: example `inputs` by name, whose first axis varies where `dynamic` names it.
+
+    The first axes of `outputs` vary likewise, unless `output_axes` names them. With `is_typical`, random inputs other
+    than the examples would mean nothing.
+    """
 
     name: str
     module: nn.Module
     inputs: dict[str, Tensor]
     outputs: tuple[str, ...]
     dynamic: dict[str, str]
+    output_axes: dict[str, str] | None = None
+    is_typical: bool = False
 
     @torch.no_grad()
     def export(self) -> torch.export.ExportedProgram:
         """The network as torch.export traces it."""
         axes = {name: torch.export.Dim(name, min=1, max=MANY) for name in set(self.dynamic.values())}
         shapes = tuple({0: axes[self.dynamic[name]]} if name in self.dynamic else None for name in self.inputs)
+        if len(inspect.signature(self.module.forward).parameters) < len(shapes):
+            shapes = (shapes,)  # of *tensors
         return torch.export.export(self.module.eval(), tuple(self.inputs.values()), dynamic_shapes=shapes)
 
     def describe(self) -> dict[str, Any]:
         """{"inputs": {name: {"shape", "dtype"}}, "outputs": likewise}; an axis that varies has its name as size."""
         with torch.no_grad():
             results = self.module(*self.inputs.values())
-        axes = dict(self.dynamic)
-        axes |= {name: axis for axis in self.dynamic.values() for name in self.outputs if name != "anchors"}
+        axes = self.output_axes
+        if axes is None:
+            axes = {name: axis for axis in self.dynamic.values() for name in self.outputs if name != "anchors"}
+        axes = self.dynamic | axes
         return {
             kind: {
                 name: {
-                    "shape": [axes.get(name, tensor.shape[0]), *tensor.shape[1:]],
+                    "shape": [axes[name], *tensor.shape[1:]] if name in axes else list(tensor.shape),
                     "dtype": str(tensor.dtype).removeprefix("torch."),
                 }
                 for name, tensor in tensors.items()
@@ -159,15 +232,61 @@ def parts_of(model: STMask, size_hw: tuple[int, int], dynamic_batch: bool) -> It
         inputs = {"masks": masks, "labels": torch.tensor([1, 2, config.num_classes])}
         axes = dict.fromkeys(inputs, "objects")
         yield Part("mask_ious", ExportedMaskIoUNet(model), inputs, ("mask_ious",), axes)
+    if config.tracking.joint:
+        logger.warning("the tracker is not exported: with tracking.joint objects are assigned on the host")
+    else:
+        yield tracker_part(model, predictions)
+
+
+def tracker_part(model: STMask, predictions: Predictions) -> Part:
+    """The tracker's step; `predictions` are the network's for any images."""
+    rows = 3
+    of_network = {f.name: getattr(predictions, f.name) for f in fields(Predictions)}
+    of_network = {name: value for name, value in of_network.items() if isinstance(value, Tensor) and name != "finest"}
+    logits = 4 * torch.randn_like(predictions.class_logits)  # so that there are detections
+    of_network = {name: value if name == "anchors" else value[:1] for name, value in of_network.items()}
+    of_network["class_logits"] = logits[:1]
+    coeffs = torch.randn(rows, predictions.mask_coeffs.shape[2])
+    known = {
+        "boxes": torch.rand(rows, 4),
+        "scores": torch.rand(rows),
+        "labels": torch.ones(rows, dtype=torch.int64),
+        "centerness": None if predictions.centerness is None else torch.rand(rows),
+        "mask_coeffs": coeffs,
+        "embeddings": None if predictions.embeddings is None else predictions.embeddings[0, :rows],
+        "masks": torch.rand(rows, *predictions.prototypes.shape[1:3]),
+        "track_ids": torch.arange(rows),
+        "ages": torch.zeros(rows, dtype=torch.int64),
+        "velocities": torch.rand(rows, 2) if make_step(model.config, None, order_rows).moves else None,
+    }
+    objects = {f"known_{name}": value for name, value in known.items() if value is not None}
+    if model.config.temporal_fusion.enabled:
+        objects |= dict(zip(CHANGES, (torch.rand(rows, 4), torch.randn_like(coeffs)), strict=True))
+    numbers = {"num_known": rows, "next_id": rows, "max_track_age": NEVER}
+    inputs = {**objects, **{name: torch.tensor(number) for name, number in numbers.items()}, **of_network}
+    module = ExportedTracker(model, tuple(inputs))
+    with torch.no_grad():
+        results = dict(zip(module.outputs, module(*inputs.values()), strict=True))
+    fixed = len(results["new_known_boxes"]) - rows
+    axes = {name: f"objects + {fixed}" for name, value in results.items() if value.ndim and len(value) == fixed + rows}
+    return Part("tracker", module, inputs, module.outputs, dict.fromkeys(objects, "objects"), axes, is_typical=True)
 
 
 def write_onnx(part: Part, program: torch.export.ExportedProgram, folder: Path) -> Path:
     """Writes `part` as ONNX, and returns the path."""
-    import_extra("onnxscript")
+    operators = import_extra("onnxscript").opset20
+
+    def sort(values, stable: bool = True, dim: int = -1, descending: bool = False):
+        count = operators.Gather(operators.Shape(values), operators.Constant(value_ints=[dim]))
+        return operators.TopK(values, count, axis=dim, largest=int(descending), sorted=1)  # of equal ones the first
+
     path = folder / f"{part.name}.onnx"
     names = {"input_names": list(part.inputs), "output_names": list(part.outputs)}
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-    exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, verbose=False, **names)
+    table = {torch.ops.aten.sort.stable: sort}
+    exported = torch.onnx.export(
+        program, dynamo=True, opset_version=OPSET, verbose=False, custom_translation_table=table, **names
+    )
     with atomic_write(path, "wb") as file:
         file.write(exported.model_proto.SerializeToString())
     return path
@@ -223,28 +342,40 @@ FORMATS: dict[str, tuple[Callable, Callable]] = {
 
 
 def largest_errors(part: Part, run: Callable, path: Path) -> dict[str, float]:
-    """{output: largest difference from torch, relative to torch's largest number}, for new random inputs."""
+    """{output: largest difference from torch, relative to torch's largest number}, for new random inputs unless the
+    part `is_typical`."""
     generator = torch.Generator().manual_seed(1)
     inputs = {
-        name: torch.rand(tensor.shape, generator=generator) if tensor.is_floating_point() else tensor
+        name: tensor
+        if part.is_typical or not tensor.is_floating_point()
+        else torch.rand(tensor.shape, generator=generator)
         for name, tensor in part.inputs.items()
     }
     with torch.no_grad():
         expected = part.module(*inputs.values())
     found = run(path, {name: tensor.numpy() for name, tensor in inputs.items()})
     return {
-        name: float(np.abs(ours - theirs.numpy()).max() / max(float(theirs.abs().max()), 1e-12))
+        name: largest_error(ours, theirs.numpy())
         for name, ours, theirs in zip(part.outputs, found, expected, strict=True)
     }
 
 
+def largest_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest difference of two arrays of one shape, relative to the largest finite number of `theirs`."""
+    differences = np.subtract(ours, theirs, where=ours != theirs, out=np.zeros(theirs.shape))  # −∞ equals −∞
+    largest = np.abs(theirs, where=np.isfinite(theirs), out=np.zeros(theirs.shape)).max(initial=1e-12)
+    return float(np.abs(differences).max(initial=0) / largest)
+
+
 def describe_model(model: STMask, size_hw: tuple[int, int]) -> dict[str, Any]:
     """What a program needs besides the network: classes, preprocessing, and what is done with the outputs."""
-    config = model.config
+    config, settings = model.config, model.config.input
+    is_padded = FramePixels(settings.size_hw, settings.mean, settings.std, settings.size_divisor).padded_hw == size_hw
+    sizes = {"size_hw": list(settings.size_hw if is_padded else size_hw), "padded_hw": list(size_hw)}
     return {
         "config": config.name,
         "class_names": list(config.dataset.class_names),
-        "input": asdict(config.input) | {"padded_hw": list(size_hw), "channels": "RGB, 0…255 before normalisation"},
+        "input": asdict(settings) | sizes | {"channels": "RGB, 0…255 before normalisation"},
         "detector": asdict(make_detector(config)),
         "temporal_fusion": asdict(config.temporal_fusion),
         "tracking": asdict(config.tracking),

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from data.config import get_config
 from inference.tracker import VideoTracker
-from inference.videos import VideoResultBuilder
 from layers.anchor_targets import match
 from layers.losses import MultiBoxLoss
 from layers.postprocess import postprocess
@@ -31,6 +30,7 @@ from tests.fixtures.reference import fill, inputs
 from utils.device import pick_device
 from utils.structures import ClipBatch, FrameMeta, FrameTargets, Predictions
 from ytvis.masks import decode_mask
+from ytvis.results import VideoResultBuilder
 
 REFERENCE = Path(__file__).parent.parent / "tests" / "fixtures" / "reference"
 RECORDED = ("STMask_plus_resnet50", "STMask_plus_resnet50_ada")

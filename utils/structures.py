@@ -13,24 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True)
-class FrameMeta:
-    """The origin of a frame, and its three sizes, each (height, width) in pixels.
-
-    `original_hw` is the video's own size, `resized_hw` the size the frame has inside the network input, `padded_hw`
-    the network input itself (multiples of 32). Frames of a stream also have `time_s`, the seconds since its start, the
-    `name` of their file if each has its own, and `is_cut`: the frame shows another scene than the one before.
-    """
-
-    video_id: int
-    frame_index: int
-    original_hw: tuple[int, int]
-    resized_hw: tuple[int, int]
-    padded_hw: tuple[int, int]
-    time_s: float | None = None
-    name: str = ""
-    is_cut: bool = False
+from ytvis.pixels import FrameMeta
 
 
 @dataclass(frozen=True)

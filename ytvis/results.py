@@ -11,6 +11,7 @@ Results of images are in COCO's format: one entry per object, with `image_id`, `
 """
 
 import json
+import logging
 import math
 import os
 from collections import Counter
@@ -24,8 +25,11 @@ from ytvis.annotations import MAX_NUMBER, Track, Video, as_video_entry, compact_
 from ytvis.diagnostics import Diagnostics, Rule
 from ytvis.files import InputError, NotAList, atomic_write, read_json_list
 from ytvis.journal import Journal, json_line, plain_number
-from ytvis.masks import mask_boxes, plain_rle, read_track
+from ytvis.masks import encode_masks, mask_boxes, plain_rle, read_track
 from ytvis.messages import shown
+from ytvis.pixels import PixelObjects
+
+logger = logging.getLogger(__name__)
 
 SCORE_DIGITS = 4  # of the score of a track in one frame
 
@@ -111,6 +115,70 @@ def track_result(
 def majority_label(seen: Sequence[SeenObject]) -> int:
     """The most frequent label of `seen`, the smallest on a tie."""
     return min(Counter(item.label for item in seen).items(), key=lambda item: (-item[1], item[0]))[0]
+
+
+class VideoResultBuilder:
+    """Collects the objects of a video frame by frame and returns its entries of results.json.
+
+    `num_frames` may be None until `finish`, for a source whose length is not known in advance.
+    `category_ids[label - 1]` is the annotation file's id of a label, or None if the file lacks the class: such tracks
+    are left out, which is logged. `details` and `length_power` are as in `track_result`.
+    """
+
+    def __init__(
+        self,
+        video_id: int,
+        num_frames: int | None,
+        original_hw: tuple[int, int],
+        category_ids: Sequence[int | None],
+        details: bool = False,
+        length_power: float = 0.0,
+    ):
+        self.video_id = video_id
+        self.num_frames = num_frames
+        self.original_hw = original_hw
+        self.category_ids = category_ids
+        self.details = details
+        self.length_power = length_power
+        self._seen: dict[int, list[SeenObject]] = {}
+
+    def add(self, frame_index: int, objects: PixelObjects) -> None:
+        """Adds the objects of one frame, 0 ≤ frame_index < num_frames, in arrays or in tensors on the CPU; a frame
+        never added has none.
+
+        Raises:
+            IndexError: the index is out of range.
+            ValueError: the masks differ in size from the video.
+        """
+        if frame_index < 0 or (self.num_frames is not None and frame_index >= self.num_frames):
+            raise IndexError(f"video {self.video_id} has {self.num_frames} frames, none with index {frame_index}")
+        if len(objects.masks) and tuple(objects.masks.shape[1:]) != tuple(self.original_hw):
+            raise ValueError(f"masks of {tuple(objects.masks.shape[1:])} in a video of {tuple(self.original_hw)}")
+        rows = zip(
+            objects.track_ids.tolist(),
+            objects.labels.tolist(),
+            objects.scores.tolist(),
+            objects.shifted.tolist(),
+            encode_masks(np.asarray(objects.masks)),
+            strict=True,
+        )
+        for track_id, label, score, shifted, rle in rows:
+            seen = SeenObject(frame=frame_index, track_id=track_id, label=label, score=score, rle=rle, shifted=shifted)
+            self._seen.setdefault(track_id, []).append(seen)
+
+    def finish(self) -> list[Track]:
+        """One entry a track, see `track_result`, in the order of first appearance; [] without objects."""
+        results = []
+        for seen in self._seen.values():
+            category_id = self.category_ids[majority_label(seen) - 1]
+            if category_id is not None:
+                results.append(
+                    track_result(seen, self.num_frames, self.video_id, self.details, category_id, self.length_power)
+                )
+        left_out = len(self._seen) - len(results)
+        if left_out:
+            logger.info("video %s: %d tracks left out, the annotation file lacks their class", self.video_id, left_out)
+        return results
 
 
 def track_numbers(track_ids: Sequence[int | None]) -> tuple[list[int], bool]:

@@ -18,8 +18,8 @@ from data.video import (
     VideoWriter,
     open_source,
     read_ahead,
-    read_source,
 )
+from inference.stream import read_source
 from ytvis.files import InputError
 from ytvis.pictures import PICTURE_SUFFIXES
 

@@ -44,6 +44,7 @@ ELSEWHERE = {
     r"(data|weights)/mine": "tests/docs/test_your_data.py",
     r"^python train.py --resume=": "tests/test_train.py",
     r"^python -m tools.export": "tests/tools/test_export.py",
+    r"^python -m tools.run_exported": "tests/tools/test_run_exported.py",
     r"^python -m utils.checkpoint": "tests/utils/test_checkpoint_record.py",
     r"^python -m ytvis split": "tests/ytvis/test_splits.py",
     r"^python -m ytvis merge": "tests/ytvis/test_merge.py",

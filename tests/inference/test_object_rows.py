@@ -20,14 +20,13 @@ from inference.object_rows import (
     write_csv,
     write_mots,
 )
-from inference.videos import VideoResultBuilder
 from tests.inference.test_frame_journal import results_of
 from tests.reading import read_results
 from utils.structures import FrameObjects
 from ytvis.convert import mots
 from ytvis.files import InputError
 from ytvis.masks import decode_mask
-from ytvis.results import write_results
+from ytvis.results import VideoResultBuilder, write_results
 
 CLASS_NAMES = ("circle", "giant_panda", "bar")
 SIZE = (12, 16)

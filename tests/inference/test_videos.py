@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from inference.videos import VideoResultBuilder
 from tests.reading import read_results
 from utils.structures import FrameObjects
 from ytvis.annotations import Track
 from ytvis.masks import decode_mask, encode_mask
-from ytvis.results import write_results
+from ytvis.results import VideoResultBuilder, write_results
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
 

@@ -8,8 +8,9 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
 from layers.mask_utils import crop_window
-from layers.postprocess import enlarge, postprocess
+from layers.postprocess import postprocess
 from utils.structures import FrameMeta, Tracks
+from ytvis.pixels import enlarge
 
 THRESHOLD = 0.05
 

@@ -76,15 +76,21 @@ def test_model_json_tells_all_that_a_program_needs(model, exported):
     assert temporal["inputs"]["boxes"]["shape"] == ["objects", 4]
     assert temporal["inputs"]["last_pyramid"]["shape"][0] == 1
     assert max(network["errors"].values()) < 1e-4
+    tracker = written["files"]["tracker.onnx"]
+    assert tracker["inputs"]["known_boxes"]["shape"] == ["objects", 4] and tracker["inputs"]["next_id"]["shape"] == []
+    rows = f"objects + {model.config.detection.top_k}"
+    assert tracker["outputs"]["new_known_boxes"]["shape"] == tracker["outputs"]["reported_boxes"]["shape"] == [rows, 4]
+    assert max(tracker["errors"].values()) < 1e-4
     assert network["bytes"] == (folder / "network.onnx").stat().st_size
 
 
-def test_a_network_without_embeddings_and_fusion_has_fewer_outputs(tmp_path):
+def test_a_network_without_embeddings_and_fusion_has_fewer_outputs(tmp_path, caplog):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     keys = {"input.size_hw": (276, 276), "backbone.blocks": (1, 1, 1, 1), "head.channels": 32}
     described = command.export(STMask(get_config("YOLACT_plus_resnet50_config", keys)).eval(), tmp_path, (276, 276))
     assert list(described["files"]) == ["network.onnx", "mask_ious.onnx"]
+    assert "the tracker is not exported: with tracking.joint" in caplog.text
     outputs = described["files"]["network.onnx"]["outputs"]
     assert not {"centerness", "embeddings", "pyramid"} & set(outputs)
     assert max(error for entry in described["files"].values() for error in entry["errors"].values()) < 1e-4
@@ -110,9 +116,23 @@ def test_the_command_prints_each_file(tmp_path, capsys):
     assert command.main(arguments) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in printed] == [
-        str(tmp_path / f"{name}.pt2") for name in ("network", "temporal")
+        str(tmp_path / f"{name}.pt2") for name in ("network", "temporal", "tracker")
     ]
     assert all("MiB, largest relative error" in line for line in printed)
+
+
+def test_the_size_of_resized_frames_is_the_config_s_or_the_given_one(model):
+    height, width = model.config.input.size_hw
+    padded = (-(-height // 32) * 32, -(-width // 32) * 32)
+    assert command.describe_model(model, padded)["input"]["size_hw"] == [height, width]
+    assert command.describe_model(model, SIZE)["input"]["size_hw"] == list(SIZE)
+
+
+def test_errors_are_relative_and_equal_infinities_are_none():
+    theirs = np.array([1.0, -np.inf, -4.0])
+    assert command.largest_error(np.array([1.5, -np.inf, -4.0]), theirs) == 0.125
+    assert command.largest_error(np.array([1.0, 0.0, -4.0]), theirs) == np.inf
+    assert command.largest_error(np.zeros((0, 4)), np.zeros((0, 4))) == 0
 
 
 def test_a_size_that_does_not_fit_is_refused(tmp_path, capsys):
