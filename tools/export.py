@@ -35,6 +35,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.network import fused_copy
+from inference.stream import stream_track_age
 from inference.tracker_step import TrackerState, TrackerStep, make_detector, make_step
 from layers.compaction import order_rows
 from layers.deform_conv import deform_backend
@@ -378,7 +379,7 @@ def describe_model(model: STMask, size_hw: tuple[int, int]) -> dict[str, Any]:
         "input": asdict(settings) | sizes | {"channels": "RGB, 0…255 before normalisation"},
         "detector": asdict(make_detector(config)),
         "temporal_fusion": asdict(config.temporal_fusion),
-        "tracking": asdict(config.tracking),
+        "tracking": asdict(config.tracking) | {"stream_max_track_age": stream_track_age(config)},
         "postprocess": asdict(config.postprocess),
     }
 
@@ -396,6 +397,9 @@ def export(
     description = describe_model(model, size_hw) | {"files": {}}
     with deform_backend("torchvision"):
         for part in parts_of(model, size_hw, dynamic_batch):
+            if kind == "openvino" and part.name == "tracker":
+                logger.warning("the tracker is not exported: OpenVINO does not convert aten.scatter_reduce")
+                continue
             path = write(part, part.export(), folder)
             entry = part.describe() | {"bytes": path.stat().st_size}
             try:

@@ -27,9 +27,6 @@ from ytvis.pictures import read_picture
 from ytvis.pixels import FrameMeta, FramePixels, PixelObjects, TrackArrays, to_pixels
 from ytvis.results import VideoResultBuilder, write_results
 
-STREAM_MAX_TRACK_AGE = 60  # frames after which an unseen object of a video file is forgotten, as in eval.py --video
-FEATURES = ("pyramid", "shared")  # outputs of the network that the temporal net compares with the last frame's
-
 
 class OnnxTracker:
     """Follows the objects of one video at a time with the exported networks in `folder`.
@@ -63,7 +60,7 @@ class OnnxTracker:
             for name, entry in inputs.items()
             if name.startswith("known_") or name in ("num_known", "next_id")
         }
-        self._last_features: dict[str, np.ndarray] = {}
+        self._last: dict[str, np.ndarray] = {}  # of the network for the frame before, for the temporal net
 
     def step(self, frame: np.ndarray) -> PixelObjects:
         """The reported objects of the next `frame` [h,w,3] uint8 RGB."""
@@ -75,7 +72,7 @@ class OnnxTracker:
         rows, num_reported = max(int(results["new_num_known"]), 1), int(results["num_reported"])
         new = {name: results[f"new_{name}"] for name in self._state}
         self._state = {name: value[:rows] if value.ndim else value for name, value in new.items()}
-        self._last_features = {f"last_{name}": predictions[name] for name in FEATURES if name in predictions}
+        self._last = {f"last_{name}": value for name, value in predictions.items()}
         names = [f.name for f in fields(TrackArrays) if f"reported_{f.name}" in results]
         tracks = TrackArrays(**{name: results[f"reported_{name}"][:num_reported] for name in names})
         meta = FrameMeta(0, 0, frame.shape[:2], self._pixels.size_hw, self._pixels.padded_hw)
@@ -87,7 +84,7 @@ class OnnxTracker:
         boxes, coeffs = self._state["known_boxes"], self._state["known_mask_coeffs"]
         if not self._state["num_known"]:
             return {"changes_box_deltas": np.zeros_like(boxes), "changes_coeffs": np.zeros_like(coeffs)}
-        changes = self._run("temporal", {**predictions, **self._last_features, "boxes": boxes})
+        changes = self._run("temporal", {**predictions, **self._last, "boxes": boxes})
         return {"changes_box_deltas": changes["box_deltas"], "changes_coeffs": changes["coeff_changes"]}
 
     def _run(self, name: str, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -139,17 +136,15 @@ def open_session(path: Path, threads: int) -> Any:
 def track_video(tracker: OnnxTracker, source_name: str, totals: list[int]) -> Iterator[Track]:
     """The tracks of a video file or a folder of pictures, as video 1, with labels 1…C as category ids; appends the
     number of its frames to `totals`."""
-    description = tracker.description
     source = open_source(source_name)
-    category_ids = range(1, len(description["class_names"]) + 1)
+    category_ids = range(1, len(tracker.description["class_names"]) + 1)
     builder, num_frames = None, 0
     tracker.reset()
     with closing(read_ahead(iter(source)) if source.reads_ahead else iter(source)) as items:
         for item in items:
             size_hw = item.frame.shape[:2]
             if builder is None:
-                power = description["postprocess"]["length_power"]
-                builder = VideoResultBuilder(1, None, size_hw, category_ids, length_power=power)
+                builder = VideoResultBuilder(1, None, size_hw, category_ids)
             elif size_hw != builder.original_hw:
                 raise InputError(f"{source.name}: frame {item.index} is of another size than the first")
             builder.add(item.index, tracker.step(item.frame))
@@ -202,7 +197,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     begin = time.monotonic()
     totals: list[int] = []
     if options.video is not None:
-        max_track_age = read_description(options.exported)["tracking"]["max_track_age"] or STREAM_MAX_TRACK_AGE
+        max_track_age = read_description(options.exported)["tracking"]["stream_max_track_age"]  # as eval.py --video
         tracker = OnnxTracker(options.exported, max_track_age, options.threads)
         tracks = track_video(tracker, options.video, totals)
     else:
