@@ -13,8 +13,7 @@ from data.classes import config_for
 from data.config import WEIGHT_NAMES, Config, add_config_arguments, get_config, overrides_from
 from data.trained import trained_config
 from inference.network import Model, Network
-from layers.cuda.deform_kernels import KERNELS
-from layers.deform_conv import BACKENDS, deform_backend
+from layers.deform_conv import BACKENDS, deform_backend, runs_on
 from utils.checkpoint import find_checkpoint
 from utils.device import has_spare_core
 from utils.precision import PRECISIONS, check_precision
@@ -53,7 +52,7 @@ class RunSettings:
         backend = options.deform_backend or "auto"
         with deform_backend(backend):
             pass
-        if (backend == "native" and device.type != "cpu") or (backend in KERNELS and device.type == "cpu"):
+        if not runs_on(backend, device):
             place = "a CPU" if backend == "native" else "a GPU"
             raise InputError(f"--deform_backend={backend} runs on {place}, this is {device}")
         overlap = has_spare_core(device) and not options.no_overlap

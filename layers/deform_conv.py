@@ -40,6 +40,11 @@ def available_backends() -> tuple[str, ...]:
     return (*own, "mmcv") if importlib.util.find_spec("mmcv") else own
 
 
+def runs_on(backend: str, device: torch.device) -> bool:
+    """Whether the backend of that name computes on devices of that kind."""
+    return backend not in (deform_kernels.KERNELS if device.type == "cpu" else ("native",))
+
+
 @contextmanager
 def deform_backend(name: str) -> Iterator[None]:
     """A context, for this thread alone, in which `deformable_conv2d` runs on the backend `name`.

@@ -1,11 +1,11 @@
-"""Times the native deformable convolution against torchvision's: the layer on P3, alternating in one process.
+"""Times our deformable convolutions against torchvision's: the layer on P3, alternating in one process.
 
     python -m tools.kernel_speed --output=results/kernel.json --picture=docs/images/kernel_speed.png
 
-Input 1×256×48×80, 3×3, 256→256, modulated. "bf16" is the native kernel with columns and weights in bfloat16, forward
-only; it is many times slower on a processor without bfloat16 instructions. Times are the fastest of several rounds,
-wall time and CPU time (all threads together). The ratio is of CPU times, which other work on the machine changes
-little.
+Input 1×256×48×80, 3×3, 256→256, modulated. "bf16" are our kernels with columns and weights in bfloat16; the native one
+is many times slower on a processor without bfloat16 instructions. They and the kernels for a GPU only go forward. Times
+are the fastest of several rounds, wall time and CPU time (all threads together). The ratio is of CPU times, which other
+work on the machine changes little, and on a GPU of wall times.
 """
 
 import argparse
@@ -18,47 +18,54 @@ import torch
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from layers.deform_conv import available_backends, deform_backend, deformable_conv2d
+from layers.cuda.deform_kernels import KERNELS
+from layers.deform_conv import available_backends, deform_backend, deformable_conv2d, runs_on
 from tools.plot import STYLE, save_figure
-from utils.device import describe_machine
+from utils.device import describe_machine, pick_device, synchronize
 from ytvis.files import atomic_write
 
 P3 = (256, 48, 80)  # channels, height, width
 BASELINE = "torchvision"
+CPU = torch.device("cpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10, help="calls of each backend (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="also time bfloat16 columns")
+    parser.add_argument("--device", help="cpu, cuda, … (default: cpu)", default="cpu")
     parser.add_argument("--output", type=Path, default=Path("kernel.json"), help="default: %(default)s")
     parser.add_argument("--picture", type=Path, help="PNG or SVG file of the bars")
     options = parser.parse_args()
-    measured = measure(options.rounds, options.bf16)
+    device = pick_device(options.device)
+    measured = measure(options.rounds, options.bf16, device=device)
     with atomic_write(options.output, "w") as file:
         json.dump(measured, file, indent=1)
     if options.picture:
         with style.context(STYLE):
             save_figure(draw(measured), options.picture)
-    for task, times in measured["cpu_ms"].items():
-        for name, cpu in times.items():
-            wall = measured["wall_ms"][task][name]
-            print(f"{task:>18} {name:>12} {wall:9.2f} ms, of the CPU {cpu:9.2f} ms {times[BASELINE] / cpu:6.2f} times")
+    for task, times in measured["cpu_ms" if device.type == "cpu" else "wall_ms"].items():
+        for name, compared in times.items():
+            wall, cpu = (measured[clock][task][name] for clock in ("wall_ms", "cpu_ms"))
+            ratio = times[BASELINE] / compared
+            print(f"{task:>18} {name:>13} {wall:9.2f} ms, of the CPU {cpu:9.2f} ms {ratio:6.2f} times")
 
 
-def measure(rounds: int, bf16: bool = False, layer: tuple[int, int, int] = P3) -> dict:
+def measure(rounds: int, bf16: bool = False, layer: tuple[int, int, int] = P3, device: torch.device = CPU) -> dict:
     """{"machine", "layer", "wall_ms", "cpu_ms"}, the last two {task: {backend: milliseconds}}.
 
     `layer` is (channels, height, width) of the features.
     """
     tasks = {"forward": forward, "forward+backward": forward_and_backward}
-    names = [name for name in available_backends() if name != "mmcv"]
+    names = [name for name in available_backends() if name != "mmcv" and runs_on(name, device)]
     clocks = {"wall_ms": time.perf_counter, "cpu_ms": time.process_time}
     fastest: dict[str, dict] = {clock: {} for clock in clocks}
     for task, work in tasks.items():
-        calls = {name: call_of(work, name, layer) for name in names}
-        if bf16 and task == "forward" and "native" in names:
-            calls["native bf16"] = call_of(work, "native", layer, autocast=True)
+        used = names if task == "forward" else [name for name in names if name not in KERNELS]
+        calls = {name: call_of(work, name, layer, device) for name in used}
+        if bf16 and task == "forward":
+            ours = [name for name in names if name != BASELINE]
+            calls |= {f"{name} bf16": call_of(work, name, layer, device, autocast=True) for name in ours}
         seconds = {name: {clock: [] for clock in clocks} for name in calls}
         for _ in range(rounds + 1):
             for name, call in calls.items():
@@ -68,10 +75,12 @@ def measure(rounds: int, bf16: bool = False, layer: tuple[int, int, int] = P3) -
                     seconds[name][clock].append(now() - begins[clock])
         for clock in clocks:  # the first one warms up
             fastest[clock][task] = {name: 1000 * min(rows[clock][1:]) for name, rows in seconds.items()}
-    return {"machine": describe_machine(torch.device("cpu")), "layer": list(layer), **fastest}
+    return {"machine": describe_machine(device), "layer": list(layer), **fastest}
 
 
-def call_of(work: Callable, backend: str, layer: tuple[int, int, int], autocast: bool = False) -> Callable[[], None]:
+def call_of(
+    work: Callable, backend: str, layer: tuple[int, int, int], device: torch.device, autocast: bool = False
+) -> Callable[[], None]:
     """Runs `work` of that layer on that backend."""
     channels, height, width = layer
     generator = torch.Generator().manual_seed(0)
@@ -80,11 +89,14 @@ def call_of(work: Callable, backend: str, layer: tuple[int, int, int], autocast:
     offsets = torch.randn(1, 18, height, width, generator=generator)
     modulation = torch.rand(1, 9, height, width, generator=generator)
     weight = torch.randn(channels, channels, 3, 3, generator=generator) / channels
-    inputs = [x.requires_grad_(work is forward_and_backward) for x in (features, offsets, modulation, weight)]
+    inputs = [
+        x.to(device).requires_grad_(work is forward_and_backward) for x in (features, offsets, modulation, weight)
+    ]
 
     def call() -> None:
-        with deform_backend(backend), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with deform_backend(backend), torch.autocast(device.type, torch.bfloat16, enabled=autocast):
             work(*inputs)
+        synchronize(device)
 
     return call
 

@@ -17,10 +17,10 @@ from data.classes import config_for
 from data.clips import ClipDataset, SampleKey, collate_clips
 from data.config import Config, dataset_overrides, overrides_from
 from data.dataset import YTVISDataset
-from layers.deform_conv import available_backends, deform_backend
+from layers.deform_conv import available_backends, deform_backend, runs_on
 from stmask import STMask
 from train import Trainer
-from utils.device import describe_machine, pick_device
+from utils.device import describe_machine, pick_device, synchronize
 from utils.distributed import World
 from utils.training_settings import TrainSettings
 from ytvis.command_line import Parser, positive
@@ -66,8 +66,9 @@ def measure(config: Config, settings: TrainSettings, device: torch.device, round
     def step(backend: str) -> None:
         with deform_backend(backend):
             trainer.step(batch)
+        synchronize(device)
 
-    names = [name for name in available_backends() if name != "mmcv"]
+    names = [name for name in available_backends() if name != "mmcv" and runs_on(name, device)]
     times: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for _ in range(rounds + 1):
         for name in names:
