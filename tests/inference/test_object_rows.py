@@ -191,7 +191,7 @@ def test_mots_text_can_be_read_back(tmp_path):
         ("2", "3007", "3"),
     ]  # fmt: skip
     assert (folder / "labels.txt").read_text().split() == list(CLASS_NAMES)
-    (video,) = mots.read(folder).videos
+    (video,) = mots.read(folder).videos.values()
     assert [track.category for track in video.tracks] == ["giant_panda", "bar", "bar"]
     assert np.array_equal(decode_mask(video.tracks[0].segmentations[1]), FRAMES[1].masks[1].numpy())
     assert sorted(path.name for path in folder.iterdir()) == ["labels.txt", "out.txt"]
