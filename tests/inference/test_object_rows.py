@@ -191,9 +191,9 @@ def test_mots_text_can_be_read_back(tmp_path):
         ("2", "3007", "3"),
     ]  # fmt: skip
     assert (folder / "labels.txt").read_text().split() == list(CLASS_NAMES)
-    (video,) = mots.read(folder).videos.values()
-    assert [track.category for track in video.tracks] == ["giant_panda", "bar", "bar"]
-    assert np.array_equal(decode_mask(video.tracks[0].segmentations[1]), FRAMES[1].masks[1].numpy())
+    found = mots.read(folder)
+    assert [found.categories[track.category_id] for track in found.tracks] == ["giant_panda", "bar", "bar"]
+    assert np.array_equal(decode_mask(found.tracks[0].segmentations[1]), FRAMES[1].masks[1].numpy())
     assert sorted(path.name for path in folder.iterdir()) == ["labels.txt", "out.txt"]
     write_mots([row for row in rows if row.track_id == 4], {4: 2}, CLASS_NAMES, SIZE, folder / "out.txt")  # replaced
     assert len((folder / "out.txt").read_text().splitlines()) == 2
