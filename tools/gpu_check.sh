@@ -112,8 +112,8 @@ if [ -z "$dry_run" ]; then
     mkdir -p "$folder/runs" "$folder/measured" || exit
     : > "$log" > "$parts"
 fi
-data=$folder/ShapesVIS step=(--batch_size=8 --rounds=3)
-[ -z "$quick" ] || step=(--batch_size=1 --rounds=1 --set=input.size_hw=64,96)
+data=$folder/ShapesVIS step=(--batch_size=8 --rounds=3 --precision=bf16)
+[ -z "$quick" ] || step=(--batch_size=1 --rounds=1 --precision=fp32 --set=input.size_hw=64,96)
 
 part data 60 "$python" -m data.synthetic --root "$data" --train_videos 8 --valid_videos 3
 part tests 100 "$python" -m pytest -q -p no:cacheprovider tests/test_cuda.py
@@ -126,7 +126,7 @@ for config in demo STMask_plus_resnet50_ada_config STMask_plus_resnet50_config S
 done
 part kernels 40 "$python" -m tools.kernel_speed --device "$device" --bf16 --rounds 10 --output "$folder/measured/kernels.json"
 part training 60 "$python" -m tools.step_speed --config=STMask_plus_resnet50_ada_config --device "$device" \
-    --precision=bf16 --train_dataset ShapesVIS --set=train.pretrained= "--set=dataset.root=$data" "${step[@]}" \
+    --train_dataset ShapesVIS --set=train.pretrained= "--set=dataset.root=$data" "${step[@]}" \
     --output "$folder/measured/training.json"
 [ -z "$dry_run" ] || exit 0
 
