@@ -159,10 +159,10 @@ def test_replayed_graphs_find_what_the_kernels_one_by_one_find_and_do_not_wait(n
         assert found.track_ids.tolist() == expected.track_ids.tolist()
         assert found.labels.tolist() == expected.labels.tolist()
         assert torch.allclose(found.boxes, expected.boxes, atol=1e-4)
-    assert graphed.network._forward.num_graphs == 1 and graphed._replay_step.num_graphs >= 1
     for _ in range(3):  # of the last frame once more: its kind is recorded and checked by then
         predictions = graphed.look(image[None])
         graphed._replay_step(states[-1], predictions)
+    assert graphed.network._forward.num_graphs == 1 and graphed._replay_step.num_graphs >= 1
     torch.cuda.set_sync_debug_mode("error")
     try:
         graphed._replay_step(states[-1], graphed.look(image[None]))
