@@ -403,6 +403,9 @@ class Trainer:
     def train(self, batches: Iterable[ClipBatch | CropBatch]) -> None:
         """Takes a step for each batch; saves at intervals, at the end, and at a signal to stop."""
         due = False
+        if self.iteration >= self.schedule.iterations:
+            logger.info("nothing left to train: iteration %d of %d", self.iteration, self.schedule.iterations)
+            return
         logger.info("reading data for the first batch (processes that load: %d)", self.settings.num_workers)
         with StopSignal() as stop, self.open_log() as self.log:
             for batch in batches:

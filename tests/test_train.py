@@ -157,6 +157,13 @@ def test_after_kill_9_the_last_checkpoint_is_whole_and_resumes_exactly(data, str
     assert_same_weights(final_weights(tmp_path), final_weights(straight))
 
 
+def test_a_run_that_has_ended_says_that_nothing_is_left(data, straight, tmp_path, capsys):
+    (path,) = straight.glob("STMask_demo_*_6.pth")
+    assert command.main(arguments(data, tmp_path, f"--resume={path}")) == 0
+    assert "nothing left to train: iteration 6 of 6" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.pth"))
+
+
 def test_a_checkpoint_without_a_state_resumes_the_weights_and_says_so(data, straight, tmp_path, capsys):
     (path,) = straight.glob("STMask_demo_*_4.pth")
     copy = tmp_path / path.name
