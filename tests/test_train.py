@@ -739,7 +739,7 @@ def test_a_start_is_downloaded_and_torchvisions_names_are_understood(data, tmp_p
         assert command.main([*line, *keys]) == 0
         assert command.main(line) == 2  # the demo's own backbone is another
     error = capsys.readouterr().err
-    assert "resnet18.pth: torchvision's backbone is another than the config's; say --set backbone.block=basic" in error
+    assert "resnet18.pth: torchvision's backbone is another than the config's; pass --set backbone.block=basic" in error
     (path,) = (tmp_path / "run").glob("STMask_demo_*_1.pth")
     trained = load_state_dict(path)
     assert torch.equal(trained["backbone.layers.3.1.bn2.running_mean"], weights["layer4.1.bn2.running_mean"])
