@@ -62,6 +62,7 @@ logger = logging.getLogger("train")
 
 PROGRAM = "train.py"
 MAX_BAD_STEPS = 20
+COARSEST_STRIDE = 128  # of P7
 CONFIG_OPTIONS = {  # options that are short for a config key
     "lr": "train.learning_rate",
     "momentum": "train.momentum",
@@ -259,6 +260,13 @@ def check_settings(settings: TrainSettings, config: Config, world: World) -> Non
     if settings.batch_size % world.size:
         raise InputError(f"--batch_size={settings.batch_size}: {world.size} processes share it, make it a multiple")
     check_precision(settings.precision, world.device)
+    heights = [height for height, _ in config.train.scales or (config.input.size_hw,)]
+    if settings.precision == "bf16" and world.device.type == "cpu" and min(heights) <= COARSEST_STRIDE:
+        # oneDNN's gradients of 5×3 kernels on maps one pixel high read memory that nothing wrote.
+        raise InputError(
+            f"--precision=bf16 on a CPU needs frames of more than {COARSEST_STRIDE} pixels in height, these have "
+            f"{min(heights)}: gradients would be wrong; pass --precision=fp32"
+        )
     of_videos = settings.validation_epoch or settings.accumulate > 1 or settings.compile or config.train.scales
     if settings.task == "crops" and of_videos:
         raise InputError("--task=crops goes without --validation_epoch, --accumulate, --compile and train.scales")
