@@ -260,18 +260,26 @@ def check_settings(settings: TrainSettings, config: Config, world: World) -> Non
     if settings.batch_size % world.size:
         raise InputError(f"--batch_size={settings.batch_size}: {world.size} processes share it, make it a multiple")
     check_precision(settings.precision, world.device)
-    heights = [height for height, _ in config.train.scales or (config.input.size_hw,)]
-    if settings.precision == "bf16" and world.device.type == "cpu" and min(heights) <= COARSEST_STRIDE:
-        # oneDNN's gradients of 5×3 kernels on maps one pixel high read memory that nothing wrote.
-        raise InputError(
-            f"--precision=bf16 on a CPU needs frames of more than {COARSEST_STRIDE} pixels in height, these have "
-            f"{min(heights)}: gradients would be wrong; pass --precision=fp32"
-        )
+    if settings.precision == "bf16" and world.device.type == "cpu":
+        check_bf16_on_cpu(config)
     of_videos = settings.validation_epoch or settings.accumulate > 1 or settings.compile or config.train.scales
     if settings.task == "crops" and of_videos:
         raise InputError("--task=crops goes without --validation_epoch, --accumulate, --compile and train.scales")
     if settings.task == "clips":
         MultiBoxLoss.from_config(config)  # refuses networks that it cannot train, before their data are looked for
+
+
+def check_bf16_on_cpu(config: Config) -> None:
+    """Raises InputError where torch's bfloat16 gradients are wrong on a CPU.
+
+    From 128 channels on, oneDNN's gradient of a 5×3 kernel on a map one pixel high reads memory that nothing wrote.
+    """
+    height = min(height for height, _ in config.train.scales or (config.input.size_hw,))
+    if height <= COARSEST_STRIDE and config.head.channels >= 128:
+        raise InputError(
+            f"--precision=bf16 on a CPU needs frames of more than {COARSEST_STRIDE} pixels in height, these have "
+            f"{height}: gradients would be wrong; pass --precision=fp32"
+        )
 
 
 def find_sets(options: argparse.Namespace) -> TrainingSets:
