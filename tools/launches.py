@@ -198,7 +198,7 @@ def calling_frames() -> Iterator[tuple[str, FrameType]]:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        if name.startswith(ROOT) and name != __file__:
+        if name.startswith(ROOT) and name != __file__ and "site-packages" not in name:  # of .venv, which lies within
             yield name.removeprefix(ROOT), frame
         frame = frame.f_back
 
