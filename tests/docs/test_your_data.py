@@ -84,8 +84,9 @@ def labelled(tmp_path, monkeypatch):
 
 
 def run(wanted, *more):
+    """Runs the page's commands of the program `wanted`; the starts with little data have a test of their own."""
     for name, arguments in commands():
-        if name.startswith(wanted):
+        if name == wanted and not any("weights/mine_" in word for word in arguments):
             assert COMMANDS[name]([*arguments, *more]) == 0, (name, arguments)
 
 
@@ -108,7 +109,7 @@ def test_the_page_runs_from_labels_to_a_checked_and_drawn_set(labelled, capsys):
 
 @pytest.mark.slow
 def test_the_page_runs_from_labels_to_a_trained_and_scored_model(labelled, capsys):
-    run("-m ytvis convert")
+    run("-m ytvis")
     small = ("--device=cpu", "--num_workers=0", "--set", "input.size_hw=64,96")
     run("train.py", "--max_iter=2", *small)
     run("eval.py", *small)
