@@ -53,19 +53,17 @@ def preferred_backend(device: torch.device, dtype: torch.dtype) -> str:
 @functools.cache
 def find_kernel(name: str, device: torch.device, dtype: torch.dtype) -> Callable[..., Tensor] | None:
     """The function `convolve` of the kernel `name`; None, and one line in the log, if it does not compute in `dtype` on
-    `device` what torchvision computes there."""
+    `device` what torchvision computes on the CPU, where no other stream can be in its way."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 16, 7, 9), (2, 18, 7, 9), (24, 16, 3, 3), (24,), (2, 9, 7, 9))
-    features, offsets, weight, bias, modulation = (
-        torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes
-    )
+    *tensors, modulation = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
     geometry = ((1, 1), (1, 1), (1, 1))
     try:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
             convolve = importlib.import_module(KERNELS[name]).convolve
-            found = convolve(features, offsets, weight, bias, *geometry, modulation).float()
-            arguments = (tensor.float() for tensor in (features, offsets, weight, bias))
-            expected = deform_conv2d(*arguments, *geometry, modulation.float())
+            there = (tensor.to(device) for tensor in tensors)
+            found = convolve(*there, *geometry, modulation.to(device)).float().cpu()
+            expected = deform_conv2d(*(tensor.float() for tensor in tensors), *geometry, modulation.float())
             error = float((found - expected).abs().max() / expected.abs().max())
     except Exception as failure:  # whatever a compiler raises: there are other kernels
         reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
