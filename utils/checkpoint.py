@@ -91,20 +91,45 @@ def find_checkpoint(
         return _in_table(path, weight_names)
     where = " and ".join(map(str, folders))
     found: dict[tuple[bool, str], list[tuple[int, float, Path]]] = {}
+    unfit: dict[str, list[str]] = {}
     for file in sorted(file for folder in folders for file in folder.glob("*.pth")):
+        reason = _reason_against(file, path.name, weight_names, config_name)
+        if reason:
+            unfit.setdefault(reason, []).append(file.name)
+            continue
         name = CheckpointName.parse(file)
-        model = weight_names.get(name.model) if name else None
-        if model is not None and config_name in (None, model) and name.is_called(path.name):
-            given = is_given(file) or (name.iteration == 0 and not name.best)
-            found.setdefault((given, model), []).append((name.iteration, file.stat().st_mtime, file))
+        given = is_given(file) or (name.iteration == 0 and not name.best)
+        candidates = found.setdefault((given, weight_names[name.model]), [])
+        candidates.append((name.iteration, file.stat().st_mtime, file))
     if not found:
         kind = SEARCH_WORDS[path.name]
-        raise InputError(f"{where}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there")
+        seen = "; ".join(f"{reason}: {_examples(names, 3)}" for reason, names in unfit.items())
+        raise InputError(
+            f"{where}: no {kind}checkpoint{f' of {config_name}' if config_name else ''} there; "
+            + (f"name a file instead; {seen}" if seen else "there is no .pth file")
+        )
     given_alone = all(given for given, _ in found)
     best = [max(candidates)[-1] for (given, _), candidates in found.items() if given == given_alone]
     if len(best) > 1:
         raise InputError(f"{where}: checkpoints of several models there; name one: {', '.join(map(str, best))}")
     return best[0]
+
+
+def _reason_against(file: Path, word: str, weight_names: Mapping[str, str], config_name: str | None) -> str:
+    """Why `word` of `SEARCH_WORDS` cannot stand for `file`; empty if it can."""
+    name = CheckpointName.parse(file)
+    model = weight_names.get(name.model) if name else None
+    if not os.path.isfile(file):
+        return "no file"
+    if model is None:
+        return "its name is that of no config"
+    if config_name not in (None, model):
+        return f"of {model}"
+    if name.is_called(word):
+        return ""
+    if name.best:
+        return "the best of a validation"
+    return "not interrupted" if word == "interrupt" else "not the best of a validation"
 
 
 def _in_table(path: Path, weight_names: Mapping[str, str]) -> Path:

@@ -133,6 +133,33 @@ def test_nothing_found_is_bad_input(folder, names, word, config_name):
     assert (config_name or "") in message
 
 
+def test_what_is_there_instead_is_named_with_the_reason(folder):
+    names = ("notes_1_2.pth", "model.pth", "b.pth", "z.pth", f"{R50}_1_5.pth", f"{BASE}_1_9.pth", f"{BASE}_best.pth")
+    files = folder(*names)
+    (files / f"{BASE}_1_90_interrupt.pth").symlink_to("gone")
+    (files / f"{BASE}_1_95_interrupt.pth").mkdir()
+    with pytest.raises(InputError) as caught:
+        found(files, "interrupt", BASE)
+    message = one_line(caught)
+    assert message.startswith(f"{files}: no interrupted checkpoint of {BASE} there; name a file instead; ")
+    parts = set(message.split("; ")[2:])
+    assert parts == {
+        f"no file: {BASE}_1_90_interrupt.pth, {BASE}_1_95_interrupt.pth",
+        f"not interrupted: {BASE}_1_9.pth",
+        f"the best of a validation: {BASE}_best.pth",
+        f"of {R50}: {R50}_1_5.pth",
+        "its name is that of no config: b.pth, model.pth, notes_1_2.pth, …",
+    }
+    with pytest.raises(InputError, match=f"not the best of a validation: {R50}_1_5.pth"):
+        found(files, "best", R50)
+
+
+def test_without_any_checkpoint_that_is_said(tmp_path):
+    (tmp_path / "model.ckpt").touch()
+    with pytest.raises(InputError, match="there is no .pth file"):
+        found(tmp_path, "latest")
+
+
 def test_a_folder_is_no_checkpoint_whatever_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("latest", "weights", "runs", f"{BASE}.pth"):
