@@ -1,6 +1,8 @@
 """Draws the objects of a frame, predicted or true: tinted masks, outlines, boxes and labels, one colour per track."""
 
+import logging
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -16,6 +18,8 @@ from ytvis.masks import decode_mask, mask_boxes
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
+logger = logging.getLogger(__name__)
+
 Colour = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
 
@@ -30,6 +34,8 @@ DISPLAY_SCORE_THRESHOLD = 0.3  # of the tracks that are drawn, as of those that 
 
 _MASK_OPACITY = 0.45
 _CAP_HEIGHT = 0.729  # of a capital letter of DejaVu Sans, as a part of the font's size
+_OTHER_STYLES = ("bold", "black", "light", "thin", "italic", "oblique", "mono", "serif", "condensed", "narrow")
+_PLACEHOLDERS = ("lastresort", "blank")  # in the names of fonts that have a sign for every letter, the same for many
 _SMALLEST_CAP_HEIGHT = 8  # pixels; digits of smaller letters run together
 _GAP = 8  # pixels between two pictures
 
@@ -213,11 +219,11 @@ def draw_objects(
 
     `frame` is uint8 RGB [h,w,3]; `objects` has masks of that size, boxes may reach beyond it; `class_names[0]` is the
     name of label 1. Small objects are drawn over large ones, labels over everything. Lines and letters grow with the
-    frame; where the frame is too narrow for a label, the score and then the name are left out. Without objects the
-    result is a plain copy. Masks with their outlines, boxes, labels (`text`) and the `scores` in them can be switched
-    off; `trails` adds the path of each object, `caption` a text in the lower left corner. `letter_height` is that of
-    a capital letter in pixels (default: a fiftieth of the shorter side, at least 8). Tracks with an id among
-    `hidden` are left out.
+    frame; where the frame is too narrow for a label, the score and then the name are left out. A name with letters that
+    no font here has is replaced by the number of its class. Without objects the result is a plain copy. Masks with
+    their outlines, boxes, labels (`text`) and the `scores` in them can be switched off; `trails` adds the path of each
+    object, `caption` a text in the lower left corner. `letter_height` is that of a capital letter in pixels (default: a
+    fiftieth of the shorter side, at least 8). Tracks with an id among `hidden` are left out.
     """
     picture = np.array(frame, order="C")
     mask_pixels = np.asarray(objects.masks)
@@ -243,7 +249,8 @@ def draw_objects(
         cv2.rectangle(picture, (x1, y1), (x2, y2), colours[index], thin)
     taken: list[Rect] = []
     for index in large_first if text else ():
-        name = class_names[int(objects.labels[index]) - 1]
+        label = int(objects.labels[index])
+        name = _drawable(class_names[label - 1], f"class {label}")
         texts = _label_texts(name, track_ids[index], scores_shown[index])
         taken.append(_draw_label(picture, texts, corners[index], colours[index], taken, letter_height))
     if caption:
@@ -252,8 +259,10 @@ def draw_objects(
 
 
 def draw_caption(picture: np.ndarray, text: str, letter_height: float = _SMALLEST_CAP_HEIGHT) -> None:
-    """Writes `text` into the lower left corner of `picture` [h,w,3] uint8 RGB, white on black."""
+    """Writes `text` into the lower left corner of `picture` [h,w,3] uint8 RGB, white on black, in ASCII with escapes if
+    no font here has its letters."""
     bottom = len(picture)
+    text = _drawable(text, text.encode("ascii", "backslashreplace").decode("ascii"))
     _draw_label(picture, [text], [0, bottom, 0, bottom], (0, 0, 0), [], letter_height)
 
 
@@ -322,14 +331,13 @@ def _draw_label(
     the box, inside or under it, at its left or its right side. If none fits, the label overlaps as little as possible.
     """
     height, width = picture.shape[:2]
-    font = _font(cap_height)
     # The signs | and ( reach a third of a capital height below the line, accents as much above a capital letter.
     pad = math.ceil(0.4 * cap_height + max(1, round(cap_height / 9)) / 2)
     tag_height = round(cap_height) + 2 * pad
     x1, y1, x2, y2 = box
     places = []
     for text in texts:
-        text_width = math.ceil(font.getlength(text))
+        text_width = math.ceil(_font(_font_file(frozenset(text)), cap_height).getlength(text))
         if text_width <= width / 2 or text == texts[-1]:
             tag_width = text_width + pad
             for left in (max(0, min(side, width - tag_width)) for side in (x1, x2 - tag_width)):
@@ -344,13 +352,69 @@ def _draw_label(
     return rect
 
 
-@lru_cache(maxsize=16)
-def _font(cap_height: float) -> "FreeTypeFont":
-    """DejaVu Sans, which matplotlib brings: it has the letters of most European languages, Arabic and Hebrew."""
+def _drawable(text: str, instead: str) -> str:
+    """`text`, or `instead` if no font here has its letters."""
+    if _font_file(frozenset(text)) is not None:
+        return text
+    _warn_of_missing_font()
+    return instead
+
+
+@lru_cache(maxsize=1)  # once
+def _warn_of_missing_font() -> None:
+    logger.warning(
+        "no font here has the letters of some names: classes are drawn by their numbers, other texts with escapes; "
+        "install a font that has them, such as Noto Sans CJK for Chinese, Japanese and Korean"
+    )
+
+
+@lru_cache(maxsize=256)
+def _font_file(letters: frozenset[str]) -> str | None:
+    """A font with all these letters: DejaVu Sans, which matplotlib brings and which has those of most European
+    languages, Arabic and Hebrew, or else the first such font of the system; None if there is none."""
     import matplotlib
+    from matplotlib.font_manager import findSystemFonts
+
+    codes = frozenset(map(ord, letters))
+    own = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+    if codes <= _codes_of(own):
+        return own
+    pages = {code >> 8 for code in codes}
+    fonts = sorted(findSystemFonts(), key=_unlikeness)
+    return next((font for font in fonts if pages <= _pages_of(font) and codes <= _codes_of(font)), None)
+
+
+def _unlikeness(path: str) -> tuple[int, str]:
+    """Sorts upright sans-serif fonts of usual weight first."""
+    name = os.path.basename(path).lower()
+    return 2 * ("sans" not in name) + any(word in name for word in _OTHER_STYLES), path
+
+
+@lru_cache(maxsize=16)
+def _codes_of(path: str) -> frozenset[int]:
+    """The code points that a font has outlines for; none if it cannot be used."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        font = FT2Font(path)
+        draws_all = any(word in os.path.basename(path).lower() for word in _PLACEHOLDERS)
+        return frozenset(font.get_charmap()) if font.scalable and not draws_all else frozenset()
+    except (RuntimeError, OSError, ValueError):  # damaged, or of another format
+        return frozenset()
+
+
+@lru_cache(maxsize=4096)
+def _pages_of(path: str) -> frozenset[int]:
+    """The code points of `_codes_of` divided by 256, which take less memory."""
+    return frozenset(code >> 8 for code in _codes_of(path))
+
+
+@lru_cache(maxsize=16)
+def _font(path: str, cap_height: float) -> "FreeTypeFont":
+    """The font in a file, at the size at which a capital letter of DejaVu Sans has this height."""
     from PIL import ImageFont
 
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", cap_height / _CAP_HEIGHT)
+    return ImageFont.truetype(path, cap_height / _CAP_HEIGHT)
 
 
 @lru_cache(maxsize=256)
@@ -359,7 +423,8 @@ def _letters(text: str, cap_height: float, pad: int, size: tuple[int, int]) -> n
     from PIL import Image, ImageDraw
 
     label = Image.new("L", size)
-    ImageDraw.Draw(label).text((pad // 2, size[1] - pad), text, 255, _font(cap_height), anchor="ls")
+    font = _font(_font_file(frozenset(text)), cap_height)
+    ImageDraw.Draw(label).text((pad // 2, size[1] - pad), text, 255, font, anchor="ls")
     return np.asarray(label, np.float32) / 255
 
 

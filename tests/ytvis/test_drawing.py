@@ -1,13 +1,26 @@
 import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib import font_manager
 
 from utils.structures import FrameObjects
-from ytvis.drawing import FrameRate, Overlay, PixelObjects, Trails, draw_objects, track_colour, truth_beside_prediction
+from ytvis import drawing
+from ytvis.drawing import (
+    FrameRate,
+    Overlay,
+    PixelObjects,
+    Trails,
+    draw_caption,
+    draw_objects,
+    track_colour,
+    truth_beside_prediction,
+)
 
 CLASS_NAMES = ("circle", "giant_panda")
 
@@ -214,6 +227,53 @@ def test_letters_of_many_scripts_are_themselves():
         draw_objects(frame, objects, (name, ""), **parts) for name in ("ß", "é", "č", "ш", "щ", "γ", "ع", "?", "□")
     ]
     assert len({picture.tobytes() for picture in pictures}) == len(pictures)
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Sets the fonts of the system, by name among matplotlib's."""
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+
+    def forget():
+        for function in (drawing._font_file, drawing._letters, drawing._warn_of_missing_font):
+            function.cache_clear()
+
+    def have(*names):
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(folder / name) for name in names])
+        forget()
+
+    yield have
+    forget()
+
+
+def label_of(*names):
+    """A frame of one object of the last class of `names`, with its label alone."""
+    frame, objects = grey(180, 320), make_objects((180, 320), [[100, 80, 180, 140]], label=len(names))
+    return draw_objects(frame, objects, names, masks=False, boxes=False, scores=False)
+
+
+FRAKTUR = "\U0001d504\U0001d505"  # of STIX, not of DejaVu Sans
+
+
+def test_a_name_that_the_usual_font_lacks_is_drawn_in_one_of_the_system(fonts, caplog):
+    fonts("STIXGeneral.ttf", "cmr10.ttf")
+    first, second = label_of(FRAKTUR), label_of(FRAKTUR[::-1])
+    assert (first != second).any() and (first != label_of("class 1")).any()
+    fonts("missing.ttf", "LastResortHE-Regular.ttf", "STIXGeneralBol.ttf", "STIXGeneral.ttf")
+    assert (first == label_of(FRAKTUR)).all()  # the upright one, without heed to damaged ones
+    assert not caplog.records
+
+
+def test_a_name_that_no_font_has_is_the_number_of_its_class(fonts, caplog):
+    fonts("cmr10.ttf", "LastResortHE-Regular.ttf")
+    for names in (("a", "\u732b"), ("a", f"b {FRAKTUR}"), ("\u72d7", "\u732b")):
+        assert (label_of(*names) == label_of("a", "class 2")).all()
+    picture, escaped = grey(60, 320), grey(60, 320)
+    draw_caption(picture, "clip_\u732b")
+    draw_caption(escaped, "clip_\\u732b")
+    assert (picture == escaped).all() and (picture != 100).any()
+    (record,) = caplog.records
+    assert "no font here has" in record.getMessage()
 
 
 def test_low_tracks_are_hidden_by_the_mean_of_their_scores_so_far():
