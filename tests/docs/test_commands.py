@@ -41,6 +41,7 @@ SLOW_HERE = {
 # Commands that another test runs.
 ELSEWHERE = {
     r"STMask_demo.pth --(video|images?)=|inference.frame_journal|view out.json": "tests/docs/test_your_video.py",
+    r"--save_folder=results/recipes/": "tests/docs/test_recipes.py",
     r"(data|weights)/mine": "tests/docs/test_your_data.py",
     r"^python train.py --resume=": "tests/test_train.py",
     r"^python -m tools.export": "tests/tools/test_export.py",
