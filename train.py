@@ -48,7 +48,7 @@ from utils.distributed import World, keep_gradients, launch, processes_here, tor
 from utils.logging import setup_logging
 from utils.optimizer import average_weights, clip_groups, make_optimizer, train_only
 from utils.precision import autocast, check_precision
-from utils.schedule import Schedule
+from utils.schedule import REFERENCE_CLIP_FRAMES, Schedule
 from utils.stop_signal import StopSignal
 from utils.structures import ClipBatch, CropBatch
 from utils.training_log import TrainingLog
@@ -367,13 +367,14 @@ class Trainer:
         self.validation = validation
         self.iteration = 0
         length = settings.iterations(num_samples)
-        self.schedule = Schedule(config, settings.samples_per_step, length, settings.given_keys)
         crops = settings.task == "crops"
+        clip_frames = REFERENCE_CLIP_FRAMES if crops else config.train.clip_frames
+        self.schedule = Schedule(config, settings.samples_per_step, length, settings.given_keys, clip_frames)
         if crops:
             losses = CropLosses(self.model, world, settings.precision)
         else:
             losses = NetworkLosses(self.model, world, settings.precision, settings.compile)
-        # A batch in which no instance is in both frames of its clip trains no temporal net.
+        # A batch in which no instance is in two neighbouring frames of its clip trains no temporal net.
         self.losses = world.parallel(losses, find_unused=config.temporal_fusion.enabled and not crops)
         self.optimizer = make_optimizer(losses, config)
         decay = config.train.ema_decay

@@ -81,6 +81,12 @@ class ClipDataset(Dataset[Clip]):
         self._key_frames: list[_KeyFrame] = []
         for video, frames in dataset.key_frames():
             self._key_frames += [_KeyFrame(video, frames, position) for position in range(len(frames))]
+        if not dataset.is_static and clip_length > max(2, 1 + 2 * max_distance):
+            logger.warning(
+                "clips of train.clip_frames=%d frames repeat their key frame, as train.max_frame_distance=%d allows "
+                "only %d others",
+                *(clip_length, max_distance, 2 * max_distance),
+            )
         num_frames = sum(len(video) for video in dataset.videos)
         logger.info("%s: %d key frames of %d frames", dataset.ann_file, len(self._key_frames), num_frames)
 
@@ -94,6 +100,7 @@ class ClipDataset(Dataset[Clip]):
         return cls(
             dataset,
             [ClipTransform.from_config(cfg, size_hw) for size_hw in cfg.train.scales or (cfg.input.size_hw,)],
+            clip_length=cfg.train.clip_frames,
             max_distance=cfg.train.max_frame_distance,
             views=AffineViews.from_config(cfg),
         )

@@ -20,7 +20,18 @@ from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from utils.config_keys import ANGLE, FRACTION, NOT_EMPTY, NOT_NEGATIVE, ODD, POSITIVE, PYRAMID, RISING, key
+from utils.config_keys import (
+    ANGLE,
+    AT_LEAST_TWO,
+    FRACTION,
+    NOT_EMPTY,
+    NOT_NEGATIVE,
+    ODD,
+    POSITIVE,
+    PYRAMID,
+    RISING,
+    key,
+)
 from utils.loss_weights import LossWeights
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError
@@ -183,7 +194,16 @@ class TrainConfig:
         "weights/yolact_plus_base_54_800000.pth",
         "checkpoint to start from, or torchvision:resnet50, hf:OWNER/REPO/FILE, https://…; empty: none",
     )
-    max_frame_distance: int = key(2, "greatest distance of the two frames of a clip, annotated frames", NOT_NEGATIVE)
+    clip_frames: int = key(
+        2,
+        "frames of a clip: a key frame and others near it, drawn without repetition while there are enough; all losses "
+        "run over all of them. --batch_size counts clips, the schedule counts images: with twice the frames, warm-up, "
+        "steps and the recipe's number of iterations are halved",
+        AT_LEAST_TWO,
+    )
+    max_frame_distance: int = key(
+        2, "greatest distance of a clip's frames from its key frame, annotated frames", NOT_NEGATIVE
+    )
     scales: tuple[tuple[int, int], ...] = key(
         (), "sizes of frames, height and width, of which each batch draws one; empty: input.size_hw", POSITIVE
     )

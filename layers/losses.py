@@ -5,6 +5,7 @@ Letters: I images of the batch (clip-major), A anchors, P positives (anchors tha
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from layers.box_utils import decode, encode, to_cxcywh
 from layers.mask_utils import assemble_batch
 from layers.temporal_fusion import fuse
 from utils.loss_weights import LossWeights
-from utils.structures import FrameTargets, FusionFeatures, Predictions
+from utils.structures import FrameTargets, FusionFeatures, Predictions, map_tensors
 from ytvis.files import InputError
 
 BOX_GROWTH = 1.2  # factor of the sides of the predicted box that crops a mask in training
@@ -244,6 +245,11 @@ def known_of_images(known: Tensor | None, num_images: int) -> Tensor | None:
     return None if known is None else known.repeat_interleave(num_images // len(known), dim=0)
 
 
+def of_frames(maps: Tensor, num_clips: int, frames: slice) -> Tensor:
+    """Those of the `maps` [B·T,…] of B clips that are of `frames` of each clip, clip by clip."""
+    return maps.unflatten(0, (num_clips, -1))[:, frames].flatten(0, 1)
+
+
 def grow_boxes(boxes: Tensor) -> Tensor:
     """`boxes` [N,4] with sides 1.2 times as long about the same centre, clamped to 1e-5…1."""
     boxes = to_cxcywh(boxes)
@@ -255,8 +261,8 @@ class MultiBoxLoss:
     """The losses of a batch of clips, as {name: scalar}, each multiplied by its weight.
 
     `BIoU` (or `B`, smooth L1, with `box_iou_loss` off) boxes, `C` classes, `center` centerness, `M` masks, `T`
-    embeddings; with temporal fusion, for clips of two frames, `B_shift` and `M_shift`: the boxes and masks that the
-    temporal net predicts for the second frame.
+    embeddings, of all frames; with temporal fusion `B_shift` and `M_shift`: the boxes and masks that the temporal net
+    predicts for a frame from the frame before it in its clip.
     """
 
     def __init__(
@@ -317,7 +323,7 @@ class MultiBoxLoss:
         targets: Sequence[Sequence[FrameTargets]],
         known: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The losses of B clips; `known` [B,C+1] as in `ClipBatch`."""
+        """The losses of B clips of T ≥ 2 frames; `known` [B,C+1] as in `ClipBatch`."""
         truths = [truth for clip in targets for truth in clip]
         truth = FrameTargets.cat(truths)
         matched = match(predictions.anchors, predictions.class_logits.detach(), truths)
@@ -384,33 +390,37 @@ class MultiBoxLoss:
         targets: Sequence[Sequence[FrameTargets]],
         truth: FrameTargets,
     ) -> dict[str, Tensor]:
-        """B_shift and M_shift: means over a clip's positives whose instance is also in its second frame; `truth` is
-        that of all images."""
-        first = (positives.image % 2 == 0).nonzero().squeeze(1)
+        """B_shift and M_shift: means over a frame's positives whose instance is also in the next frame of its clip,
+        averaged over all such pairs of frames; `truth` is that of all images."""
+        clip_frames = len(targets[0])
+        num_pairs = len(targets) * (clip_frames - 1)
+        earlier = (positives.image % clip_frames < clip_frames - 1).nonzero().squeeze(1)
         owner = torch.repeat_interleave(torch.tensor([len(frame) for clip in targets for frame in clip]))
-        in_second = owner.to(first.device) == positives.image[first][:, None] + 1
-        same = (positives.instance_ids[first][:, None] == truth.instance_ids) & in_second  # [P,M]
+        in_next = owner.to(earlier.device) == positives.image[earlier][:, None] + 1
+        same = (positives.instance_ids[earlier][:, None] == truth.instance_ids) & in_next  # [P,M]
         which, partner = same.nonzero(as_tuple=True)
-        found = first[which]
-        clip = positives.image[found] // 2
-        counts = torch.bincount(clip, minlength=len(targets))
-        weights = 1 / counts[clip].float()
+        found = earlier[which]
+        pair = positives.image[found] - positives.image[found] // clip_frames
+        counts = torch.bincount(pair, minlength=num_pairs)
+        weights = 1 / counts[pair].float()
         box_total = mask_total = predictions.prototypes.sum() * 0
         if len(found):
             features = predictions.fusion_features
             if self.detach_features:
                 features = FusionFeatures(features.pyramid.detach(), features.shared.detach())
-            fused = fuse(features[::2], features[1::2], self.patch_size)
-            deltas, changes = temporal_net(fused, positives.boxes[found].detach(), clip)
+            of_earlier = partial(of_frames, num_clips=len(targets), frames=slice(-1))
+            of_later = partial(of_frames, num_clips=len(targets), frames=slice(1, None))
+            fused = fuse(map_tensors(features, of_earlier), map_tensors(features, of_later), self.patch_size)
+            deltas, changes = temporal_net(fused, positives.boxes[found].detach(), pair)
             boxes = truth.boxes[partner]
             wanted = encode(boxes, to_cxcywh(positives.truth_boxes[found]))
             per_box = F.smooth_l1_loss(deltas.float(), wanted, reduction="none").sum(dim=1)
             box_total = (weights * per_box).sum()
             coeffs = predictions.mask_coeffs[positives.image[found], positives.anchor[found]].detach().float()
-            prototypes = predictions.prototypes[1::2].detach()
+            prototypes = of_later(predictions.prototypes).detach()
             per_mask = mask_losses(prototypes, coeffs + changes.float(), boxes, counts, truth.masks, partner)
             mask_total = (weights * per_mask).sum()
         return {
-            "B_shift": self.weights.shifted_boxes * box_total / len(targets),
-            "M_shift": self.weights.shifted_masks * mask_total / len(targets),
+            "B_shift": self.weights.shifted_boxes * box_total / num_pairs,
+            "M_shift": self.weights.shifted_masks * mask_total / num_pairs,
         }

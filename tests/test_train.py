@@ -538,6 +538,13 @@ def two_clips():
     return ClipBatch(torch.randn(2, 2, 3, 64, 64, generator=generator), targets)
 
 
+def test_the_schedule_counts_the_images_of_clips_but_not_of_crops():
+    line, more = ("--batch_size=4", "--set=train.iterations=1000"), "--set=train.clip_frames=4"
+    for task, expected in (("clips", 500), ("crops", 1000)):
+        two, four = (trainer(f"--task={task}", *line, *keys).schedule for keys in ((), (more,)))
+        assert (two.iterations, four.iterations) == (1000, expected)
+
+
 def test_accumulated_parts_move_the_weights_by_the_mean_of_their_gradients():
     recipe = ("clip_grad_norm=0", "momentum=0", "weight_decay=0", "learning_rate=0.01", "warmup_iterations=0")
     recipe += ("semantic_loss=0",)  # which is not one of the criterion's

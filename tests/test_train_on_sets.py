@@ -16,6 +16,8 @@ from utils.checkpoint_record import read_record
 ROOT = Path(__file__).parent.parent
 DEMO = "STMask_demo_config"
 SHAPES = DATASETS["ShapesVIS"]["dataset.class_names"]
+ALL = ("--accumulate=2", "--set=train.clip_frames=3", "--set=train.scales=64,96;96,128", "--set=train.ema_decay=0.3")
+ALL += ("--set=train.contrastive=true", "--set=train.max_frame_distance=4")
 PLAIN = ("--set=train.optimizer=sgd", "--set=train.freeze_batch_norm=true", "--set=train.warmup_iterations=0")
 
 
@@ -91,6 +93,18 @@ def test_a_run_on_two_sets_resumes_exactly_and_its_file_knows_the_classes(data, 
     assert record.training["train_dataset"] == "ShapesVIS@ShapesVIS:3,images.json@JPEGImages"
 
 
+def test_a_run_with_all_keys_on_resumes_exactly(data, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert command.main(arguments(data, first, *ALL, "--max_iter=2", "--save_interval=1")) == 0
+    second.mkdir()
+    for suffix in ("pth", "state"):
+        (path,) = first.glob(f"*_1.{suffix}")
+        (second / path.name).write_bytes(path.read_bytes())
+    assert command.main([f"--resume={second}/latest"]) == 0
+    ours, theirs = weights(second, 2), weights(first, 2)
+    assert [name for name in theirs if not torch.equal(ours[name], theirs[name])] == []
+
+
 def test_resuming_with_other_sets_is_refused_if_their_classes_differ(data, straight, capsys):
     (halfway,) = straight.glob("*_3.pth")
     assert command.main([f"--resume={halfway}", f"--train_dataset=ShapesVIS@{data}"]) == 2
@@ -104,8 +118,9 @@ def test_crops_of_two_sets_are_learnt_from(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_two_sets_as_one(data, tmp_path):
-    line = [*PLAIN, "--accumulate=2", "--max_iter=3"]
+@pytest.mark.parametrize("more", [("--accumulate=2",), ALL], ids=["plain", "all"])
+def test_two_processes_train_on_two_sets_as_one(data, tmp_path, more):
+    line = [*PLAIN, *more, "--max_iter=3"]
     run = processes.torchrun([ROOT / "train.py", *arguments(data, tmp_path / "two", *line)])
     assert run.returncode == 0, run.stderr
     assert run.stderr.count("% of the samples") == 2  # of the main process alone

@@ -19,6 +19,7 @@ def numbers(value: Any) -> list:
 
 
 POSITIVE = Rule("must be positive", lambda value: all(number > 0 for number in numbers(value)))
+AT_LEAST_TWO = Rule("must be at least 2", lambda value: value >= 2)
 NOT_NEGATIVE = Rule("must not be negative", lambda value: value >= 0)
 FRACTION = Rule("must be in 0…1", lambda value: 0 <= value <= 1)
 ODD = Rule("must be odd, as it is centred", lambda value: all(number % 2 for number in numbers(value)))

@@ -4,20 +4,29 @@ import math
 from collections.abc import Set
 
 REFERENCE_IMAGES = 8  # in a batch of the recipe; its numbers of iterations are for this size
+REFERENCE_CLIP_FRAMES = 2
 
 
 class Schedule:
     """The learning rate of every iteration: linear warm-up, then steps, or half a cosine down to 0 at the last
     iteration.
 
-    The recipe's lengths are for batches of 8 images, and are divided by images/8. In a run of fewer `iterations` than
-    the recipe's, warm-up and steps keep their share of the run, unless their key is one of `given_keys`. The learning
-    rate itself is multiplied by images/8 only with the quirk `lr_not_autoscaled` off.
+    The recipe's lengths are for batches of 8 images, and are divided by images/8; each of the `batch_size` clips has
+    `clip_frames` images (a frame of crops counts as a clip of two). In a run of fewer `iterations` than the recipe's,
+    warm-up and steps keep their share of the run, unless their key is one of `given_keys`. The learning rate itself is
+    multiplied by images/8 only with the quirk `lr_not_autoscaled` off.
     """
 
-    def __init__(self, config, batch_size: int, iterations: int | None = None, given_keys: Set[str] = frozenset()):
+    def __init__(
+        self,
+        config,
+        batch_size: int,
+        iterations: int | None = None,
+        given_keys: Set[str] = frozenset(),
+        clip_frames: int = REFERENCE_CLIP_FRAMES,
+    ):
         recipe = config.train
-        factor = 2 * batch_size / REFERENCE_IMAGES
+        factor = clip_frames * batch_size / REFERENCE_IMAGES
         self.recipe_iterations = round(recipe.iterations / factor)
         self.iterations = self.recipe_iterations if iterations is None else iterations
         self.share = min(1.0, self.iterations / max(self.recipe_iterations, 1))

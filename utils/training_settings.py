@@ -22,7 +22,8 @@ class TrainSettings:
 
     batch_size: int = _option(
         8,
-        "clips that go through the network at once, two frames each, of all processes together (default: %(default)s)",
+        "clips that go through the network at once, of train.clip_frames frames each, of all processes together "
+        "(default: %(default)s)",
         type=positive,
     )
     accumulate: int = _option(

@@ -184,6 +184,18 @@ def test_longer_clips_repeat_a_frame_only_where_frames_run_out(tmp_path):
     assert frames_of(plain(dataset, clip_length=4)[SampleKey(1, 0)]) == [0, 1, 1, 2]
 
 
+def test_the_config_sets_the_frames_of_a_clip(tmp_path, caplog):
+    dataset = draw(tmp_path, [9], [track(1, 1, [1] * 9)])
+    settings = {"train.clip_frames": 4, "train.max_frame_distance": 3, "train.flip_probability": 1.0}
+    clips = ClipDataset.from_config(get_config(CFG.name, CFG.flat() | settings), dataset)
+    clip = clips[SampleKey(4, 0)]
+    assert clip.frames.shape == (4, 3, 96, 160) and len(clip.targets) == 4 and "repeat" not in caplog.text
+    boxes = torch.cat([targets.boxes for targets in clip.targets])  # all frames are mirrored, as one is
+    assert (boxes == boxes[0]).all() and boxes[0, 0] > 0.5
+    ClipDataset.from_config(get_config(CFG.name, settings | {"train.max_frame_distance": 1}), dataset)
+    assert "train.clip_frames=4 frames repeat their key frame" in caplog.text and "only 2 others" in caplog.text
+
+
 def test_crowds_and_objects_without_size_are_neither_key_frames_nor_targets(tmp_path):
     tracks = [
         track(1, 1, [1, 0, 0, 0, 0, 0]),

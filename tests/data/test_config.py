@@ -351,6 +351,7 @@ def test_the_name_cannot_be_set_but_may_be_told():
         ("train.learning_rate=inf", "takes a number"),
         ("train.learning_rate=-1", "negative"),
         ("train.max_frame_distance=-1", "negative"),
+        ("train.clip_frames=1", "at least 2"),
         ("train.static_translation=1.1", "0…1"),
         ("train.static_scale=0,1", "positive"),
         ("train.static_scale=1.2,0.8", "decrease"),

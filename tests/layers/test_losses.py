@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from data.config import get_config
@@ -24,7 +26,7 @@ from layers.mask_utils import assemble_masks
 from stmask import STMask
 from tools.parity import load_for_training, training_batch
 from utils.loss_weights import LossWeights
-from utils.structures import FrameTargets
+from utils.structures import FrameTargets, map_tensors
 
 
 @pytest.fixture(scope="module")
@@ -321,6 +323,57 @@ def test_shift_losses_train_the_features_unless_they_are_detached(detached):
     assert model.TemporalNet.conv1.weight.grad.abs().sum() > 0
     reached = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.backbone.parameters()]
     assert not any(reached) if detached else any(reached)
+
+
+def object_at(left, instance_id, label=1):
+    """A frame of 64×96 pixels that shows one object."""
+    mask = torch.zeros(1, 64, 96)
+    mask[:, 13:51, int(96 * left) : int(96 * left) + 38] = 1
+    box = torch.tensor([[left, 0.2, left + 0.4, 0.8]])
+    return FrameTargets(box, torch.tensor([label]), mask, torch.tensor([instance_id]))
+
+
+@pytest.fixture(scope="module")
+def of_six_frames():
+    """(a network, its predictions for six frames, of two clips of three, and their truth)."""
+    torch.manual_seed(0)
+    model = STMask.from_config(get_config("STMask_demo_config")).eval()
+    clips = [[object_at(0.1, 7), object_at(0.2, 7), object_at(0.4, 7)]]
+    clips += [[object_at(0.5, 8, 2), object_at(0.3, 8, 2), object_at(0.3, 9, 3)]]  # another object in the last frame
+    with torch.no_grad():
+        return model, model(torch.randn(2, 3, 3, 64, 96)), clips
+
+
+def of_images(predictions, images):
+    selected = map_tensors(replace(predictions, anchors=None), lambda tensor: tensor[list(images)])
+    return replace(selected, anchors=predictions.anchors)
+
+
+def test_the_shift_losses_take_the_neighbouring_frames_of_longer_clips(of_six_frames):
+    model, predictions, clips = of_six_frames
+    criterion = MultiBoxLoss()
+    losses = criterion(model, predictions, clips)
+    pairs = [(0, 1), (1, 2), (3, 4), (4, 5)]
+    frames = [frame for clip in clips for frame in clip]
+    by_pair = [criterion(model, of_images(predictions, pair), [[frames[i] for i in pair]]) for pair in pairs]
+    for name in ("B_shift", "M_shift"):
+        values = torch.stack([of_pair[name] for of_pair in by_pair])
+        assert (values > 0).tolist() == [True, True, True, False]  # the last pair shows no object twice
+        torch.testing.assert_close(losses[name], values.mean(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("contrastive", [False, True])
+def test_all_other_losses_run_over_all_frames_whatever_their_clips(of_six_frames, contrastive):
+    _, predictions, clips = of_six_frames
+    criterion = MultiBoxLoss(contrastive=contrastive)
+    losses, alone = (
+        criterion(nn.Identity(), predictions, parts) for parts in (clips, [[frame] for clip in clips for frame in clip])
+    )
+    assert set(losses) == {"BIoU", "C", "center", "M", "T"} and all(loss > 0 for loss in losses.values())
+    assert losses == alone
+    predictions = replace(predictions, embeddings=predictions.embeddings.clone().requires_grad_())
+    criterion(nn.Identity(), predictions, clips)["T"].backward()
+    assert (predictions.embeddings.grad.flatten(1).abs().sum(dim=1) > 0).all()  # an object is compared in all frames
 
 
 def frame_with(labels, masks):

@@ -25,14 +25,15 @@ CPU = torch.device("cpu")
 ROWS = {0: [[1.0], [2.0]], 1: [[3.0]]}
 LEAVES = ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings", "prototypes")
 CASES = [(by_position, lonely, partly) for by_position in (True, False) for lonely, partly in ((0, 0), (1, 0), (0, 1))]
+CASES.append((False, 0, 0, 4))  # clips of four frames
 
 
 # ------------------------------------------------------------------------------------------------ what two processes do
 
 
-def losses_of(clips, gather, by_position, lonely, partly):
-    """(the losses of some of four random clips, {leaf: its gradient}); if `lonely`, clips 1 and 3 show nothing; if
-    `partly`, clips 1 and 2 are of a set that does not label class 2."""
+def losses_of(clips, gather, by_position, lonely, partly, clip_frames=2):
+    """(the losses of some of the clips of eight random images, {leaf: its gradient}); if `lonely`, images 2, 3, 6 and 7
+    show nothing; if `partly`, clips 1 and 2 are of a set that does not label class 2."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -51,15 +52,23 @@ def losses_of(clips, gather, by_position, lonely, partly):
         labels = torch.randint(1, 4, (number,), generator=generator)
         masks = torch.rand(number, 24, 36, generator=generator).round()
         truths.append(FrameTargets(boxes, labels, masks, 100 * image + torch.arange(number)))
-    leaves = {name: value.unflatten(0, (4, 2))[clips].flatten(0, 1).requires_grad_() for name, value in values.items()}
+    leaves = {
+        name: value.unflatten(0, (-1, clip_frames))[clips].flatten(0, 1).requires_grad_()
+        for name, value in values.items()
+    }
     predictions = Predictions(**leaves, anchors=anchors, fusion_features=FusionFeatures(anchors, anchors))
     criterion = MultiBoxLoss(weights_by_position=by_position, gather=gather)
     known = torch.ones(4, 4, dtype=torch.bool)
     known[1:3, 2] = False
-    targets = [truths[2 * clip : 2 * clip + 2] for clip in clips]
+    targets = [truths[clip_frames * clip : clip_frames * (clip + 1)] for clip in clips]
     losses = criterion(torch.nn.Identity(), predictions, targets, known[clips] if partly else None)
     sum(losses.values()).backward()
     return {name: loss.detach() for name, loss in losses.items()}, {name: leaf.grad for name, leaf in leaves.items()}
+
+
+def clips_of(*case):
+    """The clips of a case."""
+    return [0, 1] if case[-1] == 4 else [0, 1, 2, 3]
 
 
 def work(folder):
@@ -88,7 +97,7 @@ def work(folder):
             "main": world.is_main,
             "kept": kept.item(),
             "averaged": next(module.parameters()).grad.item(),
-            "losses": {case: losses_of(world.share([0, 1, 2, 3]), world.gather, *case) for case in CASES},
+            "losses": {case: losses_of(world.share(clips_of(*case)), world.gather, *case) for case in CASES},
         }
         torch.save(noted, folder / f"{world.rank}.pt")
 
@@ -126,15 +135,18 @@ def test_gradients_are_averaged_when_all_of_a_step_are_there(two):
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients_are_those_of_one_process(two, case):
-    expected, gradients = losses_of([0, 1, 2, 3], World(CPU).gather, *case)
+    expected, gradients = losses_of(clips_of(*case), World(CPU).gather, *case)
     shares = [noted["losses"][case] for noted in two]
     assert set(expected) == {"BIoU", "C", "center", "M", "T"} and all(loss > 0 for loss in expected.values())
     for name, loss in expected.items():
         torch.testing.assert_close((shares[0][0][name] + shares[1][0][name]) / 2, loss, rtol=1e-5, atol=0)
     for name, gradient in gradients.items():
-        by_clip = gradient.unflatten(0, (4, 2))
+        clips = len(clips_of(*case))
+        by_clip = gradient.unflatten(0, (clips, -1))
         for rank, (_, own) in enumerate(shares):
-            torch.testing.assert_close(own[name].unflatten(0, (2, 2)) / 2, by_clip[rank::2], rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(
+                own[name].unflatten(0, (clips // 2, -1)) / 2, by_clip[rank::2], rtol=1e-5, atol=1e-7
+            )
 
 
 # ------------------------------------------------------------------------------------------------ one process

@@ -22,6 +22,13 @@ def test_the_published_schedule():
     assert Schedule(config, batch_size=8, iterations=20).iterations == 20
 
 
+def test_the_frames_of_clips_count_as_images():
+    config = get_config("STMask_plus_base_config", {"quirks.lr_not_autoscaled": False})
+    ours, twice = Schedule(config, batch_size=4, clip_frames=4), Schedule(config, batch_size=8)
+    assert (ours.iterations, ours.warmup, ours.steps) == (125_000, 250, [75_000, 100_000])
+    assert str(ours) == str(twice) and ours(1000) == twice(1000) == pytest.approx(2e-4)
+
+
 def test_a_schedule_along_half_a_cosine():
     config = get_config("STMask_plus_base_config", {"train.lr_schedule": "cosine", "train.warmup_iterations": 10})
     schedule = Schedule(config, batch_size=4, iterations=1000, given_keys={"train.warmup_iterations"})
