@@ -52,6 +52,10 @@ BAD_TRACK_ID = Rule(
 SAME_TRACK_ID = Rule(
     "warning", "two tracks of a video have the same id", "they are ignored: give each its own, or leave the key out"
 )
+SOME_TRACK_IDS = Rule(
+    "warning", "some tracks of a video have an id, others none", "they are ignored: give each its own, or all none"
+)
+NOT_NUMBERS = (BAD_TRACK_ID, SAME_TRACK_ID, SOME_TRACK_IDS)  # for which `track_numbers` may pass over a video's ids
 NO_LIST = Rule("refused", "'segmentations' is not a list", _ONE_A_FRAME)
 WRONG_LENGTH = Rule("warning", "'segmentations' is not as long as the video", f"the rest is ignored: {_ONE_A_FRAME}")
 RUNS = Rule("warning", "counts are a list of runs", "the official evaluator refuses it: compress with pycocotools.mask")
@@ -205,6 +209,7 @@ class ResultsParser:
         self._videos = videos
         self._categories = categories
         self._track_ids: set[tuple[int, int]] = set()  # and the ids of their videos
+        self._has_ids: dict[int, bool | None] = {}  # whether the tracks of a video have ids; None: some have
 
     def parse(self, entry: Any, where: str) -> Track | None:
         """Returns the track of an entry, None if it is unusable; `where` names it in messages.
@@ -257,10 +262,15 @@ class ResultsParser:
 
     def _track_id(self, entry: Mapping, video_id: int, where: str) -> int | None:
         track_id = entry.get("track_id")
-        if track_id is None:
-            return None
-        if not is_id(track_id) or not 0 <= track_id <= MAX_NUMBER:
+        is_given = track_id is not None
+        if is_given and not (is_id(track_id) and 0 <= track_id <= MAX_NUMBER):
             self._found.add(BAD_TRACK_ID, where, shown(track_id))
+            is_given = False
+        if self._has_ids.setdefault(video_id, is_given) is not is_given:
+            if self._has_ids[video_id] is not None:
+                self._found.add(SOME_TRACK_IDS, where)
+            self._has_ids[video_id] = None
+        if not is_given:
             return None
         if (video_id, track_id) in self._track_ids:
             self._found.add(SAME_TRACK_ID, where, track_id)

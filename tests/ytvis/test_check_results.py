@@ -130,12 +130,31 @@ def test_two_tracks_of_a_video_with_one_id_are_named(tmp_path):
     (diagnostic,) = examine(tmp_path, entries)
     assert (diagnostic.severity, diagnostic.where) == ("warning", "entry 1 (video 7)")
     assert diagnostic.what == "two tracks of a video have the same id: 4"
-    del entries[1]["track_id"]
-    assert examine(tmp_path, entries) == []
+
+
+@pytest.mark.parametrize("second", [{}, {"track_id": None}])
+def test_a_video_with_some_track_ids_is_named_once(tmp_path, second):
+    third = entry(segmentations=[None, rle(1, 1, 2, 2)])
+    entries = [entry(track_id=4), entry(category_id=20) | second, third, last()]
+    (diagnostic,) = examine(tmp_path, entries)
+    assert (diagnostic.severity, diagnostic.where, diagnostic.count) == ("warning", "entry 1 (video 7)", 1)
+    assert diagnostic.what == "some tracks of a video have an id, others none"
+    (diagnostic,) = examine(tmp_path, [entries[2], *entries[:2], last()])
+    assert (diagnostic.where, diagnostic.count) == ("entry 1 (video 7)", 1)
+    assert examine(tmp_path, [entry(track_id=4), last()]) == []  # of another video
 
 
 def test_every_rule_has_a_test():
-    elsewhere = {"SAME_TRACK_ID", "NOT_JSON", "NOT_A_LIST", "NOTHING", "SCATTERED", "TOO_MANY", "NO_PREDICTION"}
+    elsewhere = {
+        "SAME_TRACK_ID",
+        "SOME_TRACK_IDS",
+        "NOT_JSON",
+        "NOT_A_LIST",
+        "NOTHING",
+        "SCATTERED",
+        "TOO_MANY",
+        "NO_PREDICTION",
+    }
     assert {case[0] for case in CASES} | elsewhere == set(RULES)
 
 

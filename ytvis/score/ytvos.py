@@ -20,7 +20,7 @@ from ytvis.annotations import (
 from ytvis.diagnostics import Diagnostics
 from ytvis.files import InputError
 from ytvis.masks import decode_mask, mask_boxes, read_track
-from ytvis.results import UNKNOWN_CATEGORY, ResultsParser, read_entries
+from ytvis.results import NOT_NUMBERS, UNKNOWN_CATEGORY, ResultsParser, read_entries
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class YTVOS:
         predictions = self.with_tracks(
             (_prediction(parser, entry, n, boxes) for n, entry in enumerate(entries)), source
         )
-        for diagnostic in found.of(UNKNOWN_CATEGORY):
+        for diagnostic in found.of(UNKNOWN_CATEGORY, *NOT_NUMBERS):
             logger.warning("%s: %s", source, diagnostic)
         return predictions
 

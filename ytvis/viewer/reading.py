@@ -1,5 +1,6 @@
 """Result and annotation files → the videos and tracks that the page shows."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,9 @@ from ytvis.diagnostics import Diagnostics
 from ytvis.files import InputError
 from ytvis.masks import plain_rle
 from ytvis.pictures import list_pictures, picture_size
-from ytvis.results import SWAPPED_SIZE, WRONG_LENGTH, WRONG_SIZE, ResultsParser
+from ytvis.results import NOT_NUMBERS, SWAPPED_SIZE, WRONG_LENGTH, WRONG_SIZE, ResultsParser
+
+logger = logging.getLogger(__name__)
 
 PICTURE_TYPES = {
     ".jpg": "image/jpeg",
@@ -45,11 +48,14 @@ def read_predictions(entries: Iterable[Any], videos: Mapping[int, Video], path: 
     Raises:
         InputError: an entry cannot be used, is of another video, or its masks are not those of its video's frames.
     """
-    parser = ResultsParser(Diagnostics(refuse=path, also=(WRONG_LENGTH, WRONG_SIZE, SWAPPED_SIZE)), videos)
+    found = Diagnostics(refuse=path, also=(WRONG_LENGTH, WRONG_SIZE, SWAPPED_SIZE))
+    parser = ResultsParser(found, videos)
     tracks: Tracks = {video_id: [] for video_id in videos}
     for index, entry in enumerate(entries):
         track = parser.parse(entry, f"entry {index}")
         tracks[track.video_id].append(_shown(track, track.segmentations, track.areas))
+    for diagnostic in found.of(*NOT_NUMBERS):
+        logger.warning("%s: %s", path, diagnostic)
     return tracks
 
 

@@ -83,7 +83,7 @@ def test_what_no_prediction_shows_has_a_group_of_its_own(small_set):
     assert len(video["colours"]) == 2 and video["numbers"] == [0, 1]
 
 
-def test_groups_have_the_track_ids_of_the_results_as_numbers_unless_they_are_not_distinct(small_set):
+def test_groups_have_the_track_ids_of_the_results_as_numbers_unless_they_are_not_distinct(small_set, caplog):
     def numbers_with(*track_ids):
         ids = dict(enumerate(track_ids))
         rewrite(small_set.results, lambda tracks: [track.update(track_id=ids[n]) for n, track in enumerate(tracks)])
@@ -94,9 +94,15 @@ def test_groups_have_the_track_ids_of_the_results_as_numbers_unless_they_are_not
             [video["numbers"][track["group"]] for track in layer["tracks"]] for layer in video["layers"]
         ]
 
+    def warnings_of(path):
+        return [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{path}: ")]
+
     assert numbers_with(12, 7, 3, 40) == (True, [[12, 7, 3, 40], [12, 3], [12]])
+    assert warnings_of(small_set.results) == []
     for not_ids in ((12, 7, 3, 12), (12, 7, 3, None), (12, 7, 3, "four"), (12, 7, 3, -1)):
+        caplog.clear()
         assert numbers_with(*not_ids) == (False, [[0, 1, 2, 3], [0, 2], [0]])
+        assert 1 <= len(warnings_of(small_set.results)) <= 2
 
 
 def test_a_video_without_tracks_or_pictures_is_empty(content):
