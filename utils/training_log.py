@@ -23,7 +23,7 @@ from ytvis.files import InputError, atomic_write, make_folder, put_aside, read_t
 logger = logging.getLogger(__name__)
 
 LOG_INTERVAL = 10
-MEASURES = ("lr", "seconds", "clips_per_second", "memory_mib")  # seconds are those of one iteration
+MEASURES = ("lr", "seconds", "cpu_seconds", "clips_per_second", "memory_mib")  # seconds are those of one iteration
 
 
 class TrainingLog:
@@ -43,12 +43,13 @@ class TrainingLog:
         start_iteration: int = 0,
         tensorboard: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cpu_clock: Callable[[], float] = time.process_time,
     ):
         """Continues the files of a training that is resumed after `start_iteration` iterations.
 
         Their lines of later iterations are dropped: they will be written again. A training that starts at 0 begins a
         new file and keeps an earlier one under another name. `clips_per_step` counts the clips of all devices; `clock`
-        returns seconds.
+        returns seconds, and `cpu_clock` those that the cores spent on this process.
 
         Raises:
             InputError: `path` is not such a log, TensorBoard is not installed, or a folder cannot be used.
@@ -64,11 +65,11 @@ class TrainingLog:
             _drop_later(path, start_iteration)
         else:
             _keep_other_training(path)
-        self._clock = clock
+        self._clock, self._cpu_clock = clock, cpu_clock
         self._window: list[Mapping[str, float]] = []
-        self._window_seconds = 0.0
+        self._window_seconds = self._window_cpu_seconds = 0.0
         self._recent_seconds: deque[float] = deque(maxlen=10)
-        self._last = clock()
+        self._restart_clocks()
 
     def __enter__(self) -> Self:
         return self
@@ -88,10 +89,10 @@ class TrainingLog:
 
     def add(self, iteration: int, losses: Mapping[str, float], learning_rate: float, device: torch.device) -> None:
         """Records that `iteration` iterations are done, the last with these losses."""
-        now = self._clock()
         self._window.append(losses)
-        self._window_seconds += now - self._last
-        self._last = now
+        self._window_seconds += self._clock() - self._last
+        self._window_cpu_seconds += self._cpu_clock() - self._last_cpu
+        self._restart_clocks()
         is_due = iteration % LOG_INTERVAL == 0 or iteration == self.num_iterations
         if not is_due and iteration != self._first:
             return
@@ -101,7 +102,7 @@ class TrainingLog:
             self._recent_seconds.append(seconds)
             self._record(iteration, means, learning_rate, seconds, device)
             self._window.clear()
-            self._window_seconds = 0.0
+            self._window_seconds = self._window_cpu_seconds = 0.0
         self._print(iteration, means, learning_rate, seconds)
 
     def _record(
@@ -112,6 +113,7 @@ class TrainingLog:
         measures = (
             learning_rate,
             seconds,
+            self._window_cpu_seconds / len(self._window),
             self.clips_per_step / seconds if seconds else math.nan,
             peak_memory_mib(device),
         )
@@ -139,7 +141,7 @@ class TrainingLog:
         known = {name: score for name, score in scores.items() if score >= 0}
         self._chart(iteration, "validation", known)
         logger.info("%d | validation | %s", iteration, " ".join(f"{k} {100 * v:.1f}" for k, v in known.items()))
-        self._last = self._clock()
+        self._restart_clocks()
 
     def show(self, iteration: int, title: str, picture: np.ndarray) -> None:
         """Shows `picture` [h,w,3] uint8 RGB in TensorBoard, if enabled; pictures of an iteration need different titles.
@@ -149,7 +151,11 @@ class TrainingLog:
         if self._board is not None:
             self._board.add_image(title, picture, iteration, dataformats="HWC")
             self._board.flush()
-        self._last = self._clock()
+        self._restart_clocks()
+
+    def _restart_clocks(self) -> None:
+        """Counts the next iteration's time from now on."""
+        self._last, self._last_cpu = self._clock(), self._cpu_clock()
 
     def _write(self, record: Mapping[str, Any]) -> None:
         make_folder(self.path.parent)

@@ -44,7 +44,7 @@ def iterations(path):
 
 def test_a_line_is_the_mean_of_ten_iterations_and_the_last_line_of_what_is_left(tmp_path):
     path, clock = tmp_path / "new" / "log.jsonl", Clock()
-    with make_log(path, num_iterations=13, clock=clock) as log:
+    with make_log(path, num_iterations=13, clock=clock, cpu_clock=lambda: 2 * clock.now) as log:
         train(log, 1, 13, clock, seconds=0.5)
     first, last = read_log(path)
     assert first.pop("memory_mib") > 0
@@ -55,9 +55,10 @@ def test_a_line_is_the_mean_of_ten_iterations_and_the_last_line_of_what_is_left(
         "C": 1.0,
         "lr": 0.01,
         "seconds": 0.5,
+        "cpu_seconds": 1.0,
         "clips_per_second": 8.0,
     }
-    assert (last["iteration"], last["B"], last["seconds"]) == (13, 12.0, 0.5)
+    assert [last[name] for name in ("iteration", "B", "seconds", "cpu_seconds")] == [13, 12.0, 0.5, 1.0]
 
 
 def test_the_console_says_the_same_and_when_it_will_be_done(tmp_path, caplog):
@@ -89,7 +90,7 @@ def test_a_score_that_the_set_cannot_give_is_only_in_the_file(tmp_path, caplog):
 
 def test_the_time_of_validation_and_pictures_is_not_that_of_iterations(tmp_path):
     path, clock = tmp_path / "log.jsonl", Clock()
-    with make_log(path, clock=clock) as log:
+    with make_log(path, clock=clock, cpu_clock=clock) as log:
         train(log, 1, 4, clock, seconds=1.0)
         clock.now += 500
         log.note(4, {"AP": 0.25})
@@ -98,7 +99,7 @@ def test_the_time_of_validation_and_pictures_is_not_that_of_iterations(tmp_path)
         train(log, 5, 10, clock, seconds=2.0)
     validation, record = read_log(path)
     assert validation == {"iteration": 4, "validation": {"AP": 0.25}}
-    assert record["seconds"] == pytest.approx((4 * 1 + 6 * 2) / 10)
+    assert record["seconds"] == record["cpu_seconds"] == pytest.approx((4 * 1 + 6 * 2) / 10)
 
 
 def test_a_clock_that_does_not_move_and_a_loss_that_is_not_finite_are_no_trouble(tmp_path):
@@ -243,7 +244,7 @@ def test_tensorboard_has_every_number_and_the_pictures(tmp_path):
         log.show(20, "video 3", picture)
         assert scalars(board, "loss/B") == [(10, 5.5), (20, 15.5)]  # before the log is closed
     tags = events(board).Tags()
-    measures = {f"train/{name}" for name in ("lr", "seconds", "clips_per_second", "memory_mib")}
+    measures = {f"train/{name}" for name in ("lr", "seconds", "cpu_seconds", "clips_per_second", "memory_mib")}
     assert set(tags["scalars"]) == {"loss/total", "loss/B", "loss/C", *measures, "validation/AP", "validation/AP50"}
     assert scalars(board, "loss/total") == [(10, 6.5), (20, 16.5)]
     assert scalars(board, "train/lr") == [(10, 0.01), (20, 0.01)]

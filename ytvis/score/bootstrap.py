@@ -15,6 +15,7 @@ Masks are compared and matched only once: a video that is drawn twice counts twi
 Letters used in shapes: B resamples, V videos, n predictions of a category, h its true positives, T IoU thresholds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -70,6 +71,26 @@ class Resampled(Protocol):
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Numbers by name, [B] float64, with video v counted `weights[b, v]` times; nan for nothing to measure."""
+
+
+class MeanStatistics:
+    """The means of the numbers of several scores on the same videos, such as those of networks trained with several
+    seeds; `Resampled`. All are computed on the same draws; a number that is nan in one of them is nan."""
+
+    def __init__(self, parts: Sequence[Resampled]):
+        """Takes at least one of the scores.
+
+        Raises:
+            InputError: their videos differ.
+        """
+        self._parts, self.video_ids = parts, parts[0].video_ids
+        if any(part.video_ids != self.video_ids for part in parts):
+            raise InputError("only results on the same videos can be averaged")
+
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """See `Resampled`."""
+        of_parts = [part.statistics(weights) for part in self._parts]
+        return {name: np.mean([values[name] for values in of_parts], axis=0) for name in of_parts[0]}
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals

@@ -12,6 +12,7 @@ from ytvis.files import InputError
 from ytvis.score.ap import STAT_NAMES, YTVOSeval, evaluate_results
 from ytvis.score.bootstrap import (
     Interval,
+    MeanStatistics,
     PrecisionStatistics,
     ResultStatistics,
     bootstrap,
@@ -196,6 +197,26 @@ def test_too_few_videos_or_nothing_to_measure():
 def test_only_the_same_videos_are_compared():
     with pytest.raises(InputError, match="same videos"):
         compare(Mean([1, 2]), Mean([1, 2], [0, 2]))
+
+
+def test_the_mean_of_several_scores_is_drawn_as_one():
+    rng = np.random.default_rng(0)
+    hardness = rng.normal(0, 10, 100)
+    first, second = ([Mean(hardness + rng.normal(shift, 1, 100)) for _ in range(2)] for shift in (0, 1))
+    weights = rng.multinomial(100, [0.01] * 100, 3)
+    each = [scores.statistics(weights)["mean"] for scores in first]
+    assert MeanStatistics(first).statistics(weights)["mean"] == pytest.approx(np.mean(each, axis=0))
+    apart = [compare(*pair)["mean"] for pair in zip(first, second, strict=True)]
+    together = compare(MeanStatistics(first), MeanStatistics(second))["mean"]
+    assert together.value == pytest.approx(np.mean([interval.value for interval in apart]))
+    # What differs by chance partly cancels: of two, the interval is narrower by the square root of 2.
+    widths = [interval.high - interval.low for interval in (*apart, together)]
+    assert widths[2] == pytest.approx(np.mean(widths[:2]) / math.sqrt(2), rel=0.15)
+    assert compare(MeanStatistics(first[:1]), MeanStatistics(second[:1]))["mean"] == apart[0]
+    nothing = Mean([math.nan] * 100)
+    assert math.isnan(MeanStatistics([first[0], nothing]).statistics(weights[:1])["mean"][0])
+    with pytest.raises(InputError, match="same videos can be averaged"):
+        MeanStatistics([Mean([1, 2]), Mean([1, 2], [0, 2])])
 
 
 # ------------------------------------------------------------------------------------------------------------ results
