@@ -30,7 +30,7 @@ from typing import Any, Self
 import numpy as np
 
 from data import synthetic
-from data.config import WEIGHT_NAMES, get_config
+from data.config import MODELS, WEIGHT_NAMES
 from tools.recipe import ROOT, DrawnSet, Recipe, Stage, Stopped
 from utils.checkpoint import find_checkpoint, fingerprint, load_state_dict, save_state_dict
 from utils.device import pick_device
@@ -64,11 +64,7 @@ COMMON = {
     "tracking.max_hidden_age": 10,
     "postprocess.length_power": 0,
 }
-DEMO_TRACKER = {
-    key: value
-    for key, value in get_config(CONFIG).flat().items()
-    if key in COMMON and key.startswith(("tracking.", "postprocess."))
-}
+DEMO_TRACKER = {key: MODELS[CONFIG][key] for key in COMMON if key.startswith(("tracking.", "postprocess."))}
 
 
 # --------------------------------------------------------------------------------------------------------------- rows
@@ -227,16 +223,27 @@ class Run:
         own = {"weights_of": self.row.weights_of, "images": images}
         return json.loads(json.dumps({**asdict(budget), **COMMON, **self.row.keys, **own}))
 
+    def read_record(self) -> dict[str, Any]:
+        """The `record` that it was made with.
+
+        Raises:
+            InputError: there is none.
+        """
+        record = read_json(self.record_path)
+        if not isinstance(record, dict):
+            raise InputError(f"{self.record_path}: holds no options of a run; delete the folder to run it again")
+        return record
+
     def read_budget(self) -> Budget:
         """The budget that it was made with."""
-        record = read_json(self.record_path)
+        record = self.read_record()
         return Budget(**{f.name: record.get(f.name) for f in fields(Budget)})
 
     def check(self, budget: Budget) -> None:
-        """Raises InputError if its folder has the files of a run with other options."""
-        if not self.record_path.exists():
+        """Raises InputError if its folder has the files of a run with other options, or with unknown ones."""
+        if not self.record_path.exists() and not self.results.exists():
             return
-        found, expected = read_json(self.record_path), self.record(budget)
+        found, expected = self.read_record(), self.record(budget)
         for name in {**found, **expected}:
             if found.get(name) != expected.get(name):
                 raise InputError(
@@ -246,7 +253,7 @@ class Run:
 
     def step_seconds(self) -> float:
         """The median time of a training step; on a CPU it is CPU time, on which other processes have little effect."""
-        name = "cpu_seconds" if read_json(self.record_path)["device"] == "cpu" else "seconds"
+        name = "cpu_seconds" if self.read_budget().device == "cpu" else "seconds"
         return median(line[name] for line in read_log(self.folder / LOG_NAME) if name in line)
 
 
@@ -304,7 +311,6 @@ class Study:
         """
         if run.results.exists():
             return
-        make_folder(run.folder)
         with atomic_write(run.record_path) as file:
             json.dump(run.record(self.budget), file, indent=1)
         if not run.row.weights_of:
@@ -506,7 +512,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--training_set",
         type=Path,
-        default=Path(get_config(CONFIG).dataset.root),
+        default=Path(MODELS[CONFIG]["dataset.root"]),
         metavar="DIR",
         help="drawn set to train on (default: %(default)s)",
     )

@@ -292,6 +292,12 @@ def test_runs_of_different_budgets_or_scored_on_another_set_give_no_table(tmp_pa
     run.record_path.write_text(json.dumps({**record, "max_iter": 999}))
     assert ablation.main([*arguments, f"--test_set={shapes.root}"]) == 2
     assert "baseline_1/run.json: max_iter was 999 and is 10 now" in capsys.readouterr().err
+    run.record_path.write_text("[]")
+    assert ablation.main([*arguments, f"--test_set={shapes.root}"]) == 2
+    assert "baseline_1/run.json: holds no options of a run" in capsys.readouterr().err
+    run.record_path.unlink()
+    assert ablation.main([*arguments, f"--test_set={shapes.root}"]) == 2
+    assert "baseline_1/run.json" in capsys.readouterr().err
     run.record_path.write_text(json.dumps(record))
     path = Path(shapes.annotations("valid"))
     path.write_text(path.read_text().replace("circle", "ring"))
