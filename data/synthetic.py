@@ -2,10 +2,12 @@
 
     python -m data.synthetic --root data/ShapesVIS --train_videos 160 --valid_videos 40 --seed 0
     python -m data.synthetic --root data/Pencil --train_videos 24 --valid_videos 20 --style pencil
+    python -m data.synthetic --root data/Absent --train_videos 1 --valid_videos 60 --seed 5 --absence 12
 
 Paper-cut shapes move over a textured ground under a moving camera; they enter, leave, cross and hide each other. The
 shape alone decides the category; colour, texture, size, rotation and stretch are random. In the style "pencil", the
 same scenes are outlined and hatched on squared paper, for data that differ from what a network was trained on.
+With an absence, videos are longer, and most objects vanish for a while and come back elsewhere, for tracking.
 
 The same seed gives the same pixels and the same annotation bytes on every machine. That holds because
 - random numbers are `random()` and `integers()` of a PCG64 generator seeded with (seed, split, index);
@@ -49,6 +51,7 @@ SPLITS = ("train", "valid")
 MAX_HIDDEN_FRAMES = 8
 # An object with fewer pixels counts as hidden: it vanishes in the network input.
 MIN_VISIBLE_PIXELS = 12
+MIN_FRAMES = 6  # in which an object is seen
 
 _STAMP_NAME = "shapesvis.json"
 _FRAME_SIZES_HW = ((180, 320), (192, 320), (216, 384), (256, 256), (320, 240))
@@ -249,9 +252,12 @@ class _Motion:
 
 @dataclass(frozen=True)
 class _Object:
+    """An object, which is not there in the frames `gone`."""
+
     category_id: int
     half_size: tuple[float, float]
     motion: _Motion
+    gone: range = range(0)
 
     def distance(self, pose: _Pose, window: tuple[slice, slice]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Signed distance, and the object's own x and y in unscaled pixels, over a window of the frame."""
@@ -301,7 +307,7 @@ class _Scene:
         for t in range(self.length):
             pose = self.pose(item, t)
             window = item.window(pose, 1, self.hw)
-            if window is not None:
+            if window is not None and t not in item.gone:
                 result[t][window] = item.distance(pose, window)[0] < 0
         return result
 
@@ -349,6 +355,15 @@ def _plan_object(rng: np.random.Generator, category_id: int, scene: _Scene, crow
     return _Object(category_id, (size * stretch, size / stretch), motion)
 
 
+def _plan_absence(rng: np.random.Generator, length: int, least: int) -> range:
+    """The frames in which an object is gone: two in three are, once, for `least` frames to twice as many; none if 0."""
+    if not least or rng.random() < 1 / 3:
+        return range(0)
+    duration = _pick(rng, range(least, 2 * least + 1))
+    first = _pick(rng, range(MIN_FRAMES, length - duration - MIN_FRAMES + 1))
+    return range(first, first + duration)
+
+
 def _plan_categories(rng: np.random.Generator, index: int) -> list[int]:
     """The objects' category ids. The first cycles with the index, so that small sets hold all of them."""
     category_ids = [index % len(CATEGORY_NAMES) + 1]
@@ -359,19 +374,20 @@ def _plan_categories(rng: np.random.Generator, index: int) -> list[int]:
     return category_ids
 
 
-def _plan_scene(rng: np.random.Generator, category_ids: Sequence[int]) -> tuple[_Scene, np.ndarray]:
+def _plan_scene(rng: np.random.Generator, category_ids: Sequence[int], absence: int) -> tuple[_Scene, np.ndarray]:
     """A random scene of such objects and their masks [N,T,h,w]; each is redrawn until it and those below are valid."""
     hw = _pick(rng, _FRAME_SIZES_HW)
-    length = _pick(rng, range(12, 25))
+    length = _pick(rng, range(12, 25)) + 3 * absence
     scene = _Scene(hw, length, _plan_camera(rng, hw, length), ())
     silhouettes = masks = np.zeros((0, length, *hw), bool)
     for category_id in category_ids:
         fits = False
         while not fits:
             item = _plan_object(rng, category_id, scene, len(category_ids))
+            item = replace(item, gone=_plan_absence(rng, length, absence))
             trial = np.concatenate([silhouettes, scene.silhouette(item)[None]])
             masks = _visible(trial)
-            fits = _acceptable(trial, masks)
+            fits = _acceptable(trial, masks, [*(other.gone for other in scene.objects), item.gone])
         scene, silhouettes = replace(scene, objects=(*scene.objects, item)), trial
     return scene, masks
 
@@ -396,12 +412,16 @@ def _longest_run(flags: np.ndarray) -> int:
     return longest
 
 
-def _acceptable(silhouettes: np.ndarray, masks: np.ndarray) -> bool:
-    """Whether every object is seen enough, and is never hidden behind others, nor invisible between two appearances,
-    for more than MAX_HIDDEN_FRAMES."""
-    for in_view, seen in zip(silhouettes.sum(axis=(2, 3)), masks.sum(axis=(2, 3)), strict=True):
+def _acceptable(silhouettes: np.ndarray, masks: np.ndarray, gone: Sequence[range] | None = None) -> bool:
+    """Whether every object is seen enough, also before and after it is `gone`, and is otherwise never hidden behind
+    others, nor invisible between two appearances, for more than MAX_HIDDEN_FRAMES."""
+    gone = gone or [range(0)] * len(masks)
+    for in_view, seen, missing in zip(silhouettes.sum(axis=(2, 3)), masks.sum(axis=(2, 3)), gone, strict=True):
+        if missing and not (seen[: missing.start].any() and seen[missing.stop :].any()):
+            return False
+        in_view, seen = (np.delete(counts, slice(missing.start, missing.stop)) for counts in (in_view, seen))
         frames = np.flatnonzero(seen)
-        if len(frames) < 6 or 2 * seen.sum() < in_view.sum() or seen.max() < 100:
+        if len(frames) < MIN_FRAMES or 2 * seen.sum() < in_view.sum() or seen.max() < 100:
             return False
         gaps = seen[frames[0] : frames[-1] + 1] == 0
         behind = (seen == 0) & (in_view >= MIN_VISIBLE_PIXELS)
@@ -543,6 +563,8 @@ def _cover(distance: np.ndarray, softness: float = 1.0) -> np.ndarray:
 def _paint_object(canvas: np.ndarray, scene: _Scene, look: _Look, n: int, t: int) -> None:
     """Paints object n, with its shadow and motion blur, over `canvas` [h,w,3] int32."""
     item = scene.objects[n]
+    if t in item.gone:
+        return
     pose, opening, shutting = (scene.pose(item, t + look.shutter * part) for part in (0, -0.5, 0.5))
     across, down = shutting.x - opening.x, shutting.y - opening.y
     blur_length = math.sqrt(across * across + down * down)
@@ -586,24 +608,25 @@ def _paint_frame(rng: np.random.Generator, scene: _Scene, look: _Look, t: int) -
     return np.clip(canvas, 0, 255).astype(np.uint8) & 252 | 2
 
 
-def draw_video(seed: int, split: str, index: int, style: str = STYLES[0]) -> ShapesVideo:
+def draw_video(seed: int, split: str, index: int, style: str = STYLES[0], absence: int = 0) -> ShapesVideo:
     """Video number `index` (from 0) of a split, "train" or "valid"; it depends on these values alone.
 
     It has 1…6 objects and 12…24 frames of one of five sizes. Objects are added one by one, each redrawn until all are
-    seen in at least 6 frames, and none is invisible between two appearances, or wholly behind others, for more than
-    MAX_HIDDEN_FRAMES.
+    seen in at least MIN_FRAMES frames, and none is invisible between two appearances, or wholly behind others, for more
+    than MAX_HIDDEN_FRAMES. With an `absence` in frames, videos are longer by three times as many, and two thirds of the
+    objects are gone once for `absence` frames to twice as many.
 
     Raises:
-        InputError: an unknown split or style, or a negative seed or index.
+        InputError: an unknown split or style, or a negative seed, index or absence.
     """
     _check_style(style)
     if split not in SPLITS:
         raise InputError(f"unknown ShapesVIS split {split!r}: take one of {', '.join(SPLITS)}")
-    if seed < 0 or index < 0:
-        raise InputError(f"the seed ({seed}) and the video's index ({index}) of ShapesVIS must be 0 or more")
+    if min(seed, index, absence) < 0:
+        raise InputError(f"{seed=}, {index=} and {absence=} of a ShapesVIS video must be 0 or more")
     rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index]))
     category_ids = _plan_categories(rng, index)
-    scene, masks = _plan_scene(rng, category_ids)
+    scene, masks = _plan_scene(rng, category_ids, absence)
     look = _plan_look(rng, _STYLES[style], len(scene.objects))
     frames = np.stack([_paint_frame(rng, scene, look, t) for t in range(scene.length)])
     return ShapesVideo(frames, masks, tuple(category_ids))
@@ -626,6 +649,7 @@ def generate(
     workers: int | None = None,
     progress: bool = False,
     style: str = STYLES[0],
+    absence: int = 0,
 ) -> Path:
     """Draws ShapesVIS into the folder `root`, unless it already has the set of the same numbers; returns `root`.
 
@@ -633,10 +657,10 @@ def generate(
         train/JPEGImages/train_00000/00000.png …         the frames; valid likewise
         shapesvis.json                                   the numbers it was drawn with
 
-    A set drawn with other numbers or in another style is replaced. The set is written whole or not at all: it is drawn
-    into a temporary folder beside `root`, which is then renamed. `workers` processes draw (default: one per CPU core,
-    at most 8; 1 draws in this process). They are spawned, so a script that calls this needs an
-    `if __name__ == "__main__":` guard. `progress` shows a bar on the error stream.
+    `style` and `absence` are those of `draw_video`. A set drawn with other numbers or in another style is replaced. The
+    set is written whole or not at all: it is drawn into a temporary folder beside `root`, which is then renamed.
+    `workers` processes draw (default: one per CPU core, at most 8; 1 draws in this process). They are spawned, so a
+    script that calls this needs an `if __name__ == "__main__":` guard. `progress` shows a bar on the error stream.
 
     Raises:
         InputError: a number out of range, `root` holds something else, or it cannot be written.
@@ -644,6 +668,7 @@ def generate(
     counts = {"train": train_videos, "valid": valid_videos}
     workers = min(8, os.cpu_count() or 1) if workers is None else workers
     numbers = (("train_videos", train_videos, 0), ("valid_videos", valid_videos, 0), ("seed", seed, 0))
+    numbers += (("absence", absence, 0),)
     for name, value, least in (*numbers, ("workers", workers, 1)):
         if value < least:
             raise InputError(f"{name} of ShapesVIS must be {least} or more, not {value}")
@@ -651,6 +676,8 @@ def generate(
     stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "videos": counts}
     if style != STYLES[0]:  # of which sets were drawn before there was another
         stamp["style"] = style
+    if absence:
+        stamp["absence"] = absence
     target = Path(os.path.realpath(root))
     try:
         if _read_stamp(target) == stamp:
@@ -658,7 +685,8 @@ def generate(
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp") as scratch:
             fresh = Path(scratch, "fresh")
-            _write_set(fresh, counts, seed, style, workers, progress)
+            draw = partial(draw_video, seed, style=style, absence=absence)
+            _write_set(fresh, counts, seed, draw, workers, progress)
             with atomic_write(fresh / _STAMP_NAME, "wb") as file:
                 file.write(_json_bytes(stamp))
             # Another process may have drawn the same meanwhile.
@@ -691,11 +719,18 @@ def _json_bytes(value) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode("ascii")
 
 
-def _write_set(folder: Path, counts: dict[str, int], seed: int, style: str, workers: int, progress: bool) -> None:
-    """Draws both splits into `folder`."""
+def _write_set(
+    folder: Path,
+    counts: dict[str, int],
+    seed: int,
+    draw: Callable[[str, int], ShapesVideo],
+    workers: int,
+    progress: bool,
+) -> None:
+    """Writes both splits into `folder`; `draw` takes the split and the index of a video."""
     jobs = [(split, index) for split in SPLITS for index in range(counts[split])]
     workers = min(workers, len(jobs))
-    work = partial(_write_video, folder, seed, style)
+    work = partial(_write_video, folder, draw)
     bar = tqdm(total=len(jobs), desc="drawing ShapesVIS", unit="video", disable=not progress)
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) if workers > 1 else None
     records = {split: [] for split in SPLITS}
@@ -713,11 +748,13 @@ def _write_set(folder: Path, counts: dict[str, int], seed: int, style: str, work
             file.write(_json_bytes(_document(seed, records[split])))
 
 
-def _write_video(folder: Path, seed: int, style: str, job: tuple[str, int]) -> tuple[dict, list[dict]]:
+def _write_video(
+    folder: Path, draw: Callable[[str, int], ShapesVideo], job: tuple[str, int]
+) -> tuple[dict, list[dict]]:
     """Draws video (split, index) and writes its frames; returns its entry under "videos" and its annotations, less
     the annotations' ids."""
     split, index = job
-    video = draw_video(seed, split, index, style)
+    video = draw(split, index)
     length, height, width = video.frames.shape[:3]
     name = f"{split}_{index:05d}"
     (folder / split / "JPEGImages" / name).mkdir(parents=True)
@@ -778,6 +815,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--valid_videos", type=int, default=40, metavar="N", help="videos to validate on")
     parser.add_argument("--seed", type=int, default=0, help="the same seed draws the same videos on every machine")
     parser.add_argument("--style", choices=STYLES, default=STYLES[0], help="what the shapes look like")
+    parser.add_argument(
+        "--absence",
+        type=int,
+        default=0,
+        metavar="N",
+        help="longer videos, in which two thirds of the objects vanish once, for N to 2 N frames, and come back",
+    )
     parser.add_argument("--workers", type=int, help="number of processes; None: one per CPU core, at most 8")
     options = parser.parse_args(arguments)
     return run_command("data.synthetic", lambda: describe(generate(**vars(options), progress=True)))

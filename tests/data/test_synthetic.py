@@ -109,6 +109,45 @@ def test_no_object_is_missing_for_longer_than_promised_between_two_appearances(v
     assert max(hidden) > 0, "none of the videos hides an object at all"
 
 
+def test_with_an_absence_objects_vanish_for_so_long_and_come_back(tmp_path, monkeypatch):
+    gone, absent = [], draw_video(0, "valid", 2, absence=5)
+    for areas in absent.masks.sum(axis=(2, 3)):
+        frames = np.flatnonzero(areas)
+        gone.append(max(np.diff(frames) - 1))
+        assert len(frames) >= 6
+    assert 5 <= max(gone) <= 10 + MAX_HIDDEN_FRAMES and 12 + 15 <= len(absent.frames) <= 24 + 15
+    n = int(np.argmax(gone))
+    seen = np.flatnonzero(absent.masks[n].any(axis=(1, 2)))
+    last = seen[np.argmax(np.diff(seen))]  # before it vanishes
+    place = absent.masks[n, last] & ~absent.masks[:, last + 1].any(axis=0)
+    before, after = (absent.frames[t][place].astype(int) for t in (last, last + 1))
+    assert np.abs(before - after).mean() > 20  # its pixels go with its mask
+    root = generate(tmp_path / "set", train_videos=1, valid_videos=0, workers=1, absence=5)
+    drawn = files_of(root)
+    monkeypatch.setattr(synthetic, "draw_video", refuse_to_draw)
+    assert files_of(generate(root, train_videos=1, valid_videos=0, workers=1, absence=5)) == drawn
+    with pytest.raises(AssertionError, match="although"):
+        generate(root, train_videos=1, valid_videos=0, workers=1)
+
+
+def test_absences_are_as_long_as_promised_and_leave_time_to_be_seen():
+    rng = np.random.Generator(np.random.PCG64(0))
+    absences = [synthetic._plan_absence(rng, 27, 5) for _ in range(300)]
+    lengths = {len(absence) for absence in absences}
+    assert lengths == {0, *range(5, 11)} and 80 < sum(not absence for absence in absences) < 120
+    assert all(absence.start >= 6 and absence.stop <= 27 - 6 for absence in absences if absence)
+    assert synthetic._plan_absence(None, 27, 0) == range(0)  # draws no number, so that sets stay as they were
+
+
+def test_scenes_in_which_an_object_does_not_come_back_are_refused():
+    silhouettes = square(1, length=30, hw=(20, 20), side=12)
+    for first, fits in ((8, True), (18, False), (0, False)):
+        masks = silhouettes.copy()
+        masks[0, first : first + 12] = False
+        assert synthetic._acceptable(masks, masks, [range(first, first + 12)]) is fits
+        assert synthetic._acceptable(masks, masks) is not fits  # without a plan, only an absence in between is refused
+
+
 def test_masks_lie_on_the_painted_objects(videos):
     """Colours change more across the masks' outlines than elsewhere."""
     video = next(video for video in videos if len(video.category_ids) > 1)
@@ -312,7 +351,7 @@ def test_a_second_call_draws_nothing(root, monkeypatch):
     assert files_of(root) == before
 
 
-def refuse_to_draw(*_):
+def refuse_to_draw(*_, **__):
     raise AssertionError("drawn although it was there")
 
 
@@ -335,10 +374,10 @@ def test_other_numbers_or_another_generator_draw_anew(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch, interruption):
-    def draw_one(seed, split, index, style):
+    def draw_one(seed, split, index, **how):
         if index == 1:
             raise interruption
-        return draw_video(seed, split, index, style)
+        return draw_video(seed, split, index, **how)
 
     monkeypatch.setattr(synthetic, "draw_video", draw_one)
     with pytest.raises(interruption):
@@ -366,10 +405,11 @@ def test_what_a_person_keeps_in_a_folder_is_never_touched(tmp_path):
     assert (generate(tmp_path / "empty", train_videos=0, valid_videos=0) / "annotations" / "valid.json").is_file()
 
 
-@pytest.mark.parametrize("wrong", [{"train_videos": -1}, {"valid_videos": -2}, {"seed": -1}, {"workers": 0}])
-def test_numbers_out_of_range_are_named(tmp_path, wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        generate(tmp_path / "set", **{"train_videos": 0, "valid_videos": 0, **wrong})
+@pytest.mark.parametrize("number", ["train_videos=-1", "valid_videos=-2", "seed=-1", "workers=0", "absence=-1"])
+def test_numbers_out_of_range_are_named(tmp_path, number):
+    name, value = number.split("=")
+    with pytest.raises(InputError, match=name):
+        generate(tmp_path / "set", **{"train_videos": 0, "valid_videos": 0, name: int(value)})
     assert list(tmp_path.iterdir()) == []
 
 
