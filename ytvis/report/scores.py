@@ -48,7 +48,7 @@ def measure(inputs: ReportInput, seed: int, score_threshold: float) -> dict[str,
             if own["AP"] >= 0
         ],
         "curves": curves(metrics),
-        "groups": score_groups(evaluation),
+        "groups": score_groups(evaluation, tracking),
         "confusion": [
             {"true": true, "predicted": predicted, "tracks": tracks}
             for (true, predicted), tracks in sorted(confusion(matches, cut).items(), key=_cell_order)

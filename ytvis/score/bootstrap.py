@@ -23,11 +23,14 @@ import numpy as np
 
 from ytvis.files import InputError
 from ytvis.score.ap import EPS, STATISTICS, CategoryMatches, YTVOSeval, has_truths
+from ytvis.score.groups import LONG_ABSENCE, returning_objects
 from ytvis.score.tracking import SCORE_THRESHOLD, TrackingScores, evaluate_tracking
 from ytvis.score.ytvos import Results, Truth, load_pair
 
 LEVEL = 0.95
 RESAMPLES = 1000
+RETURNING = f"objects that return after more than {LONG_ABSENCE - 1} frames"
+OF_RETURNING = {name: f"{name} of {RETURNING}" for name in ("HOTA", "AssA")}
 BATCH = 100  # resamples at a time, so that the work fits in memory
 
 
@@ -146,7 +149,8 @@ def compare_results(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """The interval of `second` - `first` for each of `STAT_NAMES` and of tracking's `RATES`, by name.
+    """The interval of `second` - `first` for each of `STAT_NAMES`, of tracking's `RATES`, and of `OF_RETURNING` if
+    objects return, by name.
 
     Takes files or their contents; the threshold is for the tracking metrics. Raises InputError for bad ones.
     """
@@ -158,12 +162,15 @@ def compare_results(
 class ResultStatistics:
     """AP, AR and the tracking metrics of predictions, with any multiplicity of the videos; `Resampled`.
 
-    `evaluation` is a `YTVOSeval` after `evaluate()`, `tracking` of the same videos and predictions.
+    `evaluation` is a `YTVOSeval` after `evaluate()`, `tracking` of the same videos and predictions. If there are
+    `returning_objects`, `OF_RETURNING` are HOTA and AssA of these alone.
     """
 
     def __init__(self, evaluation: YTVOSeval, tracking: TrackingScores):
         self._parts = (PrecisionStatistics(evaluation), tracking)
         self.video_ids = tracking.video_ids
+        returning = returning_objects(evaluation.cocoGt)
+        self._returning = tracking.of_objects(returning) if returning else None
 
     @classmethod
     def of(cls, annotations: Truth, results: Results, score_threshold: float = SCORE_THRESHOLD) -> Self:
@@ -175,7 +182,11 @@ class ResultStatistics:
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """See `Resampled`."""
-        return {name: values for part in self._parts for name, values in part.statistics(weights).items()}
+        values = {name: values for part in self._parts for name, values in part.statistics(weights).items()}
+        if self._returning is None:
+            return values
+        alone = self._returning.statistics(weights)
+        return values | {title: alone[name] for name, title in OF_RETURNING.items()}
 
 
 # -------------------------------------------------------------------------------------------------- average precision

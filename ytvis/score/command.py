@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from ytvis.command_line import number_in
 from ytvis.files import InputError
 from ytvis.score.ap import Metrics, evaluate_results, format_table
-from ytvis.score.bootstrap import compare_results, describe_difference
+from ytvis.score.bootstrap import OF_RETURNING, RETURNING, compare_results, describe_difference
+from ytvis.score.groups import returning_objects
 from ytvis.score.halves import format_halves, read_halves
 from ytvis.score.selection import pool_categories, restrict
 from ytvis.score.tracking import RATES, SCORE_THRESHOLD, evaluate_tracking
@@ -84,7 +85,8 @@ def read_files(
 
 
 def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportPlace | None = None) -> list[Metrics]:
-    """Prints the table of AP and AR and a line of tracking metrics; writes the report if its folder is given.
+    """Prints the table of AP and AR and a line of tracking metrics, and another of objects that return after a long
+    absence if there are any; writes the report if its folder is given.
 
     Returns the printed metrics: those of masks, and with `scoring.boundary` those of tube boundaries.
     """
@@ -92,9 +94,13 @@ def print_scores(truth: YTVOS, results: YTVOS, scoring: Scoring, report: ReportP
     truth, results = scoring.view(truth, results)
     printed = [evaluate_results(truth, results)]
     print(format_table(printed[0]))
-    tracking = evaluate_tracking(truth, results, threshold).overall()
-    numbers = ", ".join(f"{name} {_tracking_text(name, value)}" for name, value in tracking.items())
+    tracking = evaluate_tracking(truth, results, threshold)
+    numbers = ", ".join(f"{name} {_tracking_text(name, value)}" for name, value in tracking.overall().items())
     print(f"tracks with a score of at least {threshold:g} (--track_score_threshold): {numbers}")
+    if returning := returning_objects(truth):
+        alone = tracking.of_objects(returning).overall()
+        numbers = ", ".join(f"{name} {_tracking_text(name, alone[name])}" for name in OF_RETURNING)
+        print(f"{len(returning)} {RETURNING}: {numbers}")
     if scoring.boundary:
         printed.append(evaluate_results(truth, results, "boundary"))
         print(f"\n{BOUNDARY_TITLE}\n{format_table(printed[1])}")
@@ -119,11 +125,12 @@ def print_halves(halves: Sequence[tuple[YTVOS, YTVOS]], scoring: Scoring) -> Non
 
 
 def print_differences(truth: YTVOS, results: YTVOS, others: YTVOS, scoring: Scoring) -> None:
-    """Prints the differences of `results` to `others`, a line for each of `COMPARED`."""
+    """Prints the differences of `results` to `others`, a line for each of `COMPARED`, and of `OF_RETURNING` if objects
+    return."""
     truth, results, others = scoring.view(truth, results, others)
     differences = compare_results(truth, others, results, scoring.track_score_threshold)
     print(f"{results.source} against {others.source}:")
-    for name in COMPARED:
+    for name in (*COMPARED, *(title for title in OF_RETURNING.values() if title in differences)):
         print(describe_difference(name, differences[name], len(truth.vids)))
 
 

@@ -1,4 +1,5 @@
-"""AP by kind of object: by size, by length of the track, by occlusion, by how many objects the video has.
+"""AP and HOTA by kind of object: by size, by length of the track, by longest absence, by occlusion, by how many objects
+the video has.
 
 Works on any YouTube-VIS-format file: the properties of an object are computed from its boxes and masks. If a file
 labels occlusion frame by frame, as OVIS does, the objects are grouped by that too.
@@ -8,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
@@ -16,12 +18,14 @@ import numpy as np
 from ytvis.files import InputError
 from ytvis.masks import mask_boxes
 from ytvis.score.ap import STAT_NAMES, Metrics, YTVOSeval
+from ytvis.score.tracking import TrackingScores
 from ytvis.score.ytvos import YTVOS, Results, Truth, load_pair, mean_area
 
-GROUP_STATS = ("AP", "AP50", "AP75", "AR10")
+GROUP_STATS = ("AP", "AP50", "AP75", "AR10", "HOTA", "AssA")
 OCCLUDED = 0.25  # the box occlusion from which an object counts as occluded
 OCCLUSION_EDGES = (OCCLUDED, 2 * OCCLUDED)
 OCCLUSION_LABELS = ("no_occlusion", "slight_occlusion", "severe_occlusion")  # OVIS' labels of a frame, by rising level
+LONG_ABSENCE = 11  # frames: longer than the published tracker shows an object that it does not detect
 OBJECT_COUNTS = (2, 3, 5)  # first numbers of objects of the groups after the first
 
 Box = tuple[float, float, float, float]
@@ -68,6 +72,19 @@ def _covered(box: Box, other: Box) -> float:
     width = min(box[0] + box[2], other[0] + other[2]) - max(box[0], other[0])
     height = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
     return max(width, 0.0) * max(height, 0.0) / (box[2] * box[3])
+
+
+def longest_absence(areas: Sequence[float | None]) -> int:
+    """The most frames in a row that an object is not visible between two appearances; `areas` are those of its masks,
+    0 or None where it is not visible."""
+    seen = [frame for frame, area in enumerate(areas) if area]
+    return max((later - earlier - 1 for earlier, later in pairwise(seen)), default=0)
+
+
+def returning_objects(truth: YTVOS) -> list[int]:
+    """The ids of the objects, without crowds, that come back after `LONG_ABSENCE` frames or more."""
+    objects = (track for track in truth.dataset["annotations"] if not track.get("iscrowd"))
+    return [track["id"] for track in objects if longest_absence(track["areas"]) >= LONG_ABSENCE]
 
 
 def labelled_occlusion(labels: Any) -> str | None:
@@ -132,20 +149,21 @@ class Kind:
     whole_videos: bool = False
 
 
-def score_groups(evaluation: YTVOSeval) -> list[dict]:
+def score_groups(evaluation: YTVOSeval, tracking: TrackingScores | None = None) -> list[dict]:
     """One entry per kind, with its `title`, how it is `measured`, and its `groups`: label, number of objects, scores.
 
-    The masks are not compared again: `evaluation` has done it.
+    The masks are not compared again: `evaluation` has done it. HOTA and AssA, as `tracking` matched the objects, are
+    None without it.
 
     Sizes and lengths are cut into thirds of the objects, the others at fixed edges. Crowds are in no group; groups
-    without objects are left out, and so is labelled occlusion without labels.
+    without objects are left out, and so are absences if no object is absent, and labelled occlusion without labels.
     """
     return [
         {
             "title": kind.title,
             "measured": kind.measured,
             "groups": [
-                {"label": label, "objects": len(ids), **_scores(evaluation, ids, kind.whole_videos)}
+                {"label": label, "objects": len(ids), **_scores(evaluation, tracking, ids, kind.whole_videos)}
                 for label, ids in kind.groups
             ],
         }
@@ -161,6 +179,7 @@ def kinds_of_objects(truth: YTVOS) -> list[Kind]:
     sizes = {track["id"]: math.sqrt(mean_area(track["areas"])) for track in objects}
     lengths = {track["id"]: sum(1 for area in track["areas"] if area) for track in objects}
     occlusions = {track["id"]: occlusions[track["id"]] for track in objects}
+    absences = {track["id"]: longest_absence(track["areas"]) for track in objects}
     counts = {track["id"]: in_video[track["video_id"]] for track in objects}
     kinds = [
         Kind("Size", "square root of the mean mask area; thirds of the objects", split(sizes, thirds(sizes), "px")),
@@ -187,6 +206,9 @@ def kinds_of_objects(truth: YTVOS) -> list[Kind]:
     if labelled:
         text = "the file's labels: the highest level that applies to a third of the object's labelled frames"
         kinds.insert(3, Kind("Labelled occlusion", text, labelled))
+    if any(absences.values()):
+        text = "most frames in a row that the object is not visible between two appearances"
+        kinds.insert(2, Kind("Longest absence", text, split(absences, (1, LONG_ABSENCE), "frames")))
     return kinds
 
 
@@ -226,13 +248,19 @@ def _label(low: float, high: float, own: Sequence[float], unit: str, whole: bool
     return f"under {high:.3g}{after}" if math.isinf(low) else f"{low:.3g} to {high:.3g}{after}"
 
 
-def _scores(evaluation: YTVOSeval, ids: list[int], whole_videos: bool) -> dict[str, float | None]:
+def _scores(
+    evaluation: YTVOSeval, tracking: TrackingScores | None, ids: list[int], whole_videos: bool
+) -> dict[str, float | None]:
     """The scores of the objects `ids`; if these are all of their videos, predictions in other videos are ignored."""
     truth, results, ious = evaluation.cocoGt, evaluation.cocoDt, evaluation.ious
+    videos = set(truth.vids)
     if whole_videos:
         videos = {truth.anns[key]["video_id"] for key in ids}
         results = results.with_tracks(t for t in results.dataset["annotations"] if t["video_id"] in videos)
         ious = {key: values for key, values in ious.items() if key[0] in videos}
     stats = evaluate_some(truth, results, ids, ious).stats.tolist()
-    named = dict(zip(STAT_NAMES, stats, strict=True))
-    return {name: None if named[name] < 0 else named[name] for name in GROUP_STATS}
+    named = dict(zip(STAT_NAMES, stats, strict=True)) | {"HOTA": -1.0, "AssA": -1.0}
+    if tracking is not None:
+        weights = np.array([[video in videos for video in tracking.video_ids]], np.int64)
+        named |= {name: values.item() for name, values in tracking.of_objects(ids).statistics(weights).items()}
+    return {name: named[name] if named[name] >= 0 else None for name in GROUP_STATS}

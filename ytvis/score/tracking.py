@@ -13,6 +13,7 @@ Letters used in shapes: S sequences, G true tracks of a sequence, D its predicte
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Self
@@ -109,8 +110,9 @@ def _best_of_all(worth: np.ndarray) -> set[tuple[int, int]]:
     return set(found.pop()) if len(found) == 1 else set()
 
 
-def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """`detection` [3,19] and `association` [4,19] of `TrackingCounts`, of one sequence."""
+def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`detection` [3,19] and `association` [4,19] of `TrackingCounts`, of one sequence, and of each of its true tracks
+    [G,3,19]: true positives, false negatives, and the sum over the true positives of AssA."""
     g_frames, d_frames = sequence.frame_counts()
     # Objects of a frame are paired by how well their tracks agree in the whole video.
     shared = np.zeros((len(g_frames), len(d_frames)))
@@ -133,7 +135,10 @@ def count_hota(sequence: Sequence) -> tuple[np.ndarray, np.ndarray]:
     # Each match counts the matched frames of its pair of tracks by the frames of either, of the true, of the predicted.
     lengths = g_frames[:, None] + d_frames - matches, g_frames[:, None], d_frames
     association = [(matches * matches / np.maximum(1, length)).sum(axis=(1, 2)) for length in lengths]
-    return detection, np.stack([*association, localization])
+    found = matches.sum(axis=2)
+    shares = (matches * matches / np.maximum(1, lengths[0])).sum(axis=2)
+    of_tracks = np.stack([found, g_frames - found, shares]).transpose(2, 0, 1)
+    return detection, np.stack([*association, localization]), of_tracks
 
 
 def count_identity(sequence: Sequence) -> np.ndarray:
@@ -170,6 +175,14 @@ def count_clear(sequence: Sequence) -> np.ndarray:
     )
 
 
+def hota_curves(detection: np.ndarray, association: np.ndarray) -> dict[str, np.ndarray]:
+    """HOTA, DetA and AssA [...,19] at each IoU threshold, from `detection` [...,3,19] of `TrackingCounts` and the sums
+    of AssA [...,19]."""
+    found, missed, false = np.moveaxis(detection, -2, 0)
+    det_a, ass_a = found / np.maximum(1, found + missed + false), association / np.maximum(1, found)
+    return {"HOTA": np.sqrt(det_a * ass_a), "DetA": det_a, "AssA": ass_a}
+
+
 @dataclass(frozen=True)
 class TrackingCounts:
     """The sums that the metrics are computed from; those of several sequences are added.
@@ -194,14 +207,13 @@ class TrackingCounts:
         """Each of `METRICS` by name, [...]; rates in 0…1 (MOTA below 0 too). nan without any object."""
         found, missed, false = np.moveaxis(self.detection, -2, 0)
         curves = {
-            "DetA": found / np.maximum(1, found + missed + false),
+            **hota_curves(self.detection, self.association[..., 0, :]),
             "DetRe": found / np.maximum(1, found + missed),
             "DetPr": found / np.maximum(1, found + false),
         }
-        *association, localization = np.moveaxis(self.association, -2, 0)
-        for name, values in zip(("AssA", "AssRe", "AssPr"), association, strict=True):
+        _, *association, localization = np.moveaxis(self.association, -2, 0)
+        for name, values in zip(("AssRe", "AssPr"), association, strict=True):
             curves[name] = values / np.maximum(1, found)
-        curves["HOTA"] = np.sqrt(curves["DetA"] * curves["AssA"])
         # TrackEval's convention: without matches the localisation is perfect.
         curves["LocA"] = np.maximum(1e-10, localization) / np.maximum(1e-10, found)
         values = {name: curve.mean(axis=-1) for name, curve in curves.items()}
@@ -221,12 +233,66 @@ class TrackingCounts:
 
 
 @dataclass(frozen=True)
+class ObjectCounts:
+    """The sums of HOTA for true tracks with the `ids` [O], each in one of `sequences` [O] int64; `counts` [O,3,19] as
+    in `count_hota`."""
+
+    ids: list[int]
+    sequences: np.ndarray
+    counts: np.ndarray
+
+    @classmethod
+    def cat(cls, parts: "list[ObjectCounts]") -> Self:
+        """All tracks of `parts`."""
+        sequences = np.concatenate([np.zeros(0, np.int64), *(part.sequences for part in parts)])
+        counts = np.concatenate([np.zeros((0, 3, len(ALPHAS))), *(part.counts for part in parts)])
+        return cls([track_id for part in parts for track_id in part.ids], sequences, counts)
+
+    def of(self, ids: Iterable[int]) -> Self:
+        """The tracks with these ids."""
+        wanted = set(ids)
+        rows = [row for row, track_id in enumerate(self.ids) if track_id in wanted]
+        return type(self)([self.ids[row] for row in rows], self.sequences[rows], self.counts[rows])
+
+
+@dataclass(frozen=True)
+class GroupTracking:
+    """HOTA, DetA and AssA of some true tracks; `Resampled`.
+
+    Objects are matched as if all counted. A predicted object that matches a track of another group is ignored; one that
+    matches nothing counts against every group: `false_positives` [S,19] of the sequences in the videos
+    `video_ids[sequence_videos[s]]`.
+    """
+
+    video_ids: list[int]
+    sequence_videos: np.ndarray
+    false_positives: np.ndarray
+    objects: ObjectCounts
+
+    def overall(self) -> dict[str, float]:
+        """The three rates by name, nan without any object."""
+        values = self.statistics(np.ones((1, len(self.video_ids)), np.int64))
+        return {name: float(value[0]) for name, value in values.items()}
+
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The three rates, [B] each, with video v counted `weights[b, v]` times; nan without any object."""
+        sums = np.zeros((len(self.sequence_videos), 3, len(ALPHAS)))
+        np.add.at(sums, self.objects.sequences, self.objects.counts)
+        found, missed, association = np.moveaxis(sums, 1, 0)
+        counts = np.stack([found, missed, self.false_positives, association], axis=1)
+        totals = np.tensordot(weights[:, self.sequence_videos].astype(float), counts, axes=1)  # [B,4,19]
+        curves = hota_curves(totals[:, :3], totals[:, 3])
+        is_empty = (totals[:, 0] + totals[:, 1]).max(axis=1) == 0
+        return {name: np.where(is_empty, np.nan, curve.mean(axis=-1)) for name, curve in curves.items()}
+
+
+@dataclass(frozen=True)
 class TrackingScores:
     """Tracking metrics of a set of videos, with the counts needed to weigh the videos differently.
 
     `counts` [S,...] are those of the sequences, which belong to the videos `video_ids[sequence_videos[s]]` and the
     categories of `category_names` with the ids `sequence_categories` [S]; both are int64. A video or a category without
-    objects has no sequence.
+    objects has no sequence. `objects` has the counts of the true tracks.
     """
 
     score_threshold: float
@@ -235,6 +301,12 @@ class TrackingScores:
     counts: TrackingCounts
     sequence_videos: np.ndarray
     sequence_categories: np.ndarray
+    objects: "ObjectCounts"
+
+    def of_objects(self, object_ids: Iterable[int]) -> "GroupTracking":
+        """HOTA of the true tracks with these ids alone; `GroupTracking` says what counts."""
+        false_positives = self.counts.detection[:, 2]
+        return GroupTracking(self.video_ids, self.sequence_videos, false_positives, self.objects.of(object_ids))
 
     def overall(self) -> dict[str, float]:
         """`METRICS` by name over the objects of all categories, -1 without any: TrackEval's "detection averaged"."""
@@ -269,12 +341,14 @@ def evaluate_tracking(annotations: Truth, results: Results, score_threshold: flo
     truths, tracks = (_group(annotations, truth) for annotations in (truth.dataset["annotations"], kept))
     video_ids = sorted(truth.vids)
     places = {video: place for place, video in enumerate(video_ids)}
-    keys, rows = [], []
+    keys, rows, objects = [], [], []
     for video, category in sorted(truths.keys() | tracks.keys()):
         both = (truths[video, category], tracks[video, category])
         sequence = Sequence.of(*([track["segmentations"] for track in group] for group in both))
-        detection, association = count_hota(sequence)
+        detection, association, of_tracks = count_hota(sequence)
         if detection.any():
+            ids = [track["id"] for track in both[0]]
+            objects.append(ObjectCounts(ids, np.full(len(ids), len(keys)), of_tracks))
             keys.append((places[video], category))
             rows.append((detection, association, count_identity(sequence), count_clear(sequence)))
     shapes = ((3, len(ALPHAS)), (4, len(ALPHAS)), (3,), (5,))
@@ -286,6 +360,7 @@ def evaluate_tracking(annotations: Truth, results: Results, score_threshold: flo
         counts=TrackingCounts(*(np.array([row[i] for row in rows]).reshape(-1, *s) for i, s in enumerate(shapes))),
         sequence_videos=sequence_videos,
         sequence_categories=sequence_categories,
+        objects=ObjectCounts.cat(objects),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.ytvis.rectangles import rectangle
 from ytvis.__main__ import main
 from ytvis.score.command import COMPARED
 from ytvis.score.tracking import evaluate_tracking
@@ -97,6 +98,38 @@ def test_a_file_is_no_better_than_itself(many, capsys):
     names = [line.split()[0] for line in lines]
     assert names == list(COMPARED)
     assert all("+0.0 (95 % interval +0.0 to +0.0): noise, on these 20 videos" in line for line in lines)
+
+
+def test_objects_that_return_are_scored_and_compared_apart(tmp_path, capsys):
+    """An object of two videos is seen in frames 0 and 12; one results file gives it another id then."""
+    mask = rectangle(1, 1, 4, 4, (12, 12))
+    shown = [mask if frame in (0, 12) else None for frame in range(13)]
+    video = {"height": 12, "width": 12, "length": 13, "file_names": [str(frame) for frame in range(13)]}
+    truths = [
+        {"id": number, "video_id": number, "category_id": 1, "iscrowd": 0, "segmentations": shown}
+        | {"areas": [mask and 16.0 for mask in shown], "bboxes": [mask and [1, 1, 4, 4] for mask in shown]}
+        for number in (1, 2)
+    ]
+    categories = [{"id": 1, "name": "thing"}]
+    content = {"videos": [{"id": id_, **video} for id_ in (1, 2)], "categories": categories, "annotations": truths}
+    whole, parts = (
+        [
+            {"video_id": number, "category_id": 1, "score": 0.9, "segmentations": masks}
+            for number in (1, 2)
+            for masks in tracks
+        ]
+        for tracks in ([shown], [[mask], [None, *shown[1:]]])
+    )
+    for name, written in (("gt", content), ("whole", whole), ("parts", parts)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(written), "utf-8")
+    line = arguments("score", tmp_path / "gt.json", tmp_path / "parts.json", f"--compare={tmp_path / 'whole.json'}")
+    assert main(line) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "2 objects that return after more than 10 frames: HOTA 70.7, AssA 50.0" in printed
+    assert [text.split(" (")[0] for text in printed[-2:]] == [
+        "HOTA of objects that return after more than 10 frames -29.3",
+        "AssA of objects that return after more than 10 frames -50.0",
+    ]
 
 
 def test_a_better_file_is_better(many, tmp_path, capsys):

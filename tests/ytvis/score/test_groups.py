@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from pycocotools import mask as rle_tools
 
@@ -11,8 +13,10 @@ from ytvis.score.groups import (
     evaluate_occluded,
     evaluate_some,
     labelled_occlusion,
+    longest_absence,
     score_groups,
 )
+from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import YTVOS, load_pair
 
 
@@ -137,6 +141,71 @@ def test_masks_are_compared_once_for_all_groups(monkeypatch):
     assert [(group["label"], group["objects"]) for group in videos["groups"]] == [("1", 1), ("3", 3)]
     # The prediction of the second video alone is of the first group; two of three objects are found in the other.
     assert [group["AP"] for group in videos["groups"]] == pytest.approx([1, 67 / 101])
+
+
+# ------------------------------------------------------------------------------------------------------------ absence
+
+
+def test_the_longest_absence_is_between_two_appearances():
+    assert longest_absence([None, 4.0, 0, None, 4.0, None, 4.0, None, None]) == 2
+    assert longest_absence([4.0, 4.0]) == longest_absence([None, 4.0, None]) == longest_absence([]) == 0
+
+
+def at(mask, *frames):
+    """The mask in these of 14 frames."""
+    return [mask if frame in frames else None for frame in range(14)]
+
+
+HERE, THERE, NOWHERE = rle(0, 0, 4, 4), rle(10, 0, 10, 10), rle(30, 10, 5, 5)
+STAYS = at(HERE, *range(4))
+RETURNS = at(THERE, 0, 12)  # after eleven frames
+
+
+def two_objects():
+    truth = annotations(annotation(7, STAYS), annotation(8, RETURNS), annotation(9, at(rle(24, 0, 4, 4), 0, 11)))
+    truth["videos"][0] |= {"length": 14, "file_names": list("abcdefghijklmn")}
+    return truth
+
+
+def scores_by_absence(truth, predictions):
+    """{label: (objects, AP, HOTA, AssA)} of the groups by absence."""
+    evaluation = evaluated(truth, predictions)
+    kinds = score_groups(evaluation, evaluate_tracking(evaluation.cocoGt, evaluation.cocoDt))
+    (kind,) = (kind for kind in kinds if kind["title"] == "Longest absence")
+    names = ("objects", "AP", "HOTA", "AssA")
+    return {group["label"]: tuple(group[name] for name in names) for group in kind["groups"]}
+
+
+def test_objects_that_return_after_more_than_ten_frames_are_a_group():
+    # One object is found as it is, one that returns has another id then, one is never found.
+    predictions = [prediction(STAYS, 0.9), prediction(at(THERE, 0), 0.8), prediction(at(THERE, 12), 0.7)]
+    found = scores_by_absence(two_objects(), predictions)
+    assert list(found) == ["0 frames", "10 frames", "11 frames"]
+    assert found["0 frames"] == pytest.approx((1, 1, 1, 1))
+    assert found["10 frames"] == pytest.approx((1, 0, 0, 0))
+    # Each half of the object has one of its two frames: A = 1 / (1 + 1).
+    assert found["11 frames"][2:] == pytest.approx((math.sqrt(1 / 2), 1 / 2))
+    # A false track of six frames counts against every group, a track of another group's object against none.
+    with_false = [*predictions, prediction(at(NOWHERE, *range(6)), 0.9)]
+    found = scores_by_absence(two_objects(), with_false)
+    assert found["0 frames"][2:] == pytest.approx((math.sqrt(4 / (4 + 6)), 1))
+    assert found["11 frames"][2:] == pytest.approx((math.sqrt(2 / (2 + 6) / 2), 1 / 2))
+
+
+def test_groups_of_whole_videos_count_their_false_tracks_alone():
+    truth = annotations(annotation(7, FREE), annotation(8, LEFT), {**annotation(9, FREE), "video_id": 2})
+    truth["videos"].append({**truth["videos"][0], "id": 2})
+    false = {**prediction([rle(30, 10, 5, 5)] * 3, 0.9), "video_id": 2}
+    predictions = [prediction(FREE, 0.9), prediction(LEFT, 0.9), {**prediction(FREE, 0.9), "video_id": 2}, false]
+    evaluation = evaluated(truth, predictions)
+    kinds = score_groups(evaluation, evaluate_tracking(evaluation.cocoGt, evaluation.cocoDt))
+    (kind,) = (kind for kind in kinds if kind["title"] == "Objects in the video")
+    assert [group["HOTA"] for group in kind["groups"]] == pytest.approx([math.sqrt(1 / 2), 1])
+
+
+def test_without_absences_and_without_tracking_there_are_no_such_numbers():
+    kinds = score_groups(evaluated(annotations(annotation(7, FREE)), []))
+    assert all(group["HOTA"] is group["AssA"] is None for kind in kinds for group in kind["groups"])
 
 
 def test_labelled_objects_are_grouped():
