@@ -121,7 +121,7 @@ class TrackerStep:
         mask_ious = binary_mask_iou(detections, expected)
         rows = assign(self.affinity(detections, expected, mask_ious), are_real, are_known, settings.joint)
         are_new = rows >= are_known.sum()
-        new_ids = state.next_id + are_new.cumsum(0) - 1
+        new_ids = state.next_id + are_new.cumsum(0, dtype=torch.int64) - 1
         ids = torch.cat((known.track_ids, new_ids))[rows.clamp(min=0)]  # right where a known object is found again
         seen = as_tracks(detections, torch.where(are_new, new_ids, ids), self.moves)
         updates = torch.ones_like(are_real)

@@ -71,10 +71,11 @@ def assign(affinity: Tensor, are_real: Tensor, are_known: Tensor, joint: bool = 
     else:
         order = torch.arange(column.shape[0], device=column.device)
         claimed = torch.where(are_real & (column > 0), column - 1, num_rows)
-        owner = order.new_full((num_rows + 1,), column.shape[0]).scatter_reduce(0, claimed, order, "amin")
-        rows = torch.where((claimed < num_rows) & (owner[claimed] == order), claimed, LOST)
+        # Pairs of detections, not a scatter_reduce: OpenVINO does not convert it.
+        is_late = ((claimed[:, None] == claimed) & (order[:, None] > order)).any(dim=1)
+        rows = torch.where((claimed < num_rows) & ~is_late, claimed, LOST)
     is_new = are_real & (column == 0)
-    return torch.where(is_new, are_known.sum() + is_new.cumsum(0) - 1, rows)
+    return torch.where(is_new, are_known.sum() + is_new.cumsum(0, dtype=torch.int64) - 1, rows)
 
 
 def _share(gains: Tensor) -> Tensor:

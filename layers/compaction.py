@@ -25,6 +25,7 @@ def drop_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
 def order_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
     """(index [N] int64, is real [N] bool): the n rows where `keep` [N] bool is true, then N − n times row 0."""
     rows = torch.arange(keep.shape[0], device=keep.device)
-    places = torch.where(keep, keep.cumsum(0) - 1, keep.shape[0])
+    # The type is given because OpenVINO would count to 255.
+    places = torch.where(keep, keep.cumsum(0, dtype=torch.int64) - 1, keep.shape[0])
     index = rows.new_zeros(keep.shape[0] + 1).scatter(0, places, rows)[: keep.shape[0]]
     return index, rows < keep.sum()

@@ -53,7 +53,7 @@ OPSET = 20
 MANY = 1 << 10  # most images of a batch, and most objects of a frame
 FEATURES = ("pyramid", "shared")  # of `FusionFeatures`
 CHANGES = ("changes_box_deltas", "changes_coeffs")  # the temporal net's result, as input of the tracker
-NEVER = torch.iinfo(torch.int64).max  # a `max_track_age` that no object reaches
+NEVER = torch.iinfo(torch.int32).max  # a `max_track_age` that no object reaches; OpenVINO computes with int32
 
 
 class ExportedNetwork(nn.Module):
@@ -397,9 +397,6 @@ def export(
     description = describe_model(model, size_hw) | {"files": {}}
     with deform_backend("torchvision"):
         for part in parts_of(model, size_hw, dynamic_batch):
-            if kind == "openvino" and part.name == "tracker":
-                logger.warning("the tracker is not exported: OpenVINO does not convert aten.scatter_reduce")
-                continue
             path = write(part, part.export(), folder)
             entry = part.describe() | {"bytes": path.stat().st_size}
             try:

@@ -48,7 +48,7 @@ class OnnxTracker:
         settings = self.description["input"]
         self._pixels = FramePixels(settings["size_hw"], settings["mean"], settings["std"], settings["size_divisor"])
         age = self.description["tracking"]["max_track_age"] if max_track_age is None else max_track_age
-        self._max_track_age = np.array(age or np.iinfo(np.int64).max)
+        self._max_track_age = np.array(age or np.iinfo(np.int32).max, np.int64)  # of tools.export, too
         self.reset()
 
     def reset(self) -> None:

@@ -107,7 +107,7 @@ def test_torch_loads_what_was_exported_for_it(model, tmp_path):
 def test_openvino_computes_the_same(model, tmp_path):
     pytest.importorskip("openvino")
     described = command.export(model, tmp_path, SIZE, "openvino")
-    assert list(described["files"]) == ["network.xml", "temporal.xml"]
+    assert list(described["files"]) == ["network.xml", "temporal.xml", "tracker.xml"]
     assert max(error for entry in described["files"].values() for error in entry["errors"].values()) < 1e-3
 
 
