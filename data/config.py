@@ -52,6 +52,7 @@ class DatasetConfig:
     name: str = key("", "name in messages")
     root: str = key("", "folder that the files of the splits are relative to")
     class_names: tuple[str, ...] = key((), "classes in the order of their labels, from label 1", NOT_EMPTY)
+    category_ids: tuple[int, ...] = key((), "their category ids in results of your own videos; empty: 1…C")
     train: SplitConfig = field(default_factory=SplitConfig)
     valid: SplitConfig = field(default_factory=SplitConfig)
     test: SplitConfig = field(default_factory=SplitConfig)
@@ -264,6 +265,11 @@ class Config:
         """C, the number of classes without background."""
         return len(self.dataset.class_names)
 
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The category id of each class in the data set's files, as far as known."""
+        return self.dataset.category_ids or tuple(range(1, self.num_classes + 1))
+
     def flat(self) -> dict[str, Any]:
         """{dotted key: value} of every key, in order; `get_config(self.name, self.flat())` equals self."""
         return dict(_leaves(self))
@@ -308,6 +314,9 @@ _COCO_CLASSES = (
 )
 
 
+_COCO_UNUSED_IDS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+
+
 def _read_only(dicts: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     """A read-only view of a dict of dicts."""
     return types.MappingProxyType({name: types.MappingProxyType(keys) for name, keys in dicts.items()})
@@ -316,6 +325,7 @@ def _read_only(dicts: dict[str, dict[str, Any]]) -> Mapping[str, Mapping[str, An
 def _dataset(name: str, root: str, class_names: str, image_root: Sequence[str]) -> dict[str, Any]:
     """Dotted keys of a data set in the layouts its publishers' archives unpack to."""
     keys = {"dataset.name": name, "dataset.root": root, "dataset.class_names": tuple(class_names.split())}
+    keys["dataset.category_ids"] = ()  # 1…C
     for split in ("train", "valid", "test"):
         keys[f"dataset.{split}.ann_file"] = (
             f"annotations/{split}.json",
@@ -334,6 +344,7 @@ def _coco2017() -> dict[str, Any]:
         "dataset.name": "COCO2017",
         "dataset.root": "data/COCO2017",
         "dataset.class_names": tuple(_COCO_CLASSES.split()),
+        "dataset.category_ids": tuple(number for number in range(1, 91) if number not in _COCO_UNUSED_IDS),
     }
     for split, folder, kind in (
         ("train", "train2017", "instances"),
@@ -555,6 +566,9 @@ def make_config(
         if dotted not in valid:
             raise InputError(f"unknown config key {dotted!r}{nearest(dotted, valid)}")
         values[dotted] = _typed(dotted, value, valid[dotted].type)
+    has_other_classes = values.get("dataset.class_names") != keys.get("dataset.class_names")
+    if has_other_classes and "dataset.category_ids" not in overrides:
+        values.pop("dataset.category_ids", None)
     config = _build(Config, {"name": name, **values}, "")
     for dotted, value in _leaves(config):
         for rule in valid[dotted].metadata["rules"] if dotted in valid else ():
@@ -562,6 +576,11 @@ def make_config(
                 raise InputError(f"config key {dotted!r} {rule.text}, not {value}")
     if config.head.anchor_scales and config.head.calibration != "none":
         raise InputError("config key 'head.calibration' must be 'none' where 'head.anchor_scales' are given")
+    ids = config.dataset.category_ids
+    if ids and not len(ids) == len(set(ids)) == config.num_classes:
+        raise InputError(
+            f"config key 'dataset.category_ids' must give each of the {config.num_classes} classes its own"
+        )
     return config
 
 

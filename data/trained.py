@@ -1,6 +1,7 @@
 """The config of a trained network, from its checkpoint: what the file says about itself (`utils.checkpoint_record`), or
 else what its name tells, and names and shapes of its tensors (`utils.checkpoint_shapes`)."""
 
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -68,7 +69,8 @@ def trained_config(
     if name is None or get_config(name).name == trained.name:
         config = make_config(trained.name, trained.flat(), overrides)
     else:
-        config = get_config(name, {"dataset.class_names": record.class_names, **overrides})
+        known = {"dataset.class_names": record.class_names, "dataset.category_ids": _ids_of(record)}
+        config = get_config(name, overrides if "dataset.class_names" in overrides else {**known, **overrides})
     now, then = config.flat(), trained.flat()
     changed = [
         f"{key} is {excerpt(now[key])}, not {excerpt(then[key])}" for key in TRAINED_FOR if now[key] != then[key]
@@ -98,9 +100,18 @@ def config_of_record(record: CheckpointRecord, path: str | os.PathLike) -> Confi
             raise InputError(f"{path}: was trained with {excerpt(key)} = {excerpt(value)}, which is too large")
     keys = {key: value for key, value in keys.items() if key in known}
     try:
-        return make_config(name, keys, {"dataset.class_names": record.class_names})
+        return make_config(
+            name, keys, {"dataset.class_names": record.class_names, "dataset.category_ids": _ids_of(record)}
+        )
     except InputError as error:
         raise InputError(f"{path}: what it says about itself cannot be used: {error}") from None
+
+
+def _ids_of(record: CheckpointRecord) -> tuple[int, ...]:
+    """The category ids of all classes of a record, () if it has none; classes that the data set's file lacks have ids
+    that are greater than those of the others."""
+    free = itertools.count(max((i for i in record.category_ids if i is not None), default=0) + 1)
+    return tuple(next(free) if category_id is None else category_id for category_id in record.category_ids)
 
 
 def make_record(config: Config, dataset: YTVISDataset | None = None, split: str = "") -> CheckpointRecord:
@@ -109,14 +120,15 @@ def make_record(config: Config, dataset: YTVISDataset | None = None, split: str 
     defaults = make_config(config.name, {}, {"dataset.class_names": config.dataset.class_names}).flat()
     keys = MODELS.get(config.name, {})
     named = make_config(config.name, keys, {"dataset.class_names": config.dataset.class_names}).flat()
-    skipped = ("name", "dataset.class_names")
+    skipped = ("name", "dataset.class_names", "dataset.category_ids")
     keys = {key: value for key, value in named.items() if value != defaults[key] and key not in skipped}
     changed = {
         key: without_place(key, value)
         for key, value in config.flat().items()
         if value != named[key] and key not in skipped
     }
-    record = CheckpointRecord(config.name, changed, config.dataset.class_names, keys=keys)
+    classes = {"class_names": config.dataset.class_names, "category_ids": config.dataset.category_ids}
+    record = CheckpointRecord(config.name, changed, **classes, keys=keys)
     if dataset is None:
         return record
     root = config.dataset.root

@@ -140,7 +140,7 @@ class TrainingSets:
 
     def overrides(self) -> dict[str, Any]:
         """Overrides for `get_config`: the first set, with the classes of all."""
-        joined = {"dataset.class_names": self.class_names} if self.labels else {}
+        joined = {"dataset.class_names": self.class_names, "dataset.category_ids": ()} if self.labels else {}
         return {**self.keys[0], **joined} if self.sets else {}
 
     def recorded(self) -> dict[str, str]:

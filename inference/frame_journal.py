@@ -18,7 +18,7 @@ from ytvis.annotations import Track, write_content
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, open_input, put_aside
 from ytvis.journal import Journal, json_line, parse_line
-from ytvis.results import track_result, write_results
+from ytvis.results import majority_label, track_result, write_results
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class FrameJournal(Journal):
     A row has the place of the row before it of its track, so that only the place of a track's last row is kept in
     memory. Lines outlive the process, but `append` does not wait until they are on disk. With `details: true` in the
     header the results have details. `video` and `categories` in it, as in an annotation file, say which video the rows
-    are of; `file_names` may be null, for frames without names.
+    are of; `file_names` may be null, for frames without names. The categories are in the order of the labels.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
@@ -92,9 +92,11 @@ class FrameJournal(Journal):
         tracks first appear; see `ytvis.results.track_result`. One track is in memory at a time."""
         num_frames = self.num_frames if num_frames is None else num_frames
         details = self.header.get("details", False)
+        categories = {label: entry["id"] for label, entry in enumerate(self.header.get("categories", ()), start=1)}
         for place in self._last_places.values():
             rows = [_row(line) for line in self._lines(self._places_of_track(place))]
-            yield track_result(rows, num_frames, video_id=1, details=details)
+            label = majority_label(rows)
+            yield track_result(rows, num_frames, 1, details, category_id=categories.get(label, label))
 
     def write_description(self, results_path: Path, num_frames: int | None = None) -> Path | None:
         """Writes beside the results which video they are of, NAME_video.json: an annotation file without annotations,

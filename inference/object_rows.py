@@ -105,12 +105,13 @@ def to_supervision(objects: FrameObjects, class_names: Sequence[str]) -> Any:
     )
 
 
-def to_coco(rows: Sequence[ObjectRow], first_id: int = 1) -> list[dict]:
-    """COCO annotations, one a row: the frame's index is the image id, the label 1…C the category id; `id` counts from
-    `first_id`; they also have `score` and `track_id`."""
+def to_coco(rows: Sequence[ObjectRow], first_id: int = 1, category_ids: Sequence[int] = ()) -> list[dict]:
+    """COCO annotations, one a row: the frame's index is the image id, `category_ids[label - 1]` the category id (by
+    default the label 1…C); `id` counts from `first_id`; they also have `score` and `track_id`."""
     return [
         annotation_entry(
-            {"id": annotation_id, "image_id": row.frame, "track_id": row.track_id, "category_id": row.label},
+            {"id": annotation_id, "image_id": row.frame, "track_id": row.track_id}
+            | {"category_id": category_ids[row.label - 1] if category_ids else row.label},
             row.rle,
             [row.x1, row.y1, row.x2 - row.x1, row.y2 - row.y1],
             row.area,

@@ -69,8 +69,8 @@ class OutputFiles:
 
     `kind` is the type of `target`: an mp4 file for "video", with the source's time stamps and sound; a folder for
     "images", each under its own name; a picture file for "image". Beside it come `<target>.json` in the format of
-    results.json (video 1, category ids 1…C in the order of `class_names`; with `details` also each frame's score and
-    whether it is shifted), `<target>_video.json`, which names classes and frames for the viewer, with `csv`
+    results.json (video 1, with the `category_ids` of `class_names`, by default 1…C; with `details` also each frame's
+    score and whether it is shifted), `<target>_video.json`, which names classes and frames for the viewer, with `csv`
     `<target>.csv`, and with `mots` the folder `<target>_mots/`. After the block `tracks` counts the tracks of each
     class, and `written` lists the files.
 
@@ -93,11 +93,13 @@ class OutputFiles:
         csv: bool = False,
         mots: bool = False,
         details: bool = False,
+        category_ids: Sequence[int] = (),
     ):
         self.source = source
         self.kind = kind
         self.target = Path(target) if target is not None else default_target(source, kind)
         self.class_names = class_names
+        self.category_ids = category_ids or range(1, len(class_names) + 1)
         self.num_frames = 0
         self.tracks: Counter[str] = Counter()
         self.written: list[Path] = []
@@ -163,7 +165,9 @@ class OutputFiles:
         size = {"width": width, "height": height}
         return {
             "video": {"id": 1, **size, "frame_rate": self.source.frame_rate, "file_names": names},
-            "categories": [{"id": label, "name": name} for label, name in enumerate(self.class_names, start=1)],
+            "categories": [
+                {"id": number, "name": name} for number, name in zip(self.category_ids, self.class_names, strict=True)
+            ],
         }
 
     def _check_size(self, picture: np.ndarray, name: str) -> None:
@@ -218,8 +222,9 @@ class OutputFiles:
 
     def _counted(self, results: Iterable[Track]) -> Iterator[Track]:
         for result in results:
-            self._labels.append(result.category_id)
-            self.tracks[self.class_names[result.category_id - 1]] += 1
+            label = self.category_ids.index(result.category_id) + 1
+            self._labels.append(label)
+            self.tracks[self.class_names[label - 1]] += 1
             yield result
 
 

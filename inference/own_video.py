@@ -172,7 +172,7 @@ def run(arguments: Sequence[str], load_model: LoadModel, data_set_parser: Parser
                 folder = Path(target or default_target(source, "images"))
                 return show(stream, options.show, options.show_frame, folder)
         tables = {name: getattr(options, f"save_{name}") for name in ("csv", "mots", "details")}
-        files = OutputFiles(source, kind, target, class_names, **tables)
+        files = OutputFiles(source, kind, target, class_names, **tables, category_ids=choice.config.category_ids)
         return follow(load_model(choice, world.device), files, cuts, labels, settings, options)
 
 

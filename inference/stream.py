@@ -31,6 +31,7 @@ class StreamFrame:
 
     `frame` [h,w,3] uint8 RGB, `index` from 0, `time_s` in seconds since the stream's start, `is_cut` whether a new
     scene begins, `name` that of the frame's own file, if any. `objects` are in pixels of the frame, on the CPU.
+    `class_names` and `category_ids` (by default 1…C) are in the order of the labels.
     """
 
     frame: np.ndarray
@@ -40,6 +41,7 @@ class StreamFrame:
     class_names: tuple[str, ...]
     is_cut: bool = False
     name: str = ""
+    category_ids: tuple[int, ...] = ()
 
     @property
     def boxes_px(self) -> Tensor:
@@ -87,7 +89,7 @@ class StreamFrame:
 
     def to_coco(self, first_id: int = 1) -> list[dict]:
         """COCO annotations with ids from `first_id`; the image id is the frame's index."""
-        return to_coco(self.rows, first_id)
+        return to_coco(self.rows, first_id, self.category_ids)
 
     def to_labelme(self, image_path: str | None = None) -> dict:
         """The content of a LabelMe file for the picture `image_path`, by default the frame's own name, or for a video
@@ -115,7 +117,7 @@ class Stream(Iterator[StreamFrame]):
         self.tracker = tracker
         self.source = source
         config = tracker.model.config
-        self.class_names = config.dataset.class_names
+        self.class_names, self.category_ids = config.dataset.class_names, config.category_ids
         self._frames = read_source(source, FrameTransform.from_config(config), scene_cuts)
         self._results = track_videos(tracker.model, self._frames, timer, tracker, labels, overlap)
 
@@ -123,7 +125,8 @@ class Stream(Iterator[StreamFrame]):
         result = next(self._results)
         meta = result.meta
         return StreamFrame(
-            result.frame, meta.frame_index, meta.time_s, result.objects, self.class_names, meta.is_cut, meta.name
+            *(result.frame, meta.frame_index, meta.time_s, result.objects, self.class_names),
+            *(meta.is_cut, meta.name, self.category_ids),
         )
 
     def reset(self) -> None:

@@ -159,6 +159,34 @@ def test_show_prints_what_it_knows(run, capsys):
     assert main(["show", str(run / "none.pth")]) == 2
 
 
+def test_results_of_your_own_video_have_the_category_ids_of_its_data(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    content = json.loads((run / "data" / "annotations" / "valid.json").read_text())
+    names = get_config(DEMO).dataset.class_names
+    ids = {name: 10 * number for number, name in enumerate(names[::-1], start=3)}
+    categories = [{"id": number, "name": name.upper()} for name, number in ids.items() if name != "star"]
+    Path("truth.json").write_text(json.dumps({"videos": content["videos"], "categories": categories}))
+    demo = Path(__file__).parent.parent / "weights" / "STMask_demo.pth"
+    assert main([str(demo), "own.pth", "--ann_file=truth.json"]) == 0
+    record = read_record("own.pth")
+    assert record.category_ids == tuple(ids[name] if name != "star" else None for name in names)
+    assert record.category_names[0] == "CIRCLE" and record.class_names == names
+
+    frames = next((run / "data" / "valid" / "JPEGImages").iterdir())
+    line = ["--trained_model=own.pth", f"--images={frames}:drawn", "--device=cpu", "--set=input.size_hw=96,160"]
+    assert eval_command.main(line) == 0
+    expected = ids | {"star": max(ids.values()) + 1}  # the next free one: the data lack it
+    described = json.loads(Path("drawn_video.json").read_text())["categories"]
+    assert {entry["name"]: entry["id"] for entry in described} == expected
+    found = json.loads(Path("drawn.json").read_text())
+    with STMask.from_pretrained("own.pth", device="cpu").stream(frames) as stream:
+        frame = next(stream)
+    assert found and {entry["category_id"] for entry in found} <= set(expected.values())
+    assert [entry["category_id"] for entry in frame.to_coco()] == [expected[name] for name in frame.names] != []
+    assert main([str(demo), "own.pth", f"--ann_file={tmp_path / 'none.json'}"]) == 2
+    assert "none.json" in capsys.readouterr().err
+
+
 # ---------------------------------------------------------------------------------------------------- going on
 
 

@@ -376,6 +376,7 @@ def describe_model(model: STMask, size_hw: tuple[int, int]) -> dict[str, Any]:
     return {
         "config": config.name,
         "class_names": list(config.dataset.class_names),
+        "category_ids": list(config.category_ids),
         "input": asdict(settings) | sizes | {"channels": "RGB, 0…255 before normalisation"},
         "detector": asdict(make_detector(config)),
         "temporal_fusion": asdict(config.temporal_fusion),

@@ -134,10 +134,9 @@ def open_session(path: Path, threads: int) -> Any:
 
 
 def track_video(tracker: OnnxTracker, source_name: str, totals: list[int]) -> Iterator[Track]:
-    """The tracks of a video file or a folder of pictures, as video 1, with labels 1…C as category ids; appends the
-    number of its frames to `totals`."""
+    """The tracks of a video file or a folder of pictures, as video 1; appends the number of its frames to `totals`."""
     source = open_source(source_name)
-    category_ids = range(1, len(tracker.description["class_names"]) + 1)
+    category_ids = tracker.description.get("category_ids") or range(1, len(tracker.description["class_names"]) + 1)
     builder, num_frames = None, 0
     tracker.reset()
     with closing(read_ahead(iter(source)) if source.reads_ahead else iter(source)) as items:

@@ -23,6 +23,7 @@ from torch import Tensor
 from utils.checkpoint_record import CheckpointRecord, add_record, read_record
 from utils.checkpoint_shapes import keys_of
 from utils.weight_sources import find_weights, how_to_get, is_given, is_remote, named_in_table, weights_folder
+from ytvis.annotations import match_categories, read_categories
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError, atomic_write
 from ytvis.messages import excerpt
@@ -300,15 +301,23 @@ def _is_alike(value: Tensor, expected: Tensor) -> bool:
     return value.shape == expected.shape and value.is_floating_point() >= expected.is_floating_point()
 
 
-def publish(source: Path, target: Path, half: bool = False, config: str = "", class_names: Sequence[str] = ()) -> None:
+def publish(
+    source: Path,
+    target: Path,
+    half: bool = False,
+    config: str = "",
+    class_names: Sequence[str] = (),
+    ann_file: Path | None = None,
+) -> None:
     """Writes the checkpoint `source` to `target`, with `half` its floating point tensors in half the size (float16).
 
     Networks take such weights as they are and compute in their own precision. What `source` says about itself goes
-    along; `config` and `class_names` are for one that lacks or mistakes them.
+    along; `config`, `class_names` and `ann_file`, the file whose category ids the classes have, are for one that lacks
+    or mistakes them.
 
     Raises:
         InputError: `source` cannot be used, or with `half` a weight is too large for float16, or there is another
-            number of class names than of classes.
+            number of class names than of classes, or `ann_file` cannot be read or has other classes.
     """
     state = load_state_dict(source)
     record = read_record(source) or CheckpointRecord()
@@ -319,12 +328,28 @@ def publish(source: Path, target: Path, half: bool = False, config: str = "", cl
         if expected != len(class_names):
             raise InputError(f"{source}: has {expected} classes, and --class_names {len(class_names)}")
         record = replace(record, class_names=tuple(class_names), category_ids=(), category_names=())
+    if ann_file is not None:
+        record = with_categories(record, ann_file)
     if half:
         state = {name: value.half() if value.is_floating_point() else value for name, value in state.items()}
         for name, value in state.items():
             if not value.isfinite().all():
                 raise InputError(f"{source}: {name} has values that float16 cannot hold; leave --half away")
     save_state_dict(state, target, record)
+
+
+def with_categories(record: CheckpointRecord, ann_file: Path) -> CheckpointRecord:
+    """`record` with the category ids and names that an annotation file has for its classes.
+
+    Raises:
+        InputError: the file cannot be read, its classes are others, or the record has none.
+    """
+    if not record.class_names:
+        raise InputError("the checkpoint does not say its classes; give them with --class_names")
+    categories = read_categories(ann_file)
+    by_label = {label: number for number, label in match_categories(categories, record.class_names, ann_file).items()}
+    ids = tuple(by_label.get(label) for label in range(1, len(record.class_names) + 1))
+    return replace(record, category_ids=ids, category_names=tuple(categories.get(number) for number in ids))
 
 
 def describe(path: Path) -> str:
@@ -358,11 +383,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--half", action="store_true", help="as float16: half the size")
     parser.add_argument("--config", metavar="NAME", help="config, of a file that does not tell it")
     parser.add_argument("--class_names", metavar="NAME,…", help="its classes, in the order of the labels")
+    parser.add_argument(
+        "--ann_file", type=Path, metavar="FILE", help="annotation file that it was trained on: its category ids"
+    )
     options = parser.parse_args(arguments)
 
     def work() -> None:
         names = [name.strip() for name in (options.class_names or "").split(",") if name.strip()]
-        publish(_source(options.source), options.target, options.half, options.config or "", names)
+        source = _source(options.source)
+        publish(source, options.target, options.half, options.config or "", names, options.ann_file)
         size = os.path.getsize(options.target) / 2**20
         print(f"{options.target}: {size:.1f} MiB, sha256 {fingerprint(options.target)}")
 

@@ -168,13 +168,18 @@ def read_annotations(path: str | os.PathLike) -> AnnotationFile:
     return annotations
 
 
-def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
-    """Returns the names of an annotation file's categories in the order of their ids.
+def read_categories(path: str | os.PathLike) -> dict[int, str]:
+    """Returns the names of an annotation file's categories by their ids, in the order of these.
 
     Raises:
         InputError: the file cannot be read, or its videos or categories have faults.
     """
-    return tuple(AnnotationParser(read_content(path), path, Diagnostics(refuse=path)).categories.values())
+    return dict(AnnotationParser(read_content(path), path, Diagnostics(refuse=path)).categories)
+
+
+def read_class_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the names of `read_categories`, which raises likewise."""
+    return tuple(read_categories(path).values())
 
 
 def read_content(path: str | os.PathLike) -> dict[str, Any]:
