@@ -145,6 +145,12 @@ class TrackingConfig:
         "share; 0, as published: they stay where they were last seen",
         FRACTION,
     )
+    memory: int = key(
+        1,
+        "a detection's cosine with an object is the greatest of those with its embeddings in the last so many frames "
+        "that it was detected in; 1, as published: with the last one alone",
+        POSITIVE,
+    )
     score_decay: float = key(0.95, "factor of the score of an unseen object in each frame", FRACTION)
     score_threshold: float = key(0.05, "least score of a visible object", FRACTION)
     max_hidden_age: int = key(
@@ -581,6 +587,8 @@ def make_config(
         raise InputError(
             f"config key 'dataset.category_ids' must give each of the {config.num_classes} classes its own"
         )
+    if config.tracking.memory > 1 and not config.head.embedding_dim:
+        raise InputError("config key 'tracking.memory' must be 1 without embeddings (head.embedding_dim=0)")
     return config
 
 

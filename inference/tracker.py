@@ -94,9 +94,9 @@ class VideoTracker:
         Raises:
             ValueError: it is no state of such a tracker.
         """
-        head = self.model.config.head
-        moves = self.compute_step.moves
-        present = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0, "velocities": moves}
+        head, num_past = self.model.config.head, self.compute_step.num_past
+        present = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0}
+        present |= {"velocities": self.compute_step.moves, "past_embeddings": num_past > 0}
         absent = {name for name, is_present in present.items() if not is_present}
         known = _from_state(Tracks, "known", state, self.model.device, absent)
         features = _from_state(FusionFeatures, "last_features", state, self.model.device)
@@ -104,6 +104,7 @@ class VideoTracker:
         if known is not None:
             fits &= known.mask_coeffs.shape[1] == head.num_prototypes
             fits &= known.embeddings is None or known.embeddings.shape[1] == head.embedding_dim
+            fits &= known.past_embeddings is None or known.past_embeddings.shape[1:] == (num_past, head.embedding_dim)
         if not fits:
             raise ValueError("not the state of a tracker of this model")
         self._num_known = self._num_reported = 0 if known is None else len(known)

@@ -20,6 +20,7 @@ from layers.association import (
     assign,
     binary_mask_iou,
     move_on,
+    with_past_embeddings,
     with_velocities,
 )
 from layers.compaction import Compaction, drop_rows
@@ -81,20 +82,25 @@ class TrackerStep:
         """Whether known objects move on at constant velocity."""
         return not self.fusion and self.settings.motion > 0
 
+    @property
+    def num_past(self) -> int:
+        """The number of embeddings that are kept of an object, besides that of its last detection."""
+        return self.settings.memory - 1
+
     def __call__(self, state: TrackerState, predictions: Predictions, index: int = 0) -> tuple[TrackerState, Reported]:
         """(the state after a frame, what is reported for it): the frame is image `index` of the batch."""
         with self.timer("detect"):
             detections, are_real = self.detector.detect(predictions, index, self.compact)
         with self.timer("track"):
             if state.known is None:
-                nothing = as_tracks(detections[:0], detections.labels[:0], self.moves)
+                nothing = as_tracks(detections[:0], detections.labels[:0], self.moves, self.num_past)
                 state = replace(state, known=nothing, are_known=are_real[:0])
             if self.fusion:
                 state = self.shift(state, predictions, index)
             state, seen, are_seen = self._match(state, detections, are_real)
             tracks, are_shown = (state.known, self._are_visible(state)) if self.fusion else (seen, are_seen)
             index, are_real = self.compact(are_shown)
-            tracks = tracks[index]
+            tracks = replace(tracks[index], past_embeddings=None)  # which nobody needs who gets the report
         if self.rescores:
             with self.timer("detect"):
                 mask_ious = self.network.mask_ious(tracks.masks, tracks.labels)
@@ -123,12 +129,14 @@ class TrackerStep:
         are_new = rows >= are_known.sum()
         new_ids = state.next_id + are_new.cumsum(0, dtype=torch.int64) - 1
         ids = torch.cat((known.track_ids, new_ids))[rows.clamp(min=0)]  # right where a known object is found again
-        seen = as_tracks(detections, torch.where(are_new, new_ids, ids), self.moves)
+        seen = as_tracks(detections, torch.where(are_new, new_ids, ids), self.moves, self.num_past)
         updates = torch.ones_like(are_real)
         if self.moves:
             seen = with_velocities(seen, known, rows, (rows != LOST) & ~are_new, settings.motion)
         elif not self.fusion:
             updates = ((mask_ious > AMBIGUOUS_MASK_IOU) & are_known).sum(dim=1) < 2
+        if self.num_past:
+            seen = with_past_embeddings(seen, known, rows, (rows != LOST) & ~are_new)
         if not self.fusion:
             are_found = (rows == torch.arange(known.boxes.shape[0], device=rows.device)[:, None]).any(dim=1)
             known = replace(known, ages=torch.where(are_found, 0, known.ages + 1))

@@ -1,6 +1,7 @@
 """Association of detections with known objects (STMask, section 3.3; affinity of MaskTrack R-CNN, ICCV 2019)."""
 
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -19,8 +20,8 @@ class Affinity:
     """How well detections fit known objects.
 
     `match_coeff` are the weights of (detection score, mask IoU, box IoU, same label); the embeddings' similarity
-    (cos + 1) / 2 has weight 1, and is 0 where there are none. The dummy column "new object" has similarity
-    `new_object_similarity`, both IoUs `new_object_iou` and the same label.
+    (cos + 1) / 2, the greatest of those with all embeddings of a track, has weight 1, and is 0 where there are none.
+    The dummy column "new object" has similarity `new_object_similarity`, both IoUs `new_object_iou` and the same label.
     """
 
     match_coeff: tuple[float, float, float, float]
@@ -33,8 +34,10 @@ class Affinity:
         if detections.embeddings is None:
             similarity = torch.zeros_like(box_ious)
         else:
+            past = () if tracks.past_embeddings is None else tracks.past_embeddings.unbind(dim=1)
             # A product of matrices would round equal rows differently, and by shape: ties are broken by order.
-            similarity = ((detections.embeddings[:, None] * tracks.embeddings).sum(dim=2) + 1) / 2
+            cosines = ((detections.embeddings[:, None] * theirs).sum(dim=2) for theirs in (tracks.embeddings, *past))
+            similarity = (reduce(torch.maximum, cosines) + 1) / 2
         same_label = (detections.labels[:, None] == tracks.labels[None]).to(similarity.dtype)
         return self.combine(similarity, detections.scores, mask_ious, box_ious, same_label)
 
@@ -88,11 +91,14 @@ def _share(gains: Tensor) -> Tensor:
     return rows.to(gains.device)
 
 
-def as_tracks(detections: Detections, track_ids: Tensor, moving: bool = False) -> Tracks:
-    """`detections` as objects just seen, under `track_ids` [N]; if `moving`, with velocities, not yet known."""
+def as_tracks(detections: Detections, track_ids: Tensor, moving: bool = False, num_past: int = 0) -> Tracks:
+    """`detections` as objects just seen, under `track_ids` [N], for the first time; if `moving`, with velocities, not
+    yet known, and with `num_past` past embeddings each, if any."""
     values = {f.name: getattr(detections, f.name) for f in fields(Detections)}
     velocities = torch.full_like(detections.boxes[:, :2], torch.nan) if moving else None
-    return Tracks(**values, track_ids=track_ids, ages=torch.zeros_like(track_ids), velocities=velocities)
+    past = detections.embeddings[:, None].expand(-1, num_past, -1) if num_past else None
+    ages = torch.zeros_like(track_ids)
+    return Tracks(**values, track_ids=track_ids, ages=ages, velocities=velocities, past_embeddings=past)
 
 
 def move_on(tracks: Tracks, max_age: int) -> Tracks:
@@ -119,6 +125,16 @@ def with_velocities(seen: Tracks, tracks: Tracks, rows: Tensor, are_again: Tenso
     means = tracks.velocities[rows]
     means = steps.where(means.isnan(), means.lerp(steps, newest_share))
     return replace(seen, velocities=means.where(are_again[:, None], seen.velocities))
+
+
+def with_past_embeddings(seen: Tracks, tracks: Tracks, rows: Tensor, are_again: Tensor) -> Tracks:
+    """The objects `seen` [N] in this frame with the embeddings of their last detections, from `tracks` [M] as last
+    seen; those that `are_again` [N] bool were at `rows` [N] of `tracks`."""
+    if not tracks.boxes.shape[0]:
+        return seen
+    rows = torch.where(are_again, rows, 0)
+    past = torch.cat((tracks.embeddings[rows, None], tracks.past_embeddings[rows, :-1]), dim=1)
+    return replace(seen, past_embeddings=past.where(are_again[:, None, None], seen.past_embeddings))
 
 
 def absorb(rows: Tensor, updates: Tensor, are_known: Tensor) -> tuple[Tensor, Tensor]:

@@ -248,6 +248,8 @@ def tracker_part(model: STMask, predictions: Predictions) -> Part:
     of_network = {name: value if name == "anchors" else value[:1] for name, value in of_network.items()}
     of_network["class_logits"] = logits[:1]
     coeffs = torch.randn(rows, predictions.mask_coeffs.shape[2])
+    step = make_step(model.config, None, order_rows)
+    past = predictions.embeddings[0, : rows * step.num_past].unflatten(0, (rows, -1)) if step.num_past else None
     known = {
         "boxes": torch.rand(rows, 4),
         "scores": torch.rand(rows),
@@ -258,7 +260,8 @@ def tracker_part(model: STMask, predictions: Predictions) -> Part:
         "masks": torch.rand(rows, *predictions.prototypes.shape[1:3]),
         "track_ids": torch.arange(rows),
         "ages": torch.zeros(rows, dtype=torch.int64),
-        "velocities": torch.rand(rows, 2) if make_step(model.config, None, order_rows).moves else None,
+        "velocities": torch.rand(rows, 2) if step.moves else None,
+        "past_embeddings": past,
     }
     objects = {f"known_{name}": value for name, value in known.items() if value is not None}
     if model.config.temporal_fusion.enabled:

@@ -243,11 +243,14 @@ class Tracks(Detections):
 
     The age is the number of frames since the object was last matched with a detection. `velocities` [N,2], of
     the boxes' centres per frame, are NaN for objects seen once, and None where the tracker does not need them.
+    `past_embeddings` [N,K-1,E] are those of the detections before the last one, newest first, and None where the
+    tracker does not need them; of an object that was detected less often, the first is repeated.
     """
 
     track_ids: Tensor
     ages: Tensor
     velocities: Tensor | None = field(default=None, kw_only=True)
+    past_embeddings: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)

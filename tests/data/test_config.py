@@ -352,6 +352,7 @@ def test_the_name_cannot_be_set_but_may_be_told():
         ("train.learning_rate=-1", "negative"),
         ("train.max_frame_distance=-1", "negative"),
         ("train.clip_frames=1", "at least 2"),
+        ("tracking.memory=0", "positive"),
         ("train.static_translation=1.1", "0…1"),
         ("train.static_scale=0,1", "positive"),
         ("train.static_scale=1.2,0.8", "decrease"),
@@ -362,6 +363,12 @@ def test_the_name_cannot_be_set_but_may_be_told():
 def test_values_that_no_network_can_have_are_refused(override, words):
     message = refusal([override])
     assert repr(override.partition("=")[0]) in message and words in message
+
+
+def test_there_is_no_memory_without_embeddings():
+    assert get_config("STMask_demo_config", ["tracking.memory=4"]).tracking.memory == 4
+    message = refusal(["tracking.memory=4", "head.embedding_dim=0"])
+    assert "'tracking.memory' must be 1 without embeddings" in message
 
 
 # ---------------------------------------------------------------------------------------------------- another data set

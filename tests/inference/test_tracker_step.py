@@ -43,6 +43,8 @@ SETTINGS = {
     "per class, forgetting": [*PER_CLASS, "tracking.max_track_age=2"],
     "without fusion": ["temporal_fusion.enabled=False"],
     "without fusion, per class": [*PER_CLASS, "temporal_fusion.enabled=False"],
+    "with a memory": ["tracking.memory=3", "tracking.max_track_age=2"],
+    "without fusion, with a memory": ["tracking.memory=3", "temporal_fusion.enabled=False"],
 }
 
 
@@ -86,18 +88,34 @@ def test_fixed_shapes_track_alike_while_more_objects_become_known(growing, kind)
     assert set(rows) <= {8, 16, 32, 64, 128} and len(set(rows)) > 1
 
 
-def test_fixed_shapes_go_on_from_a_state_that_is_taken_over(growing):
-    model, batch = growing["cross-class"]
+@pytest.mark.parametrize("kind", ["cross-class", "with a memory"])
+def test_fixed_shapes_go_on_from_a_state_that_is_taken_over(growing, kind):
+    model, batch = growing[kind]
     first, expected = VideoTracker(model, fixed_shapes=True), VideoTracker(model)
     for index in range(3):
         assert_same(first.update(batch, index), expected.update(batch, index))
     state = first.state_dict()
     shapes = {key: value.shape for key, value in expected.state_dict().items()}
     assert {key: value.shape for key, value in state.items()} == shapes
+    assert ("known.past_embeddings" in state) == (kind == "with a memory")
     second = VideoTracker(model, fixed_shapes=True)
     second.load_state_dict(state)
     for index in range(3, 6):
         assert_same(second.update(batch, index), expected.update(batch, index))
+
+
+def test_a_state_with_another_memory_is_refused(growing):
+    models = [growing[kind][0] for kind in ("cross-class", "with a memory")]
+    states = []
+    for model in models:
+        tracker = VideoTracker(model)
+        tracker.update(growing["cross-class"][1])
+        states.append(tracker.state_dict())
+    states.append({**states[1], "known.past_embeddings": states[1]["known.past_embeddings"][:, :1]})
+    for state in (states[0], states[2]):
+        with pytest.raises(ValueError, match="not the state of a tracker"):
+            VideoTracker(models[1]).load_state_dict(state)
+    VideoTracker(models[0]).load_state_dict(states[1])  # all that the published tracker needs is there
 
 
 @pytest.fixture(scope="module")

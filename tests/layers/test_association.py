@@ -12,6 +12,7 @@ from layers.association import (
     assign,
     binary_mask_iou,
     move_on,
+    with_past_embeddings,
     with_velocities,
 )
 from utils.structures import Detections, Tracks
@@ -218,6 +219,34 @@ def test_a_new_object_is_appended_whatever_the_updates_say():
 )
 def test_absorbing_nothing_or_into_nothing(rows, known, seen, scores):
     assert absorbed(rows, known=known, seen=seen).scores.tolist() == scores
+
+
+# ---------------------------------------------------------------------------------------------------- memory
+
+
+def test_the_similarity_is_that_with_the_best_of_all_embeddings():
+    detections, tracks = make_detections(0.5), make_tracks(0.0, 3.0)
+    detections = replace(detections, embeddings=torch.tensor([[0.6, 0.8, 0.0, 0.0]]))
+    axes = torch.eye(4)
+    tracks = replace(tracks, embeddings=axes[[0, 2]], past_embeddings=axes[torch.tensor([[1, 3], [2, 3]])])
+    similarity = Affinity((0.0, 0.0, 0.0, 0.0), 0.5, 0.3)(detections, tracks, torch.zeros(1, 2))
+    torch.testing.assert_close(similarity, torch.tensor([[0.5, (1 + 0.8) / 2, 0.5]]))
+    tracks = replace(tracks, past_embeddings=None)
+    similarity = Affinity((0.0, 0.0, 0.0, 0.0), 0.5, 0.3)(detections, tracks, torch.zeros(1, 2))
+    torch.testing.assert_close(similarity, torch.tensor([[0.5, (1 + 0.6) / 2, 0.5]]))
+
+
+def test_the_embeddings_of_the_last_detections_are_kept():
+    axes = torch.eye(4)
+    tracks = replace(make_tracks(0.0, 1.0), embeddings=axes[[0, 1]])
+    tracks = replace(tracks, past_embeddings=axes[torch.tensor([[1, 2], [3, 3]])])
+    seen = as_tracks(make_detections(0.0, 1.0, 2.0), torch.tensor([1, 9, 0]), num_past=2)
+    seen = replace(seen, embeddings=axes[[2, 3, 0]], past_embeddings=axes[[2, 3, 0], None].expand(-1, 2, -1))
+    rows, are_again = torch.tensor([1, LOST, 0]), torch.tensor([True, False, True])
+    found = with_past_embeddings(seen, tracks, rows, are_again)
+    # The newest of each track comes first and its oldest goes; what is not found again repeats its own.
+    assert found.past_embeddings.argmax(dim=2).tolist() == [[1, 3], [3, 3], [0, 1]]
+    assert with_past_embeddings(seen, tracks[:0], rows, are_again) is seen
 
 
 # ---------------------------------------------------------------------------------------------------- motion

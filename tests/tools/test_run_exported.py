@@ -41,6 +41,7 @@ SETTINGS = {
     "temporal fusion": [],
     "constant velocity": [*WITHOUT_FUSION, "tracking.motion=0.3", "tracking.max_hidden_age=3"],
     "per class": [*WITHOUT_FUSION, "detection.cross_class_nms=False"],
+    "memory": ["tracking.memory=3"],
 }
 SOFT = 1e-5  # the most by which soft masks differ; pixels closer to 0.5 are ties
 
@@ -122,6 +123,7 @@ def test_a_folder_is_tracked_as_a_stream(exported, shapes, tmp_path, capsys):
         ("temporal fusion", 2),
         pytest.param("constant velocity", None, marks=pytest.mark.slow),
         pytest.param("per class", 1, marks=pytest.mark.slow),
+        pytest.param("memory", None, marks=pytest.mark.slow),
     ],
 )
 def test_each_frame_has_the_objects_of_the_tracker(exported, shapes, kind, max_track_age):
