@@ -241,13 +241,14 @@ class STMask(nn.Module):
         key = (input_hw, device)
         if self._anchors is None or self._anchors[0] != key:
             with torch.inference_mode(False):  # they may be needed for training next
-                self._anchors = (key, self._make_anchors(level_sizes(input_hw), device))
+                self._anchors = (key, anchors_of(self.config, input_hw, device))
         return self._anchors[1]
 
-    def _make_anchors(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
-        """Anchors [A,4] of levels of `sizes`, (height, width) in cells."""
-        head = self.config.head
-        if not head.anchor_scales:
-            return make_anchors(sizes, head.kernels, device)
-        shapes = anchor_shapes_px(head.anchor_scales, self.config.quirks.square_anchors)
-        return make_scaled_anchors(sizes, shapes, self.config.input.size_hw, device)
+
+def anchors_of(config: Config, input_hw: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """The anchors [A,4] of the network of `config` for inputs of `input_hw` (height, width)."""
+    sizes, head = level_sizes(input_hw), config.head
+    if not head.anchor_scales:
+        return make_anchors(sizes, head.kernels, device)
+    shapes = anchor_shapes_px(head.anchor_scales, config.quirks.square_anchors)
+    return make_scaled_anchors(sizes, shapes, config.input.size_hw, device)

@@ -21,7 +21,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -38,11 +38,13 @@ from data.dataset import YTVISDataset
 from data.trained import check_classes, make_record, trained_config
 from data.training_sets import TrainingSets, join
 from inference.validation import score_videos
+from layers.anchor_targets import count_candidates
 from layers.crop_losses import CropLosses
 from layers.losses import MultiBoxLoss, known_of_images, semantic_loss
-from stmask import STMask
+from stmask import STMask, anchors_of
 from utils.checkpoint import SEARCH_WORDS, find_checkpoint, save_state_dict
 from utils.checkpoint_record import read_record
+from utils.delayed_reads import STEPS_AHEAD, DelayedReads
 from utils.device import cpu_shortage, describe_device
 from utils.distributed import World, keep_gradients, launch, processes_here, torchrun_command
 from utils.logging import setup_logging
@@ -50,7 +52,7 @@ from utils.optimizer import average_weights, clip_groups, make_optimizer, train_
 from utils.precision import autocast, check_precision
 from utils.schedule import REFERENCE_CLIP_FRAMES, Schedule
 from utils.stop_signal import StopSignal
-from utils.structures import ClipBatch, CropBatch
+from utils.structures import Clip, ClipBatch, ClipTargets, CropBatch
 from utils.training_log import TrainingLog
 from utils.training_settings import TrainSettings
 from utils.training_state import SHARED_SETTINGS, RunOrigin, TrainingState, saved_arguments, start_from
@@ -233,9 +235,31 @@ def run(options: argparse.Namespace, world: World) -> None:
         world_size=world.size,
         weights=sets.weights,
     )
-    collate = collate_crops if crops else collate_clips
+    collate = collate_crops if crops else collate_for(config, world)
     pin_memory = world.device.type == "cuda"
     trainer.train(make_clip_loader(samples, sampler, settings.num_workers, pin_memory, collate))
+
+
+def collate_for(config: Config, world: World) -> Callable[[list[Clip]], ClipBatch]:
+    """The function that makes a batch of clips; if the device works through a queue, it counts the candidates of the
+    targets, so that the losses need not wait for the numbers of anchors that learn them."""
+    return CandidateCounter(config) if world.is_queued else collate_clips
+
+
+class CandidateCounter:
+    """Returns clips as a batch whose targets' candidates are counted."""
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._anchors: dict[torch.Size, Tensor] = {}
+
+    def __call__(self, clips: list[Clip]) -> ClipBatch:
+        batch = collate_clips(clips)
+        size_hw = batch.frames.shape[-2:]
+        if size_hw not in self._anchors:
+            self._anchors[size_hw] = anchors_of(self._config, size_hw)
+        candidates = count_candidates(self._anchors[size_hw], batch.targets.truth.boxes)
+        return replace(batch, targets=replace(batch.targets, candidates=candidates))
 
 
 def find_validation(config: Config, options: argparse.Namespace, sets: TrainingSets) -> YTVISDataset | None:
@@ -334,9 +358,9 @@ class NetworkLosses(nn.Module):
         losses = self.criterion(self.model, predictions, batch.targets, batch.known)
         if self.semantic_weight:
             logits = self.auxiliary(predictions.finest.float())
-            truths = [truth for clip in batch.targets for truth in clip]
-            known = known_of_images(batch.known, len(truths))
-            losses["S"] = self.semantic_weight * semantic_loss(logits, truths, known)
+            targets = ClipTargets.pack(batch.targets)
+            known = known_of_images(batch.known, len(logits))
+            losses["S"] = self.semantic_weight * semantic_loss(logits, targets, known)
         if torch.is_grad_enabled() and not any(loss.requires_grad for loss in losses.values()):
             # The temporal net is trained alone, and no clip shows an object twice: all its gradients are 0.
             trained = [p.sum() for p in self.parameters() if p.requires_grad]
@@ -359,7 +383,8 @@ class Trainer:
         config = model.config
         if not config.train.freeze_batch_norm:
             model = world.sync_batch_norm(model)
-        self.model = model.to(world.device).train()
+        layout = torch.channels_last if world.is_queued else torch.preserve_format
+        self.model = model.to(world.device, memory_format=layout).train()
         train_only(self.model, config.train.only)
         self.settings = settings
         self.num_samples = num_samples
@@ -376,7 +401,7 @@ class Trainer:
             losses = NetworkLosses(self.model, world, settings.precision, settings.compile)
         # A batch in which no instance is in two neighbouring frames of its clip trains no temporal net.
         self.losses = world.parallel(losses, find_unused=config.temporal_fusion.enabled and not crops)
-        self.optimizer = make_optimizer(losses, config)
+        self.optimizer = make_optimizer(losses, config, fused=world.is_queued)
         decay = config.train.ema_decay
         average = average_weights(self.model, self.optimizer, decay) if decay else None
         self.saved_model = self.model if average is None else average.module  # and validated
@@ -393,7 +418,8 @@ class Trainer:
         self.log: TrainingLog | None = None  # opened by `train` on the main process
         self.best_score = -1.0  # AP; a validation without anything to score has -1
         self._last_saved: Path | None = None
-        self._bad_steps = 0
+        self._bad_steps = 0  # in a row, of those whose losses are on the host
+        self._reads = DelayedReads(STEPS_AHEAD if world.is_queued else 0)
 
     def announce(self) -> None:
         """Logs the settings of the run."""
@@ -426,20 +452,22 @@ class Trainer:
         logger.info("reading data for the first batch (processes that load: %d)", self.settings.num_workers)
         with StopSignal() as stop, self.open_log() as self.log:
             for batch in batches:
-                losses = self.step(batch)
+                self.step(batch)
                 self.iteration += 1
-                if self.log:
-                    self.log.add(self.iteration, losses, self.schedule(self.iteration - 1), self.model.device)
                 if self.world.any(stop.requested is not None):
+                    self._note_losses(everything=True)
                     self.save("_interrupt")
                     by = stop.requested or "a signal to another process"
                     logger.info("stopped by %s; --resume=interrupt goes on", by)
                     return
                 due |= self.iteration % self.settings.save_interval == 0 or self.iteration == self.schedule.iterations
+                validates = self.validation_is_due()
+                if due or validates:
+                    self._note_losses(everything=True)
                 if due and self._bad_steps == 0:  # weights that gave a loss that is not finite may be broken
                     self.save()
                     due = False
-                if self.validation_is_due():  # after saving, as it may fail
+                if validates:  # after saving, as it may fail
                     self.validate()
         if due:
             logger.warning("the last steps were not finite: iteration %d is not saved", self.iteration)
@@ -492,46 +520,66 @@ class Trainer:
                 )
         self.world.barrier()
 
-    def step(self, batch: ClipBatch | CropBatch) -> dict[str, float]:
-        """One optimiser step for this process's share of a batch; the losses of the whole batch.
+    def step(self, batch: ClipBatch | CropBatch) -> dict[str, Tensor]:
+        """One optimiser step for this process's share of a batch; the losses of the whole batch, on the device.
 
         Gradients and losses are the means over the `accumulate` parts of the batch, which go through the network one
-        after another. A batch with a loss that is not finite, in any part of any process, is left out.
+        after another. A batch with a loss that is not finite, in any part of any process, is left out. On a device with
+        a queue nothing here waits for the device, and losses are logged `STEPS_AHEAD` steps later.
 
         Raises:
-            Diverged: that happened `MAX_BAD_STEPS` times in a row.
+            Diverged: `MAX_BAD_STEPS` batches in a row were left out.
         """
+        rate = self.schedule(self.iteration)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(self.iteration)
+            group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        batch = batch.to(self.model.device, non_blocking=True)
         parts = batch.split(self.settings.accumulate) if self.settings.accumulate > 1 else [batch]
         rows = []
         for number, part in enumerate(parts, start=1):
             with nullcontext() if number == len(parts) else keep_gradients(self.losses):
-                losses = self.losses(part.to(self.model.device, non_blocking=True))
+                losses = self.losses(part)
                 rows.append(self.world.mean(torch.stack(list(losses.values()))))
-                values = dict(zip(losses, torch.stack(rows).mean(dim=0).tolist(), strict=True))
-                bad = [name for name, value in values.items() if not math.isfinite(value)]
-                if bad:
-                    self._leave_out(bad)
-                    return values
-                self.scaler.scale(sum(losses.values()) / len(parts)).backward()
-        self._bad_steps = 0
+                total = sum(losses.values()) / len(parts)
+                if self.scaler.is_enabled():  # it looks at gradients: those of a loss that is not finite are NaN
+                    total = total * torch.where(rows[-1].isfinite().all(), 1.0, math.nan)
+                self.scaler.scale(total).backward()
+        values = torch.stack(rows).mean(dim=0)
+        self._update(~values.isfinite().all())
+        self._reads.add((self.iteration, tuple(losses), rate), values)
+        self._note_losses()
+        return dict(zip(losses, values.unbind(), strict=True))
+
+    def _update(self, is_bad: Tensor) -> None:
+        """Takes the optimiser's step, unless `is_bad` [] bool; a fused optimiser decides that on the device."""
+        if self.optimizer.defaults["fused"]:
+            self.optimizer.found_inf = is_bad.float()
+        elif is_bad:
+            return
         if self.model.config.train.clip_grad_norm:
             self.scaler.unscale_(self.optimizer)
             for parameters in self._clipped_together:
                 nn.utils.clip_grad_norm_(parameters, self.model.config.train.clip_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return values
 
-    def _leave_out(self, bad: Sequence[str]) -> None:
-        """Notes a step whose losses `bad` are not finite."""
-        self._bad_steps += 1
-        if self.world.is_main:
-            logger.warning("iteration %d: %s not finite, step left out", self.iteration, ", ".join(bad))
-        if self._bad_steps >= MAX_BAD_STEPS:
-            raise Diverged(f"{', '.join(bad)} not finite {MAX_BAD_STEPS} times in a row; lower --lr")
+    def _note_losses(self, everything: bool = False) -> None:
+        """Logs the losses of steps that have come to the host; waits for those of all steps with `everything`.
+
+        Raises:
+            Diverged: there were `MAX_BAD_STEPS` in a row with a loss that is not finite.
+        """
+        for (iteration, names, rate), values in self._reads.read(everything):
+            losses = dict(zip(names, values, strict=True))
+            bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
+            self._bad_steps = self._bad_steps + 1 if bad else 0
+            if bad and self.world.is_main:
+                logger.warning("iteration %d: %s not finite, step left out", iteration, bad)
+            if self._bad_steps >= MAX_BAD_STEPS:
+                raise Diverged(f"{bad} not finite {MAX_BAD_STEPS} times in a row; lower --lr")
+            if self.log:
+                self.log.add(iteration + 1, losses, rate, self.model.device)
 
     def save(self, suffix: str = "") -> None:
         """Writes the checkpoint of this iteration, its state first: a checkpoint that is there is complete."""

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.config import Config
 from data.dataset import YTVISDataset, init_worker
 from data.transforms import AffineViews, ClipTransform
-from utils.structures import Clip, ClipBatch, FrameAnnotations, TensorFields
+from utils.structures import Clip, ClipBatch, ClipTargets, FrameAnnotations, TensorFields
 from ytvis.annotations import Video, frame_path
 from ytvis.files import InputError
 from ytvis.pictures import read_picture
@@ -290,7 +290,7 @@ def collate_clips(clips: list[Clip]) -> ClipBatch:
     known = [clip.known for clip in clips if clip.known is not None]
     return ClipBatch(
         torch.stack([clip.frames for clip in clips]),
-        tuple(clip.targets for clip in clips),
+        ClipTargets.pack([clip.targets for clip in clips]),
         torch.stack(known) if known else None,
     )
 

@@ -3,18 +3,20 @@
 It is YOLACT's, with STMask's classification-aware thresholds.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_convert
 
 from layers.box_utils import box_iou
-from utils.structures import FrameTargets
+from layers.compaction import Compaction, drop_rows, order_rows
+from utils.structures import ClipTargets
 
+POSITIVE_IOU = 0.5
 NEUTRAL = -1
 BACKGROUND = 0
 
@@ -43,8 +45,8 @@ class Match:
 def match(
     anchors_cxcywh: Tensor,
     class_logits: Tensor,
-    truths: Sequence[FrameTargets],
-    positive_iou: float = 0.5,
+    truths: ClipTargets,
+    positive_iou: float = POSITIVE_IOU,
     negative_iou: float = 0.4,
 ) -> Match:
     """Assigns the truth of I images to anchors [A,4]; `class_logits` [I,A,C+1] are the network's current ones.
@@ -55,31 +57,42 @@ def match(
     gain: anchors that classify worse than the mean drop out. Every instance keeps at least its best anchor. Without
     instances all anchors are background.
     """
-    if not any(map(len, truths)):
+    if not len(truths.truth):
         empty = torch.zeros(class_logits.shape[:2], dtype=torch.int64, device=class_logits.device)
         return Match(empty, empty)
     # All images get as many rows as the fullest one; the rows that pad an image have overlap −1.
-    boxes, instance_labels, is_instance = (
-        pad_sequence(rows, batch_first=True)
-        for rows in zip(
-            *((t.boxes, t.labels, torch.ones_like(t.labels, dtype=torch.bool)) for t in truths), strict=True
-        )
-    )
+    is_instance, rows = truths.rows >= 0, truths.rows.clamp(min=0)
+    boxes, instance_labels = truths.truth.boxes[rows], truths.truth.labels[rows].masked_fill(~is_instance, BACKGROUND)
     overlaps = box_iou(boxes, box_convert(anchors_cxcywh, "cxcywh", "xyxy"))  # [I,N,A]
     overlaps = overlaps.masked_fill(~is_instance[:, :, None], -1)
     best, targets = overlaps.max(dim=1)
-    best[(overlaps > negative_iou).sum(dim=1) > 1] = (positive_iou + negative_iou) / 2
+    best = best.masked_fill((overlaps > negative_iou).sum(dim=1) > 1, (positive_iou + negative_iou) / 2)
     good = best > positive_iou
-    wanted = instance_labels.gather(1, targets)[good]
-    gains = torch.zeros_like(best)
-    gains[good] = 2 / (1 + F.cross_entropy(class_logits[good].float(), wanted, reduction="none").exp())
+    index, are_real = compaction_of(truths)(good.flatten())
+    wanted = instance_labels.gather(1, targets).flatten()[index]
+    cross_entropy = F.cross_entropy(class_logits.flatten(0, 1)[index].float(), wanted, reduction="none")
+    gains = torch.where(are_real, 2 / (1 + cross_entropy.exp()), 0)
+    gains = torch.zeros_like(best).flatten().index_add(0, index, gains).view_as(best)
     rise = gains.sum(dim=1, keepdim=True) / good.sum(dim=1, keepdim=True).clamp(min=1)
     best += gains
     _keep_best_pairs(overlaps, is_instance, best, targets)
     labels = instance_labels.gather(1, targets)
-    labels[best < positive_iou + rise] = NEUTRAL
-    labels[best < negative_iou + rise] = BACKGROUND
-    return Match(labels, targets)
+    labels = labels.masked_fill(best < positive_iou + rise, NEUTRAL)
+    return Match(labels.masked_fill(best < negative_iou + rise, BACKGROUND), targets)
+
+
+def count_candidates(anchors_cxcywh: Tensor, boxes: Tensor) -> np.ndarray:
+    """[N] int64: at least as many as the anchors [A,4] that can learn each of the instances of `boxes` [N,4] by
+    `match`, whatever the network predicts; seldom twice as many."""
+    overlaps = box_iou(boxes, box_convert(anchors_cxcywh, "cxcywh", "xyxy"))
+    # Other devices round overlaps differently; and every instance has its best anchor.
+    return (overlaps > POSITIVE_IOU - 1e-3).sum(dim=1).numpy() + 1
+
+
+def compaction_of(targets: ClipTargets) -> Compaction:
+    """How rows are chosen that stand for anchors which learn an instance: without a wait if the targets' candidates
+    are counted."""
+    return drop_rows if targets.candidates is None else partial(order_rows, size=int(targets.candidates.sum()))
 
 
 def _keep_best_pairs(overlaps: Tensor, is_instance: Tensor, best: Tensor, targets: Tensor) -> None:

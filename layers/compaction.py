@@ -1,9 +1,9 @@
 """Choosing rows of tensors: two ways with the same result for the rows that count.
 
-Detection and tracking work on rows of which some are real and the others are to be ignored. `drop_rows` leaves only
-real rows: no more work than there are objects, but the host waits for the device to learn how many there are.
-`order_rows` leaves as many rows as there were, the real ones first: no shape depends on a value, the host never waits,
-and the work can be recorded once and replayed.
+Detection, tracking and training work on rows of which some are real and the others are to be ignored. `drop_rows`
+leaves only real rows: no more work than there are objects, but the host waits for the device to learn their number.
+`order_rows` leaves as many rows as there were, or as there can be, the real ones first: no shape depends on a value,
+the host never waits, and the work can be recorded once and replayed.
 """
 
 from collections.abc import Callable
@@ -22,10 +22,13 @@ def drop_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
     return index, torch.ones_like(index, dtype=torch.bool)
 
 
-def order_rows(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """(index [N] int64, is real [N] bool): the n rows where `keep` [N] bool is true, then N − n times row 0."""
+def order_rows(keep: Tensor, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """(index [S] int64, is real [S] bool): the n rows where `keep` [N] bool is true, then S − n times row 0.
+
+    S is the lower of N and `size`, which must be at least n (default: N)."""
     rows = torch.arange(keep.shape[0], device=keep.device)
+    length = keep.shape[0] if size is None else min(size, keep.shape[0])
     # The type is given because OpenVINO would count to 255.
-    places = torch.where(keep, keep.cumsum(0, dtype=torch.int64) - 1, keep.shape[0])
-    index = rows.new_zeros(keep.shape[0] + 1).scatter(0, places, rows)[: keep.shape[0]]
-    return index, rows < keep.sum()
+    places = torch.where(keep, keep.cumsum(0, dtype=torch.int64) - 1, length)
+    index = rows.new_zeros(length + 1).scatter(0, places, rows)[:length]
+    return index, (rows if size is None else rows[:length]) < keep.sum()

@@ -43,6 +43,20 @@ def assemble_batch(prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, count
     return torch.sigmoid(logits) * crop_window(boxes, height, width)
 
 
+def assemble_in_slots(
+    prototypes: Tensor, mask_coeffs: Tensor, boxes: Tensor, slots: Tensor, slots_per_image: int
+) -> Tensor:
+    """As `assemble_batch`, for objects in `slots` [N] int64: object n is number slot % `slots_per_image` of image
+    slot // `slots_per_image`. Objects in slots after the last image have any mask."""
+    height, width = prototypes.shape[1:3]
+    last = len(prototypes) * slots_per_image
+    coeffs = mask_coeffs.new_zeros(last + 1, mask_coeffs.shape[1])
+    coeffs = coeffs.index_copy(0, slots.clamp(max=last), torch.tanh(mask_coeffs))[:last]
+    coeffs = coeffs.unflatten(0, (len(prototypes), slots_per_image))
+    logits = (coeffs @ prototypes.flatten(1, 2).transpose(1, 2)).view(last, height, width)
+    return torch.sigmoid(logits[slots.clamp(max=last - 1)]) * crop_window(boxes, height, width)
+
+
 def translate(masks: Tensor, offsets_px: Tensor) -> Tensor:
     """`masks` [N,h,w], each moved by its row of `offsets_px` [N,2] int64 x y; 0 (False) where nothing moves in."""
     height, width = masks.shape[1:]

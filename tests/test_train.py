@@ -516,12 +516,14 @@ def test_idle_gpus_are_told_of_with_the_command_that_uses_them(monkeypatch, tmp_
 # ------------------------------------------------------------------------------------------------ ways to compute
 
 
-def trainer(*line):
-    """A trainer of a seeded demo model, for single steps only."""
+def trainer(*line, is_queued=False):
+    """A trainer of a seeded demo model, for single steps only; with `is_queued` it works as on a GPU."""
     options = command.parse_arguments([f"--config={DEMO}", "--batch_size=1", "--set=input.size_hw=64,64", *line])
     torch.manual_seed(0)
     model = STMask.from_config(command.find_config(options)[0])
-    return command.Trainer(model, TrainSettings.from_options(options), 10, World(torch.device("cpu")))
+    world = World(torch.device("cpu"))
+    world.is_queued = is_queued
+    return command.Trainer(model, TrainSettings.from_options(options), 10, world)
 
 
 def two_clips():
@@ -557,7 +559,7 @@ def test_accumulated_parts_move_the_weights_by_the_mean_of_their_gradients():
     parts = [criterion(by_hand, by_hand(batch.frames[i : i + 1]), batch.targets[i : i + 1]) for i in range(2)]
     torch.stack([sum(losses.values()) for losses in parts]).mean().backward()
     values = ours.step(batch)
-    assert {name: pytest.approx(value, rel=1e-5) for name, value in values.items()} == {
+    assert {name: pytest.approx(value.item(), rel=1e-5) for name, value in values.items()} == {
         name: (parts[0][name] + parts[1][name]).item() / 2 for name in values
     }
     moved = 0
@@ -686,6 +688,32 @@ def test_twenty_bad_steps_in_a_row_stop_the_run_and_the_good_checkpoint_stays(mo
     assert "20 times in a row" in capsys.readouterr().err
     saved = [path.stem.split("_")[-1] for path in tmp_path.glob("*.pth")]
     assert saved == ["2"]  # nothing is saved while the loss is not finite
+
+
+def test_a_device_with_a_queue_leaves_out_steps_by_itself_and_tells_of_them_later(monkeypatch, caplog):
+    ours, plain = (trainer(*PLAIN, AVERAGED, is_queued=is_queued) for is_queued in (True, False))
+    batch = two_clips()
+    # In its first step nothing is there yet that a fused optimiser would leave as it is.
+    ours.losses.criterion, plain.losses.criterion = (Broken(each.losses.criterion, {0, 2}) for each in (ours, plain))
+    fresh = copy.deepcopy(ours.model.state_dict())
+    for number in range(4):
+        for each in (ours, plain):
+            each.step(batch)
+        if number == 0:
+            assert_same_weights(ours.model.state_dict(), fresh)
+            assert ours._bad_steps == 0 and plain._bad_steps == 1
+    assert_close_weights(ours.model.state_dict(), plain.model.state_dict())
+    assert_close_weights(ours.saved_model.state_dict(), plain.saved_model.state_dict())
+    assert ours.state.average.n_averaged == plain.state.average.n_averaged == 2
+    assert caplog.text.count("C not finite") == 3  # that of the last but one step of ours is still to come
+    ours._note_losses(everything=True)
+    assert caplog.text.count("C not finite") == 4 and ours._bad_steps == 0
+    monkeypatch.setattr(command, "MAX_BAD_STEPS", 1)
+    ours.losses.criterion.bad_steps = range(99)
+    for _ in range(command.STEPS_AHEAD):
+        ours.step(batch)
+    with pytest.raises(command.Diverged, match="1 times in a row"):
+        ours.step(batch)
 
 
 @pytest.mark.parametrize(

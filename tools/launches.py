@@ -1,12 +1,15 @@
 """Counts the costs of a frame on a GPU besides arithmetic: operators, kernels, launches and host syncs, by stage.
 
     python -m tools.launches --config=STMask_plus_resnet50_ada_config --precision=bf16
+    python -m tools.launches --config=STMask_plus_resnet50_ada_config --precision=bf16 --training
 
 No GPU is needed: the operators that a GPU runs for the last of a few frames are run and counted on the CPU, from
 `track_videos` with batches of one to the objects in pixels of the video. Weights and frames are random, and thresholds
-are such that every frame has `--objects` objects. Launches are estimated: a convolution with a bias is two, a sort is
-four, torchvision's deformable convolution is ten. A wait is a place where the host needs a value of the device and
-stops until the device has computed it, or copies from memory that is not page-locked.
+are such that every frame has `--objects` objects. With `--training` it is a step of train.py with two clips of such
+frames, uploaded already; its stage *update* is the backward pass and the optimiser. Launches are estimated: a
+convolution with a bias is two, a sort is four, torchvision's deformable convolution is ten. A wait is a place where the
+host needs a value of the device and stops until the device has computed it, or copies from memory that is not
+page-locked.
 """
 
 import json
@@ -29,9 +32,14 @@ from inference.network import Network, fused_copy
 from inference.tracker import VideoTracker
 from inference.videos import track_videos
 from layers.deform_conv import deform_backend
+from layers.mask_utils import crop_window
 from stmask import STMask
+from train import Trainer, collate_for
+from utils.delayed_reads import STEPS_AHEAD
+from utils.distributed import World
 from utils.precision import PRECISIONS
-from utils.structures import FrameInput, FrameMeta
+from utils.structures import Clip, FrameInput, FrameMeta, FrameTargets
+from utils.training_settings import TrainSettings
 from ytvis.command_line import Parser, positive, run_command
 from ytvis.files import atomic_write
 
@@ -50,6 +58,9 @@ STAGES = {  # the innermost of these files that calls an operator gives its stag
     "inference/tracker_step.py": "match",
     "inference/tracker.py": "report",
     "layers/postprocess.py": "report",
+    "layers/anchor_targets.py": "losses",
+    "layers/losses.py": "losses",
+    "train.py": "update",
 }
 OTHER = "other"
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive")
@@ -73,11 +84,16 @@ def run(argv: list[str] | None) -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="default: %(default)s")
     parser.add_argument("--objects", type=positive, default=5, metavar="N", help="per frame (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the counts to this file")
+    parser.add_argument("--training", action="store_true", help="count a training step")
     options = parser.parse_args(argv)
-    counts = count_frame(get_config(options.config, [*overrides(options.objects), *options.set]), options.precision)
+    if options.training:
+        config = get_config(options.config, ["train.pretrained=", *options.set])
+        counts = count_step(config, options.precision, options.objects)
+    else:
+        counts = count_frame(get_config(options.config, [*overrides(options.objects), *options.set]), options.precision)
     print(format_counts(counts))
     if options.json:
-        content = {"config": options.config, "precision": options.precision, "objects": options.objects}
+        content = {key: getattr(options, key) for key in ("config", "precision", "objects", "training")}
         with atomic_write(options.json, "w") as file:
             json.dump(content | counts.as_json(), file, indent=1)
 
@@ -97,7 +113,7 @@ def overrides(num_objects: int) -> list[str]:
 
 @dataclass
 class FrameCounts:
-    """Costs of one frame, by stage: `operators` dispatched, `kernels` among them, estimated `launches`.
+    """Costs of a frame or a step, by stage: `operators` dispatched, `kernels` among them, estimated `launches`.
 
     `waits` are keyed by (stage, "file:line function", kind)."""
 
@@ -158,6 +174,35 @@ def count_frame(config: Config, precision: str = "fp32") -> FrameCounts:
             next(results)
         results.close()
     return counter.counts
+
+
+def count_step(config: Config, precision: str, num_objects: int) -> FrameCounts:
+    """Counts the work of a GPU for a training step of the network of `config` with two clips whose frames have
+    `num_objects` objects each; see the module."""
+    torch.manual_seed(0)
+    world = World(torch.device("cpu"))
+    world.is_queued = True
+    trainer = Trainer(STMask.from_config(config), TrainSettings(batch_size=2, precision=precision), 10, world)
+    batch = collate_for(config, world)([random_clip(config, num_objects, first) for first in (0, num_objects)])
+    counter = OperatorCounter()
+    with deform_backend("torchvision"):
+        for _ in range(STEPS_AHEAD):  # then everything is allocated, and the losses of the first of them are read
+            trainer.step(batch)
+        with HostTensors(counter), counter:
+            trainer.step(batch)
+    return counter.counts
+
+
+def random_clip(config: Config, num_objects: int, first_id: int) -> Clip:
+    """A clip of noise; its objects, numbered from `first_id`, are boxes in all frames."""
+    height, width = FrameTransform.from_config(config).padded_hw
+    low = torch.rand(num_objects, 2) * 0.6
+    boxes = torch.cat((low, low + 0.1 + torch.rand(num_objects, 2) * 0.3), dim=1)
+    masks = crop_window(boxes, height, width).byte()
+    labels = torch.randint(1, config.num_classes + 1, (num_objects,))
+    truth = FrameTargets(boxes, labels, masks, first_id + torch.arange(num_objects))
+    frames = config.train.clip_frames
+    return Clip(torch.randn(frames, 3, height, width), (truth,) * frames)
 
 
 def random_frames(config: Config) -> Iterator[FrameInput]:

@@ -28,7 +28,7 @@ from layers.temporal_fusion import correlate, fuse
 from stmask import STMask
 from tests.fixtures.reference import fill, inputs
 from utils.device import pick_device
-from utils.structures import ClipBatch, FrameMeta, FrameTargets, Predictions
+from utils.structures import ClipBatch, ClipTargets, FrameMeta, FrameTargets, Predictions
 from ytvis.masks import decode_mask
 from ytvis.results import VideoResultBuilder
 
@@ -295,8 +295,7 @@ def compare_training(name: str, device: str = "cpu") -> TrainingComparison:
     frames, targets = batch.frames, batch.targets
     criterion = MultiBoxLoss.from_config(model.config)
     predictions = model(frames)
-    truths = [truth for clip in targets for truth in clip]
-    ours = match(predictions.anchors, predictions.class_logits.detach(), truths)
+    ours = match(predictions.anchors, predictions.class_logits.detach(), ClipTargets.pack(targets))
     pairs = ((ours.labels, "conf_t"), (ours.targets, "idx_t"))
     matches = sum(int((x.cpu().numpy() != recorded_match[key]).sum()) for x, key in pairs)
     losses = criterion(model, predictions, targets)

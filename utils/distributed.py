@@ -42,6 +42,7 @@ class World:
         self.device = device
         self.rank = rank
         self.size = size
+        self.is_queued = device.type == "cuda"  # works through a queue: the host waits for it only to read a value
         self._control = control
 
     @property

@@ -1,11 +1,12 @@
 """Selects the trained parameters, creates the optimiser, and averages the weights over its steps."""
 
+import copy
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ytvis.files import InputError
 
@@ -32,29 +33,65 @@ def train_only(model: nn.Module, beginnings: Sequence[str]) -> None:
             parameter.requires_grad_(False)
 
 
-def make_optimizer(losses: nn.Module, config) -> torch.optim.Optimizer:
-    """Returns the optimiser of a `data.config.Config` over all parameters that `losses` trains."""
+def make_optimizer(losses: nn.Module, config, fused: bool = False) -> torch.optim.Optimizer:
+    """Returns the optimiser of a `data.config.Config` over all parameters that `losses` trains.
+
+    A `fused` one takes a step in a few launches, and leaves out those for which its `found_inf` [] is not 0.
+    """
     parameters = [p for p in losses.parameters() if p.requires_grad]
-    recipe = config.train
+    recipe, shared = config.train, {"weight_decay": config.train.weight_decay, "fused": fused}
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(parameters, recipe.learning_rate, **shared)
+    optimizer = torch.optim.SGD(parameters, recipe.learning_rate, recipe.momentum, **shared)
+    if fused and recipe.momentum:
+        optimizer.register_step_pre_hook(_begin_momentum)
+    return optimizer
 
 
-def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> AveragedModel:
-    """Returns an average whose `module`, a copy of `model`, follows it after each step that `optimizer` takes.
+def _begin_momentum(optimizer: torch.optim.SGD, *_: Any) -> None:
+    """Sets momentum that is not there yet to 0: torch would not set it in a step that is left out."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            state = optimizer.state[parameter]
+            if parameter.grad is not None and state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+class WeightAverage:
+    """The average of a model's weights over the steps of its training: `module`, a copy of the model.
 
     The average of weights after the first step is the weights. After step k + 1 it is d · average + (1 − d) · weights
     with d = min(`decay`, (1 + k) / (10 + k)): an average over many steps cannot be had early in a run. The statistics
-    of batch norms are averaged like weights. Steps that are left out, or that a GradScaler skips, do not count.
+    of batch norms are averaged like weights. `n_averaged` [] int64 is the number of steps.
     """
 
-    def mix(averages: list[Tensor], weights: list[Tensor], _: Any) -> None:
-        num_steps = int(average.n_averaged)  # on the CPU: the argument is a copy on the device, and reading it waits
-        get_ema_multi_avg_fn(min(decay, (1 + num_steps) / (10 + num_steps)))(averages, weights, num_steps)
+    def __init__(self, model: nn.Module, decay: float):
+        self.module = copy.deepcopy(model)
+        self.decay = decay
+        self.n_averaged = torch.zeros((), dtype=torch.int64, device=next(model.parameters()).device)
 
-    average = AveragedModel(model, multi_avg_fn=mix, use_buffers=True)
-    optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+    @torch.no_grad()
+    def update(self, model: nn.Module, left_out: Tensor | None = None) -> None:
+        """Takes a step of `model` into the average, unless `left_out` [] is not 0; on the device, without a wait."""
+        steps = self.n_averaged.double()
+        decay = torch.where(steps > 0, ((1 + steps) / (10 + steps)).clamp(max=self.decay), 0)
+        if left_out is not None:
+            decay = torch.where(left_out > 0, 1, decay)
+        kept, share = decay.float(), (1 - decay).float()
+        tensors = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
+        for average, value in zip(*tensors, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, share)
+            else:
+                average.copy_(average * kept + value * share)
+        self.n_averaged += 1 if left_out is None else left_out == 0
+
+
+def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> WeightAverage:
+    """Returns the average of `model` that follows each step that `optimizer` takes; those that are left out, or that a
+    GradScaler skips, do not count."""
+    average = WeightAverage(model, decay)
+    optimizer.register_step_post_hook(lambda *_: average.update(model, getattr(optimizer, "found_inf", None)))
     return average
 
 

@@ -5,8 +5,9 @@ H×W network input, h×w prototype map. Boxes are x1 y1 x2 y2 normalised by the 
 says otherwise (`anchors_cxcywh`, `boxes_px`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -142,11 +143,71 @@ class Clip(TensorFields):
 
 
 @dataclass(frozen=True)
+class ClipTargets(TensorFields):
+    """Ground truth of B clips, of I frames together, in few tensors; `targets[clip][frame]` is that of a frame.
+
+    `truth` has the N instances of all frames, clip by clip, `image` [N] int64 the frame of each, counted through all
+    clips. `rows` [I,M] int64 are the rows of each frame in `truth`, −1 after its last one. On the host are `counts`,
+    the number of instances of each frame of each clip, and `candidates` [N] if counted: more anchors than may learn an
+    instance (`layers.anchor_targets.count_candidates`), or None.
+    """
+
+    truth: FrameTargets
+    image: Tensor
+    rows: Tensor
+    counts: tuple[tuple[int, ...], ...]
+    candidates: np.ndarray | None = None
+
+    @classmethod
+    def pack(cls, clips: Sequence[Sequence[FrameTargets]] | Self) -> Self:
+        """The targets of `clips`, at least one with at least one frame."""
+        if isinstance(clips, cls):
+            return clips
+        counts = tuple(tuple(map(len, clip)) for clip in clips)
+        truth = FrameTargets.cat([frame for clip in clips for frame in clip])
+        of_images = torch.tensor([count for clip in counts for count in clip])
+        image = torch.repeat_interleave(torch.arange(len(of_images)), of_images)
+        place = torch.arange(int(of_images.max()))
+        rows = (of_images.cumsum(0) - of_images)[:, None] + place
+        rows = rows.masked_fill(place >= of_images[:, None], -1)
+        device = truth.boxes.device
+        return cls(truth, image.to(device), rows.to(device), counts)
+
+    def candidates_of_frames(self) -> np.ndarray:
+        """[B,T]: the sums of the candidates of each frame; all clips have T frames."""
+        ends = np.cumsum([0, *(count for clip in self.counts for count in clip)])
+        return np.diff(np.cumsum([0, *self.candidates])[ends]).reshape(len(self.counts), -1)
+
+    def __len__(self) -> int:
+        """The number of clips."""
+        return len(self.counts)
+
+    def __getitem__(self, index: int | slice) -> tuple[FrameTargets, ...] | Self:
+        """The truth of the frames of clip `index`, or the targets of a slice of the clips, without copies."""
+        clips = range(len(self))[index]
+        if isinstance(clips, int):
+            first = sum(map(sum, self.counts[:clips]))
+            ends = list(accumulate(self.counts[clips], initial=first))
+            return tuple(self.truth[start:end] for start, end in pairwise(ends))
+        image, row = (
+            [sum(map(measure, self.counts[:clip])) for clip in (clips.start, clips.stop)] for measure in (len, sum)
+        )
+        of_part = self.rows[slice(*image)]
+        return type(self)(
+            self.truth[slice(*row)],
+            self.image[slice(*row)] - image[0],
+            torch.where(of_part < 0, -1, of_part - row[0]),
+            self.counts[clips.start : clips.stop],
+            None if self.candidates is None else self.candidates[slice(*row)],
+        )
+
+
+@dataclass(frozen=True)
 class ClipBatch(TensorFields):
     """B clips of one size: `frames` [B,T,3,H,W], `targets[clip][frame]`, `known` [B,C+1] bool or None as in `Clip`."""
 
     frames: Tensor
-    targets: tuple[tuple[FrameTargets, ...], ...]
+    targets: ClipTargets | tuple[tuple[FrameTargets, ...], ...]
     known: Tensor | None = None
 
     def split(self, num_parts: int) -> list[Self]:

@@ -10,12 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from utils.checkpoint import CheckpointName, compare, load_state_dict, load_training_state, save_training_state
 from utils.checkpoint_record import CheckpointRecord, is_text, read_record
 from utils.checkpoint_shapes import keys_of
-from utils.optimizer import check_optimizer_state
+from utils.optimizer import WeightAverage, check_optimizer_state
 from utils.torchvision_names import from_torchvision, is_torchvision
 from utils.weight_sources import how_to_get
 from ytvis.files import InputError
@@ -114,7 +113,7 @@ class TrainingState:
     settings: Mapping[str, Any]
     recipe: Mapping[str, Any]
     arguments: tuple[str, ...] = ()
-    average: AveragedModel | None = None
+    average: WeightAverage | None = None
 
     def save(self, model: nn.Module, checkpoint: Path, iteration: int) -> None:
         """Writes the state for `checkpoint`, of this iteration of `model`."""

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, match
-from utils.structures import FrameTargets
+from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, count_candidates, match
+from utils.structures import ClipTargets, FrameTargets
 
 
 def truth(boxes, labels):
     count = len(labels)
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(count, 4)
-    return FrameTargets(boxes, torch.tensor(labels), torch.zeros(count, 4, 4), torch.arange(count) + 1)
+    return FrameTargets(
+        boxes, torch.tensor(labels, dtype=torch.int64), torch.zeros(count, 4, 4), torch.arange(count) + 1
+    )
 
 
 def anchors(boxes):
@@ -21,7 +23,7 @@ def anchors(boxes):
 
 def match_one(anchors_cxcywh, class_logits, frame):
     """`match` of one image."""
-    matched = match(anchors_cxcywh, class_logits[None], [frame])
+    matched = match(anchors_cxcywh, class_logits[None], ClipTargets.pack([[frame]]))
     return Match(matched.labels[0], matched.targets[0])
 
 
@@ -90,11 +92,14 @@ def test_images_are_matched_each_by_itself():
         labels = torch.randint(1, 4, (count,), generator=generator)
         truths.append(truth(some_boxes(count).tolist(), labels.tolist()))
     logits = 3 * torch.randn(4, 300, 4, generator=generator)
-    together = match(places, logits, truths)
+    together = match(places, logits, ClipTargets.pack([truths]))
     for index, frame in enumerate(truths):
         single = match_one(places, logits[index], frame)
         positive = single.labels > 0
         assert torch.equal(together.labels[index], single.labels)
         assert torch.equal(together.targets[index][positive], single.targets[positive])
         assert len(single.targets[positive].unique()) == len(frame)  # every instance has an anchor
+        candidates = count_candidates(places, frame.boxes)
+        assert (single.targets[positive].bincount(minlength=len(frame)).numpy() <= candidates).all()
+        assert candidates.sum() <= 3 * positive.sum() + len(frame)
     assert (together.labels == NEUTRAL).any()

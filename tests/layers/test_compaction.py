@@ -20,6 +20,12 @@ def test_rows_are_ordered():
     assert [len(values) for values in order_rows(KEEP[:0])] == [0, 0]
 
 
+@pytest.mark.parametrize(("size", "rows"), [(3, [1, 3, 4]), (4, [1, 3, 4, 0]), (9, [1, 3, 4, 0, 0])])
+def test_rows_are_ordered_in_as_many_as_there_can_be(size, rows):
+    index, are_real = order_rows(KEEP, size)
+    assert index.tolist() == rows and are_real.tolist() == [row > 0 for row in rows]
+
+
 @pytest.mark.parametrize("keep", [[False], [True], [True, True], [False, False, True], [True, False, True, False]])
 def test_both_find_the_same_rows(keep):
     index, are_real = order_rows(torch.tensor(keep))

@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from data.config import get_config
 from layers import losses as losses_module
+from layers.anchor_targets import count_candidates
 from layers.losses import (
     MultiBoxLoss,
+    Owners,
     class_loss,
     contrastive_track_loss,
     grow_boxes,
@@ -26,7 +28,7 @@ from layers.mask_utils import assemble_masks
 from stmask import STMask
 from tools.parity import load_for_training, training_batch
 from utils.loss_weights import LossWeights
-from utils.structures import FrameTargets, map_tensors
+from utils.structures import ClipTargets, FrameTargets, map_tensors
 
 
 @pytest.fixture(scope="module")
@@ -254,12 +256,16 @@ def test_masks_of_many_images_are_compared_a_few_images_at_a_time(monkeypatch, m
     boxes = torch.cat((low, low + 0.1 + torch.rand(12, 2, generator=generator) / 2), dim=1)
     truth = torch.rand(7, 24, 40, generator=generator) > 0.5
     rows = torch.randint(7, (12,), generator=generator)
-    ours = mask_losses(prototypes, coeffs, boxes, torch.tensor(counts), truth, rows)
+    image = torch.repeat_interleave(torch.arange(5), torch.tensor(counts))
+    owners = Owners(torch.tensor(counts))
+    ours = mask_losses(prototypes, coeffs, boxes, owners, truth, rows)
     expected = [
         mask_loss(assemble_masks(image, *part[:2]), truth, part[2], part[1])
         for image, *part in zip(prototypes, *(x.split(counts) for x in (coeffs, boxes, rows)), strict=True)
     ]
     torch.testing.assert_close(ours, torch.cat(expected), rtol=1e-5, atol=0)
+    owners = Owners.of(torch.tensor(counts), image, torch.ones(12, dtype=torch.bool), most=6)
+    torch.testing.assert_close(mask_losses(prototypes, coeffs, boxes, owners, truth, rows), ours, rtol=1e-5, atol=0)
 
 
 def test_mask_loss_wants_masks_that_divide_the_truth():
@@ -386,7 +392,7 @@ def test_the_semantic_loss_weighs_objects_as_much_as_ground():
     masks[0, :4, :4] = 1  # the first of 2×4 cells, of 4×4 pixels each
     logits = torch.zeros(2, 3, 2, 4)
     logits[:, 2, 0, 0] = 5.0  # class 2 in the first cell of both images; in the second there is nothing
-    loss = semantic_loss(logits, [frame_with([2], masks), frame_with([], masks[:0])])
+    loss = semantic_loss(logits, ClipTargets.pack([[frame_with([2], masks), frame_with([], masks[:0])]]))
     sure, unsure = torch.tensor([[0.0, 0, 5]]), torch.zeros(1, 3)
     seen = torch.nn.functional.cross_entropy(sure, torch.tensor([2])).item()
     missed = torch.nn.functional.cross_entropy(sure, torch.tensor([0])).item()
@@ -399,11 +405,61 @@ def test_the_semantic_loss_of_ground_leaves_out_classes_that_are_not_labelled():
     masks[0, :4, :4] = 1  # the first of two cells
     logits = torch.zeros(1, 3, 1, 2)
     logits[0, 2, 0, 1] = 5.0
-    loss = semantic_loss(logits, [frame_with([1], masks)], torch.tensor([[True, True, False]]))
+    loss = semantic_loss(logits, ClipTargets.pack([[frame_with([1], masks)]]), torch.tensor([[True, True, False]]))
     assert loss.item() == pytest.approx(math.log(3) + math.log(2))
 
 
 def test_the_semantic_loss_looks_at_the_middle_of_a_cell():
     masks = torch.ones(1, 8, 16, dtype=torch.uint8)
     masks[0, 2::4, 2::4] = 0  # the middles alone are ground
-    assert semantic_loss(torch.tensor([9.0, 0]).view(1, 2, 1, 1).expand(1, 2, 2, 4), [frame_with([1], masks)]) < 1e-3
+    targets = ClipTargets.pack([[frame_with([1], masks)]])
+    assert semantic_loss(torch.tensor([9.0, 0]).view(1, 2, 1, 1).expand(1, 2, 2, 4), targets) < 1e-3
+
+
+def some_clips(num_objects):
+    """Clips of frames with the given numbers of objects, 64×96; an object of a clip is in all frames that have it."""
+    generator = torch.Generator().manual_seed(0)
+
+    def frame(clip, count):
+        low = torch.rand(count, 2, generator=generator) * 0.5
+        boxes = torch.cat((low, low + 0.1 + torch.rand(count, 2, generator=generator) * 0.4), dim=1)
+        masks = torch.rand(count, 64, 96, generator=generator) > 0.5
+        labels = torch.randint(1, 9, (count,), generator=generator)
+        return FrameTargets(boxes, labels, masks.byte(), 10 * clip + torch.arange(count))
+
+    return tuple(tuple(frame(clip, count) for count in counts) for clip, counts in enumerate(num_objects))
+
+
+@pytest.mark.parametrize(
+    ("num_objects", "settings"),
+    [
+        (((3, 2), (0, 4), (5, 0)), {}),
+        (((2, 2, 3), (1, 0, 4)), {"train.contrastive": True, "quirks.ohem_weights_by_position": False}),
+        (((1, 1),), {"train.contrastive": True, "train.box_iou_loss": False, "quirks.mask_bce_outside_crop": False}),
+        (((1, 0), (0, 0)), {"train.contrastive": True}),
+        (((0, 0),), {}),
+    ],
+)
+def test_counted_candidates_give_the_same_losses_and_gradients_in_more_rows(num_objects, settings):
+    torch.manual_seed(0)
+    model = STMask.from_config(get_config("STMask_demo_config", settings)).train()
+    frames = torch.randn(len(num_objects), len(num_objects[0]), 3, 64, 96)
+    with torch.no_grad():
+        predictions = model(frames)
+    leaves = {
+        name: getattr(predictions, name).requires_grad_()
+        for name in ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings", "prototypes")
+    }
+    targets = ClipTargets.pack(some_clips(num_objects))
+    counted = replace(targets, candidates=count_candidates(predictions.anchors, targets.truth.boxes))
+    results = []
+    for each in (targets, counted):
+        losses = MultiBoxLoss.from_config(model.config)(model, predictions, each)
+        read = [*leaves.values(), *model.TemporalNet.parameters()]
+        gradients = torch.autograd.grad(sum(losses.values()), read, allow_unused=True, materialize_grads=True)
+        results.append((losses, gradients))
+    (losses, gradients), (losses_of_counted, gradients_of_counted) = results
+    for name, loss in losses.items():
+        torch.testing.assert_close(losses_of_counted[name], loss, rtol=1e-5, atol=1e-6)
+    for ours, expected in zip(gradients_of_counted, gradients, strict=True):
+        assert (ours - expected).norm() <= 1e-5 * expected.norm()

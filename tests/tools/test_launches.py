@@ -86,6 +86,20 @@ def test_a_frame_does_not_cost_more(config, more):
     assert waits == {("copy to the host", "inference/tracker.py"): 1, ("upload", "inference/videos.py"): 1}
 
 
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ("STMask_demo_config", ["train.ema_decay=0.9", "train.contrastive=True"]),
+        pytest.param("STMask_plus_resnet50_ada_config", [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_training_step_waits_for_losses_of_earlier_steps_alone(config, more):
+    counts = launches.count_step(get_config(config, [*SMALL, *more]), "fp32", num_objects=2).as_json()
+    assert counts["stages"].keys() >= {"backbone", "head", "temporal", "losses", "update"}
+    (wait,) = counts["waits"]
+    assert (wait["kind"], wait["number"]) == ("tolist", 1) and wait["where"].startswith("train.py")
+
+
 def test_the_command_prints_and_writes_the_counts(tmp_path, capsys):
     path = tmp_path / "counts.json"
     arguments = ["--config=STMask_demo_config", "--set=input.size_hw=64,96", "--objects=2", f"--json={path}"]

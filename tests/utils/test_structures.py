@@ -1,11 +1,13 @@
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from itertools import islice
 
+import numpy as np
 import pytest
 import torch
 
 from utils.structures import (
     ClipBatch,
+    ClipTargets,
     Detections,
     FrameObjects,
     FrameTargets,
@@ -135,6 +137,31 @@ def test_every_kind_of_object_is_indexed_and_joined():
 def test_fields_cannot_be_replaced():
     with pytest.raises(FrozenInstanceError):
         make_tracks(1).scores = torch.ones(1)
+
+
+def test_targets_of_clips_are_packed_and_are_those_of_their_frames():
+    counts = ((1, 2), (0, 0), (3, 0))
+    numbers = iter(range(9))
+    clips = []
+    for clip in counts:
+        ids = [torch.tensor([next(numbers) for _ in range(count)]) for count in clip]
+        clips.append(
+            tuple(FrameTargets(n.float()[:, None].expand(-1, 4), n + 1, n[:, None, None].byte(), n.long()) for n in ids)
+        )
+    targets = replace(ClipTargets.pack(clips), candidates=np.arange(1, 7))
+    assert len(targets) == 3 and targets.counts == counts and ClipTargets.pack(targets) is targets
+    assert targets.image.tolist() == [0, 1, 1, 4, 4, 4]
+    assert targets.rows.tolist() == [[0, -1, -1], [1, 2, -1], [-1] * 3, [-1] * 3, [3, 4, 5], [-1] * 3]
+    assert targets.candidates_of_frames().tolist() == [[1, 5], [0, 0], [15, 0]]
+    for part in (slice(0, 3), slice(1, 3), slice(2, 3), slice(0, 2)):
+        found, expected = targets[part], ClipTargets.pack(clips[part])
+        assert found.counts == expected.counts and found.image.tolist() == expected.image.tolist()
+        assert found.candidates.tolist() == list(range(1, 7))[sum(map(sum, counts[: part.start])) :][: len(found.image)]
+        for frame, rows in enumerate(found.rows.tolist()):
+            assert [row for row in rows if row >= 0] == [row for row in expected.rows[frame].tolist() if row >= 0]
+        for ours, clip in zip(found, clips[part], strict=True):
+            assert [frame.instance_ids.tolist() for frame in ours] == [frame.instance_ids.tolist() for frame in clip]
+            assert [frame.boxes.shape for frame in ours] == [frame.boxes.shape for frame in clip]
 
 
 # ---------------------------------------------------------------------------------------------------- elsewhere
