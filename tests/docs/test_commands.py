@@ -26,7 +26,7 @@ TINY = ("--device=cpu", "--set=input.size_hw=64,96")
 
 # Commands that run here, in a folder with a small data set: {pattern of the command: arguments that make it short}.
 HERE = {
-    r"^python -m data.synthetic --root data/[SP]": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
+    r"^python -m data.synthetic --root data/[ASP]": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
     r"^python eval.py --trained_model=weights/STMask_demo.pth --mask_det_file": (*TINY, "--num_workers=0"),
     r"^python -m tools.recipe recipes/demo.toml --(list|stage)": (),
     r"^python -m tools.plot weights/STMask_demo_training.jsonl": (),
@@ -188,6 +188,7 @@ def folder(drawn, tmp_path, monkeypatch):
     truth, images = drawn / "annotations" / "valid.json", drawn / "valid" / "JPEGImages"
     for name, target in {
         "data/ShapesVIS": drawn,
+        "data/Absent": drawn,
         "data/ShapesVIS_test": drawn,
         "weights/STMask_demo.pth": ROOT / "weights" / "STMask_demo.pth",
         "weights/STMask_demo_training.jsonl": ROOT / "weights" / "STMask_demo_training.jsonl",
