@@ -196,12 +196,12 @@ def run(options: argparse.Namespace, world: World) -> None:
     """
     sets = find_sets(options)
     config, checkpoint = find_config(options, sets)
-    if options.print_config:
-        if world.is_main:
-            print(config)
-        return
+    if options.print_config and world.is_main:
+        print(config)
     settings = TrainSettings.from_options(options, frozenset(split_overrides(options.set)))
     check_settings(settings, config, world)
+    if options.print_config:
+        return
     places = {"ann_file": options.ann_file, "image_root": options.image_root}
     datasets = sets.load(config, options.split, **places, video_ids_file=options.video_ids)
     dataset = datasets[0]
@@ -286,6 +286,8 @@ def check_settings(settings: TrainSettings, config: Config, world: World) -> Non
     check_precision(settings.precision, world.device)
     if settings.precision == "bf16" and world.device.type == "cpu":
         check_bf16_on_cpu(config)
+    if config.train.only and not config.train.freeze_batch_norm:
+        raise InputError("train.only freezes all other parameters: pass --set train.freeze_batch_norm=true")
     of_videos = settings.validation_epoch or settings.accumulate > 1 or settings.compile or config.train.scales
     if settings.task == "crops" and of_videos:
         raise InputError("--task=crops goes without --validation_epoch, --accumulate, --compile and train.scales")

@@ -17,7 +17,7 @@ def train_only(model: nn.Module, beginnings: Sequence[str]) -> None:
     """Freezes all parameters except those whose names begin with one of `beginnings`; without any freezes nothing.
 
     Raises:
-        InputError: no name of a trained parameter begins so, or the batch norms would still be trained.
+        InputError: no name of a trained parameter begins so.
     """
     if not beginnings:
         return
@@ -26,8 +26,6 @@ def train_only(model: nn.Module, beginnings: Sequence[str]) -> None:
         if not any(name.startswith(beginning) for name in trained):
             some = ", ".join(sorted({name.split(".")[0] for name in trained}))
             raise InputError(f"train.only: no trained parameter's name begins with {beginning!r}, but with {some}, …")
-    if not model.config.train.freeze_batch_norm:
-        raise InputError("train.only freezes all other parameters: pass --set train.freeze_batch_norm=true")
     for name, parameter in model.named_parameters():
         if not name.startswith(tuple(beginnings)):
             parameter.requires_grad_(False)

@@ -105,8 +105,9 @@ def test_a_stage_alone_needs_the_one_that_it_starts_from(tiny, capsys):
     assert "stage 'clips' starts from 'crops', which is not done" in capsys.readouterr().err
 
 
-def test_a_mistake_in_a_later_stage_shows_before_the_first_is_trained(tiny, tmp_path, capsys):
-    tiny.write_text(TINY.replace("lr = 1e-4", "learn = 1e-4"), "utf-8")
+@pytest.mark.parametrize("mistake", ["{ learn = 1e-4 }", "{ precision = 'fp16' }", "{ set = 'train.only=fpn' }"])
+def test_a_mistake_in_a_later_stage_shows_before_the_first_is_trained(mistake, tiny, tmp_path, capsys):
+    tiny.write_text(TINY.replace("{ lr = 1e-4 }", mistake), "utf-8")
     assert command.main([str(tiny)]) == 2
     assert "stage 'clips': train.py does not take its options" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "results").exists()
