@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import os
-import re
 import signal
 import time
 from pathlib import Path
