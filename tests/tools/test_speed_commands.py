@@ -1,7 +1,6 @@
 """tools/kernel_speed.py, tools/step_speed.py and tools/half_precision.py measure what they claim."""
 
 import json
-import sys
 from dataclasses import replace
 
 import pytest
@@ -42,18 +41,29 @@ def test_a_step_is_one_of_training_and_its_operators_are_told(tmp_path, monkeypa
     step = train.Trainer.step
     monkeypatch.setattr(train.Trainer, "step", lambda self, batch: trained.append(batch) or step(self, batch))
     line = ["--config=STMask_demo_config", "--batch_size=1", f"--set=dataset.root={root}", "--set=input.size_hw=64,96"]
-    line += ["--device=cpu", "--rounds=1", f"--output={tmp_path / 'step.json'}"]
-    monkeypatch.setattr(sys, "argv", ["step_speed", *line])
-    step_speed.main()
+    line += ["--device=cpu", "--rounds=1", "--num_workers=0", f"--output={tmp_path / 'step.json'}"]
+    assert step_speed.main(line) == 0
     measured = json.loads((tmp_path / "step.json").read_text())
     assert measured["size_hw"] == [64, 96] and trained[0].frames.shape == (1, 2, 3, 64, 96)
-    assert len(trained) == 3 * len(BACKENDS)  # one warms up, one is timed, one is profiled
+    # One warms up, one is timed, one is profiled; with the loader and without one warms up, one is timed.
+    assert len(trained) == 3 * len(BACKENDS) + 4
+    training = measured["training"]
+    assert training["clips_per_second"] == pytest.approx(1 / training["step"]) and training["step_alone"] > 0
+    assert 0 <= training["share_of_loader"] < 1 and training["num_workers"] == 0
     assert list(measured["seconds"]) == list(measured["operators"]) == BACKENDS
     assert all(0 < part < 1 for parts in measured["operators"].values() for part in parts.values())
     if "native" in BACKENDS:
         assert any("stmask::deform_conv2d" in name for name in step_names(measured, "native"))
         assert not any("stmask::" in name for name in step_names(measured, "torchvision"))
     assert all(torch.isfinite(torch.tensor(list(times.values()))).all() for times in measured["seconds"].values())
+
+
+@pytest.mark.parametrize(("more", "words"), [("--precision=fp16", "needs a GPU"), ("--set=dataset.root=no", "no/")])
+def test_bad_input_of_a_step_is_one_line(tmp_path, monkeypatch, capsys, more, words):
+    monkeypatch.chdir(tmp_path)
+    assert step_speed.main(["--config=STMask_demo_config", "--device=cpu", more]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("step_speed: error: ") and words in error
 
 
 @pytest.fixture(autouse=True)
