@@ -6,7 +6,8 @@
 # Every part has a time limit, and a part that fails does not stop the others. FOLDER (default: results/gpu_check) then has
 # gpu_check.json, with the exit code and the seconds of every part (124: its time was over, null: no time was left) and all
 # measurements, and gpu_check.log, with all output. --dry_run prints the parts, their limits and their commands. --quick uses
-# small sizes; with --device cpu it tries the script itself. PYTHON is the interpreter (default: python). Exit code 1: a part
+# small sizes; with --device cpu it tries the script itself. The last part, the recipe of the demo for a GPU, needs six
+# minutes more: pass --minutes 15, otherwise it is not run where fewer than five are left, which is no failure. PYTHON is the interpreter (default: python). Exit code 1: a part
 # failed or was left out.
 
 set -u
@@ -112,8 +113,12 @@ if [ -z "$dry_run" ]; then
     mkdir -p "$folder/runs" "$folder/measured" || exit
     : > "$log" > "$parts"
 fi
-data=$folder/ShapesVIS step=(--batch_size=8 --rounds=3 --precision=bf16)
-[ -z "$quick" ] || step=(--batch_size=1 --rounds=1 --precision=fp32 --set=input.size_hw=64,96)
+data=$folder/ShapesVIS step=(--batch_size=8 --rounds=12 --precision=bf16 --num_workers=14)
+recipe=(recipes/demo_gpu.toml "--device=$device" "--results=$folder/recipe")
+if [ -n "$quick" ]; then
+    step=(--batch_size=1 --rounds=1 --precision=fp32 --num_workers=1 --set=input.size_hw=64,96)
+    recipe+=(--dry_run)
+fi
 
 part data 60 "$python" -m data.synthetic --root "$data" --train_videos 8 --valid_videos 3
 part tests 100 "$python" -m pytest -q -p no:cacheprovider tests/test_cuda.py
@@ -128,6 +133,11 @@ part kernels 40 "$python" -m tools.kernel_speed --device "$device" --bf16 --roun
 part training 60 "$python" -m tools.step_speed --config=STMask_plus_resnet50_ada_config --device "$device" \
     --train_dataset ShapesVIS --set=train.pretrained= "--set=dataset.root=$data" "${step[@]}" \
     --output "$folder/measured/training.json"
+if [ -n "$dry_run" ] || [ $((60 * minutes - SECONDS)) -ge 300 ]; then
+    part recipe 420 "$python" -m tools.recipe "${recipe[@]}"
+else
+    echo "recipe: not run, fewer than 5 of the $minutes minutes are left" | tee -a "$log"
+fi
 [ -z "$dry_run" ] || exit 0
 
 cp "$folder"/runs/*_benchmark.json "$folder/measured" 2> /dev/null

@@ -4,6 +4,7 @@
     python -m tools.recipe recipes/demo.toml --list           # prints the stages and their progress
     python -m tools.recipe recipes/demo.toml --dry_run        # prints the commands
     python -m tools.recipe recipes/demo.toml --stage joined   # runs this stage alone
+    python -m tools.recipe recipes/demo_gpu.toml --device=cuda:1
 
 A stage is done when the checkpoint of its last iteration exists. An interrupted stage resumes, so the same command
 continues where the last one stopped. Run it in the repository's root. Exit codes: 0 done, 1 a stage failed or was
@@ -14,7 +15,8 @@ A recipe is a TOML file:
     results = "results/train_demo"     # each stage writes to a folder of this one
     [train]                            # options of train.py for every stage; a value true is an option without value
     [data.NAME]                        # a drawn data set: root, train_videos, valid_videos and seed of data.synthetic
-    [evaluate]                         # data: the set whose valid split the stages with an expected score are scored on
+    [evaluate]                         # data: the set that the stages with an expected score are scored on, its valid
+                                       # split or the one that `split` names
     [settings.NAME]                    # config keys that several stages share
     [[stages]]
     name, purpose                      # its folder, and a short description
@@ -100,18 +102,27 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Evaluation:
+    """The data set and the split, "train" or "valid", on which stages are scored; its fields are the keys of
+    [evaluate]. Without stages that are scored `data` may be empty."""
+
+    data: str = ""
+    split: str = "valid"
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A recipe file, and the folder that its stages write to."""
 
     results: Path
     train: Mapping[str, Any]
     data: Mapping[str, DrawnSet]
-    evaluated: str
+    evaluated: Evaluation
     stages: tuple[Stage, ...]
 
     @classmethod
-    def read(cls, path: Path, results: Path | None = None) -> Self:
-        """Reads the recipe in the file `path`; `results` replaces its folder.
+    def read(cls, path: Path, results: Path | None = None, device: str | None = None) -> Self:
+        """Reads the recipe in the file `path`; `results` replaces its folder, and `device` that of its stages.
 
         Raises:
             InputError: the file cannot be read or is not a recipe; the message names the stage and the key.
@@ -132,9 +143,13 @@ class Recipe:
         options = content.get("train", {})
         if "config" not in options:
             raise InputError(f"{path}: [train] must name the config")
-        evaluated = content.get("evaluate", {}).get("data", "")
-        if evaluated not in data and any(stage.expected for stage in stages):
-            raise InputError(f"{path}: [evaluate] names {evaluated!r}, which is not a set of [data]")
+        if device is not None:
+            options = {**options, "device": device}
+        evaluated = _make(Evaluation, content.get("evaluate", {}), f"{path}: [evaluate]")
+        if evaluated.data not in data and (evaluated.data or any(stage.expected for stage in stages)):
+            raise InputError(f"{path}: [evaluate] names {evaluated.data!r}, which is not a set of [data]")
+        if evaluated.split not in ("train", "valid"):
+            raise InputError(f"{path}: [evaluate] has split {evaluated.split!r}; the splits are train and valid")
         # A stage's own keys come last and override the others.
         stages = [replace(stage, set={**settings.get(stage.settings, {}), **stage.set}) for stage in stages]
         return cls(results or Path(content["results"]), options, data, evaluated, tuple(stages))
@@ -198,7 +213,7 @@ class Recipe:
         return [
             *(sys.executable, str(ROOT / "eval.py"), *_options(options)),
             *(f"--set={key}={_text(value)}" for key, value in keys.items()),
-            *self.data[self.evaluated].arguments("valid"),
+            *self.data[self.evaluated.data].arguments(self.evaluated.split),
             f"--trained_model={self.weights(stage)}",
             *(f"--mask_det_file={self.results_file(stage)}", "--resume"),
         ]
@@ -223,7 +238,7 @@ def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
         Stopped: a stage failed or was interrupted.
     """
     check_stages(recipe, stages)
-    for name in dict.fromkeys([*(stage.data for stage in stages), *filter(None, [recipe.evaluated])]):
+    for name in dict.fromkeys([*(stage.data for stage in stages), *filter(None, [recipe.evaluated.data])]):
         synthetic.generate(**vars(recipe.data[name]), progress=True)
     for stage in stages:
         train_stage(recipe, stage)
@@ -310,7 +325,7 @@ def call(command: Sequence[str], what: str) -> None:
 
 def score_table(recipe: Recipe, stages: Sequence[Stage]) -> str:
     """Each stage's scores in percent beside the expected ones."""
-    truth = recipe.data[recipe.evaluated].annotations("valid")
+    truth = recipe.data[recipe.evaluated.data].annotations(recipe.evaluated.split)
     lines = [f"{'stage':12}" + "".join(f"{name:>8}{'expected':>10}" for name in SCORES)]
     for stage in stages:
         measured = measure_scores(truth, recipe.results_file(stage))
@@ -335,13 +350,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="TOML file")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the stages, in place of the recipe's")
+    parser.add_argument("--device", help="cpu, cuda, …, in place of the recipe's")
     parser.add_argument("--stage", metavar="NAME", help="run only this stage")
     parser.add_argument("--list", action="store_true", help="print the stages and their progress, and stop")
     parser.add_argument("--dry_run", action="store_true", help="print the commands of unfinished stages, and stop")
     options = parser.parse_args(arguments)
     setup_logging()
     try:
-        recipe = Recipe.read(options.recipe, options.results)
+        recipe = Recipe.read(options.recipe, options.results, options.device)
         stages = [recipe.stage(options.stage)] if options.stage else recipe.stages
         if options.list:
             print(stage_table(recipe))

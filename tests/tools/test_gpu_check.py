@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent.parent / "tools" / "gpu_check.sh"
 PARTS = ["data", "tests", "parity", "speed_demo", *(f"speed_STMask_plus_{name}_config" for name in
-         ("resnet50_ada", "resnet50", "base_ada")), "kernels", "training"]  # fmt: skip
+         ("resnet50_ada", "resnet50", "base_ada")), "kernels", "training", "recipe"]  # fmt: skip
 
 # In place of Python: the kernels are measured, the tests fail, and one network's benchmark writes a file; only the last
 # command, which collects the results, is real.
@@ -52,6 +52,15 @@ def test_the_other_parts_run_where_one_fails_and_all_are_in_one_file(tmp_path):
     assert "5.25 ms a frame" in done.stdout
     log = (tmp_path / "out" / "gpu_check.log").read_text()
     assert "2 failed" in log and "tests: exit code 3" in log
+
+
+def test_the_recipe_is_not_run_where_its_minutes_are_not_left(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(PYTHON.replace("PYTHON", sys.executable).replace('echo "2 failed"; exit 3', "exit 0"))
+    python.chmod(0o755)
+    done = run("--minutes", "4", tmp_path / "out", python=python)
+    assert done.returncode == 0 and "recipe: not run, fewer than 5 of the 4 minutes are left" in done.stdout
+    assert json.loads((tmp_path / "out" / "gpu_check.json").read_text())["parts"].keys() == set(PARTS[:-1])
 
 
 @pytest.mark.parametrize("arguments", [["--devices"], ["--device"], ["--minutes", "0"]])

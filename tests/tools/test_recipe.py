@@ -177,3 +177,50 @@ def test_the_demo_ends_with_the_scores_of_the_shipped_weights():
     page = (ROOT / "weights" / "README.md").read_text("utf-8")
     cells = next(line for line in page.splitlines() if line.startswith("| `STMask_demo.pth` |")).split("|")
     assert {float(cell) for cell in cells[2:-1]} >= set(last.expected.values())
+
+
+GPU = ROOT / "recipes" / "demo_gpu.toml"
+
+
+def test_the_recipe_for_a_gpu_is_one_command_and_scored_on_videos_of_its_own(capsys):
+    recipe = Recipe.read(GPU)
+    assert sum(stage.minutes for stage in recipe.stages) <= 5  # and one to draw the videos
+    assert command.main([str(GPU), "--dry_run"]) == 0
+    *trainings, evaluation = capsys.readouterr().out.splitlines()
+    assert len(trainings) == len(recipe.stages)
+    assert all("--device=cuda" in line and "--precision=bf16" in line for line in trainings)
+    assert "--ann_file=data/ShapesVIS_100_seed4/annotations/train.json" in evaluation
+    assert {stage.data for stage in recipe.stages} == {"many"} and recipe.evaluated.data == "unseen"
+    assert command.main([str(GPU), "--dry_run", "--device=cpu"]) == 0
+    assert capsys.readouterr().out.count("--device=cpu") == len(trainings) + 1
+
+
+def test_the_first_stage_of_the_recipe_for_a_gpu_runs_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = GPU.read_text("utf-8")
+    few = {
+        "iterations = 650": "iterations = 2",
+        "batch_size = 64": "batch_size = 2",
+        "num_workers = 14": "num_workers = 0",
+    }
+    few |= {"train_videos = 1000": "train_videos = 2", "train_videos = 100": "train_videos = 1"}
+    for usual, number in few.items():
+        assert usual in text
+        text = text.replace(usual, number)
+    path = tmp_path / "few.toml"
+    path.write_text(text, "utf-8")
+    recipe = Recipe.read(path, device="cpu")
+    command.check_stages(recipe, recipe.stages)
+    assert command.main([str(path), "--device=cpu", "--stage=crops"]) == 0
+    assert recipe.is_done(recipe.stage("crops"))
+
+
+def test_what_is_evaluated_is_a_split_of_a_set(tiny):
+    text = tiny.read_text("utf-8")
+    for wrong, words in (
+        ("split = 'test'", "splits are train and valid"),
+        ("splits = 'train'", "did you mean 'split'"),
+    ):
+        tiny.write_text(text.replace("[evaluate]\n", f"[evaluate]\n{wrong}\n"), "utf-8")
+        with pytest.raises(InputError, match=words):
+            Recipe.read(tiny)
