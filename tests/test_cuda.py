@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import train as command
+from data.config import get_config
 from data.synthetic import generate
 from inference.network import Network
 from inference.tracker import VideoTracker
@@ -18,11 +19,13 @@ from layers.deform_conv import deform_backend, deformable_conv2d
 from stmask import STMask
 from tests.layers.cuda import deform_cases
 from tests.layers.cuda.deform_cases import CASES, DTYPES, TOLERANCE, arguments
+from tools.launches import random_clip
 from tools.parity import RECORDED, clip, load_for_training, load_model, training_batch
 from utils.checkpoint import load_state_dict, load_training_state
 from utils.device import peak_memory_mib, pick_device
 from utils.distributed import World
 from utils.structures import ClipBatch
+from utils.training_settings import TrainSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -94,6 +97,25 @@ def test_training_says_its_losses_of_the_recorded_batch(precision):
     for name, loss in losses["cuda"].items():
         expected = losses["cpu"][name].item()
         assert loss.item() == pytest.approx(expected, rel=1e-4 if precision == "fp32" else 0.1), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("more", [[], ["train.optimizer=sgd", "train.contrastive=true", "train.ema_decay=0.9"]])
+def test_a_training_step_does_not_wait_for_the_device(precision, more):
+    config = get_config("STMask_demo_config", ["input.size_hw=64,96", *more])
+    world = World(pick_device("cuda"))
+    torch.manual_seed(0)
+    trainer = command.Trainer(STMask.from_config(config), TrainSettings(batch_size=2, precision=precision), 10, world)
+    batch = command.collate_for(config, world)([random_clip(config, 3, first) for first in (0, 3)]).pin_memory()
+    assert batch.targets.candidates is not None
+    for _ in range(command.STEPS_AHEAD):
+        trainer.step(batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = trainer.step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
