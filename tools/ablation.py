@@ -138,6 +138,12 @@ GROUPS = {
                 against="demo_tracker",
                 weights_of="contrastive",
             ),
+            "memory": Row(
+                "the same with `tracking.memory=4`",
+                {**DEMO_TRACKER, "tracking.memory": 4},
+                against="contrastive_demo_tracker",
+                weights_of="contrastive",
+            ),
             "crop": Row("`train.crop`", {"train.crop": True}, against="baseline"),
             "zoom_out": Row("`train.zoom_out`", {"train.zoom_out": True}, against="baseline"),
             "photometric": Row("`train.photometric`", {"train.photometric": True}, against="baseline"),
