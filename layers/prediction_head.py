@@ -220,9 +220,9 @@ def relative_to_kernel(box_deltas: Tensor, anchor: Kernel, kernel: Kernel) -> Te
     """Regression values tx ty tw th [B,4,h,w] relative to anchors of `kernel` (height, width) cells, for the same boxes
     as `box_deltas` relative to anchors of `anchor` cells."""
     height, width = anchor[0] / kernel[0], anchor[1] / kernel[1]
-    factors = box_deltas.new_tensor([width, height, 1, 1])[:, None, None]
-    terms = box_deltas.new_tensor([0, 0, math.log(width), math.log(height)])[:, None, None]
-    return box_deltas * factors + terms / SIZE_VARIANCE
+    tx, ty, tw, th = box_deltas.unbind(dim=1)
+    sides = (side + math.log(ratio) / SIZE_VARIANCE for side, ratio in ((tw, width), (th, height)))
+    return torch.stack((tx * width, ty * height, *sides), dim=1)
 
 
 def _each(layers: nn.Module) -> tuple[nn.Module, ...]:
