@@ -189,8 +189,8 @@ class STMask(nn.Module):
         seen for `max_track_age` frames, 0 for never; the default is the config's, or 60 if that is never. Only objects
         of `classes` are reported, by default of all. Your own `tracker` continues from its state, with its own age and
         precision. A `timer` gets the stages of a frame. `precision` is `Network`'s. With `overlap` the network is up to
-        three frames ahead of the caller, which is faster; do not combine it with live pictures, with `Stream.reset` or
-        with a look at the tracker.
+        three frames ahead of the caller, on a GPU four, which is faster; do not combine it with live pictures, with
+        `Stream.reset` or with a look at the tracker.
 
         Raises:
             InputError: the source or a class is unknown. Frames that cannot be read, after the broken end of a file or

@@ -321,7 +321,7 @@ class _FrameFiles(Dataset):
             frame = read_picture(path, (video.height, video.width))
         except InputError as error:
             return FrameInput(meta, image=None, is_last=is_last, error=str(error))
-        image, _, _ = self.transform(frame)
+        image = self.transform.for_network(frame)
         return FrameInput(meta, image=image, is_last=is_last, frame=frame if self.keep_frames else None)
 
 

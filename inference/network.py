@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from backbone import fuse_backbone
 from data.config import Config
+from data.transforms import PictureInput
 from inference.graphs import Graphs, cuda_recorder
 from layers.cpu.deform_columns import pack_weight
 from layers.cpu.fused_convolution import fuse_convolutions
@@ -57,6 +58,7 @@ class Network:
     and the model is unchanged. With `compiled`, torch.compile compiles it at the first image of each size, which takes
     minutes. With `graphs`, a fused network on a GPU that is not compiled is recorded and replayed for each shape of the
     images (`inference.graphs`), with the deformable convolution of the first images; `self.graphs` is None otherwise.
+    Pictures become images on the device, in the same graph. Without `pack`, weights are laid out as on a GPU.
 
     Raises:
         InputError: the model's device cannot compute in that precision.
@@ -69,15 +71,17 @@ class Network:
         fused: bool = True,
         compiled: bool = False,
         graphs: bool = False,
+        pack: bool = True,
     ):
         device = model.device  # a fused copy may have no parameters that tell it
         check_precision(precision, device)
         self._autocast = autocast(precision, device)
         if fused:
-            model = fused_copy(model, PRECISIONS[precision], pack=not compiled)
+            model = fused_copy(model, PRECISIONS[precision], pack=pack and not compiled)
         self._model = model
         forward = torch.compile(model, options={"freezing": True}) if compiled else model
-        self._forward = partial(_forward_in, self._autocast, forward)
+        picture_input = PictureInput(model.config.input, device)
+        self._forward = partial(_forward_in, self._autocast, picture_input, forward)
         dtype = PRECISIONS[precision]
         self.tolerance = TOLERANCE[dtype]  # of replayed graphs
         recorder = None
@@ -88,7 +92,8 @@ class Network:
             self._forward = self.graphs.of(self._forward, "the network", self.tolerance)
 
     def __call__(self, images: Tensor) -> Predictions:
-        """As `STMask.forward`."""
+        """As `STMask.forward`, for images [B,3,H,W] float32, or pictures [B,h,w,3] uint8 of
+        `FrameTransform.for_network`."""
         return self._forward(images)
 
     def changes(self, last: FusionFeatures, current: FusionFeatures, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +110,11 @@ class Network:
             return self._model.maskiou_net.of_labels(masks, labels)
 
 
-def _forward_in(precision: Callable[[], AbstractContextManager], model: Model, images: Tensor) -> Predictions:
+def _forward_in(
+    precision: Callable[[], AbstractContextManager], picture_input: PictureInput, model: Model, images: Tensor
+) -> Predictions:
+    if images.dtype == torch.uint8:
+        images = picture_input(images)
     with precision():
         return model(images)
 

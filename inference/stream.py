@@ -164,13 +164,13 @@ def _prepared(
 ) -> Iterator[FrameInput]:
     with closing(iter(source)) as items:
         for item in items:
-            image, resized_hw, padded_hw = transform(item.frame)
+            image = transform.for_network(item.frame)
             meta = FrameMeta(
                 video_id=0,
                 frame_index=item.index,
                 original_hw=item.frame.shape[:2],
-                resized_hw=resized_hw,
-                padded_hw=padded_hw,
+                resized_hw=transform.size_hw,
+                padded_hw=transform.padded_hw,
                 time_s=item.time_s,
                 name=item.name,
                 is_cut=scene_cuts is not None and scene_cuts(item.frame),

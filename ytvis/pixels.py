@@ -3,6 +3,7 @@ objects in pixels of the video."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,8 +40,7 @@ class FramePixels:
     @property
     def padded_hw(self) -> tuple[int, int]:
         """(height, width) of the network input."""
-        height, width = (-(-side // self.size_divisor) * self.size_divisor for side in self.size_hw)
-        return height, width
+        return padded_to(self.size_hw, self.size_divisor)
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """The network input [3,H,W] float32 of a `frame` [h,w,3] uint8 RGB.
@@ -55,11 +55,25 @@ class FramePixels:
         """The network input [3,H,W] float32 of RGB values 0…255 [3,height,width] of `size_hw`."""
         height, width = self.size_hw
         image = np.zeros((3, *self.padded_hw), np.float32)
-        inside = image[:, :height, :width]
         mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (self.mean, self.std))
-        np.subtract(pixels, mean, out=inside)
-        inside /= std  # divided, not multiplied by the reciprocal: that differs in the last bit
+        normalise(pixels, mean, std, out=image[:, :height, :width])
         return image
+
+
+def padded_to(size_hw: tuple[int, int], divisor: int) -> tuple[int, int]:
+    """`size_hw` (height, width) rounded up to multiples of `divisor`."""
+    height, width = (-(-side // divisor) * divisor for side in size_hw)
+    return height, width
+
+
+def normalise(pixels: Any, mean: Any, std: Any, out: Any) -> None:
+    """Writes (`pixels` − `mean`) / `std` to `out`, float32 of the shape of `pixels`.
+
+    All are arrays of numpy, or all are tensors of torch on one device: the result is the same, bit by bit.
+    """
+    out[...] = pixels
+    out -= mean
+    out /= std  # divided, not multiplied by the reciprocal: that differs in the last bit
 
 
 def check_frame(frame: np.ndarray) -> None:

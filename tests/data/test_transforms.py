@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.config import get_config
-from data.transforms import AffineViews, ClipTransform, FrameTransform
+from data.transforms import AffineViews, ClipTransform, FrameTransform, PictureInput
 from utils.structures import FrameAnnotations
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
@@ -57,6 +57,48 @@ def test_the_frame_stays_as_it_was():
 def test_anything_but_an_rgb_frame_is_refused(frame):
     with pytest.raises(ValueError, match="must be"):
         FrameTransform.from_config(CFG)(frame)
+
+
+# ---------------------------------------------------------------------------------------------------- on the device
+
+
+@pytest.mark.parametrize("size_hw", [(180, 320), (36, 64), (90, 161), (1, 1)])
+@pytest.mark.parametrize("divisor", [1, 32])
+def test_pictures_become_the_same_numbers_on_the_device(size_hw, divisor):
+    settings = get_config("YOLACT_base_config", {"input.whole_pixels": True, "input.size_divisor": divisor}).input
+    transform = FrameTransform(size_hw, settings.mean, settings.std, divisor)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 70, 50, 3), np.uint8)
+    frames[0, ..., :] = np.arange(256, dtype=np.uint8).repeat(14)[:3500].reshape(70, 50, 1)  # every value
+    pictures = torch.stack([transform.for_network(frame) for frame in frames])
+    assert pictures.dtype == torch.uint8 and pictures.shape == (3, *size_hw, 3)
+    images = PictureInput(settings, torch.device("cpu"))(pictures)
+    expected = torch.stack([transform(frame)[0] for frame in frames])
+    assert images.dtype == torch.float32 and torch.equal(images, expected)
+    assert images.shape == (3, 3, *transform.padded_hw)
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", ["STMask_plus_resnet50_config", "STMask_demo_config"])
+def test_a_picture_normalised_on_the_device_is_the_recorded_image_exactly(name):
+    recorded = np.load(REFERENCE / "unit" / "transforms.npz")
+    config = get_config(name, {"input.size_hw": (36, 64), "input.size_divisor": 64})
+    assert (config.input.mean, config.input.std) == (CFG.input.mean, CFG.input.std)
+    picture = FrameTransform.from_config(config).for_network(recorded["img_bgr"][:, :, ::-1])
+    image = PictureInput(config.input, torch.device("cpu"))(picture[None])[0]
+    np.testing.assert_array_equal(image.numpy(), recorded["flip0_img"])
+
+
+def test_pixels_that_are_not_whole_stay_as_they_are():
+    transform = FrameTransform.from_config(get_config("YOLACT_base_config", {"input.size_hw": (20, 30)}))
+    frame = np.random.default_rng(0).integers(0, 256, (7, 9, 3), np.uint8)
+    image = transform.for_network(frame)
+    assert image.dtype == torch.float32 and torch.equal(image, transform(frame)[0])
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (8, 8, 3), (1, 1, 8, 8, 3)])
+def test_pictures_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="pictures must be"):
+        PictureInput(CFG.input, torch.device("cpu"))(torch.zeros(shape, dtype=torch.uint8))
 
 
 # ---------------------------------------------------------------------------------------------------- clips

@@ -3,10 +3,12 @@
 import logging
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
 
 from data.config import get_config
+from data.transforms import FrameTransform
 from inference import graphs, network
 from inference.graphs import Graphs, agree, copy_into, cuda_recorder, kind_of
 from inference.network import Network
@@ -191,6 +193,20 @@ def test_a_tracker_with_graphs_finds_what_one_without_does(recorder, more, caplo
             each.reset(keep_ids)
     assert tracker.network._forward.num_graphs == 1
     assert tracker._replay_step.num_graphs >= 1 and not caplog.records
+
+
+def test_pictures_are_normalised_in_the_network_s_graph(recorder, caplog):
+    model = make_model()
+    plain, graphed = Network(model), Network(model, graphs=True)
+    transform = FrameTransform.from_config(model.config)
+    frames = np.random.default_rng(0).integers(0, 256, (5, 40, 70, 3), np.uint8)
+    for frame in frames:
+        expected = plain(transform(frame)[0][None])
+        found = graphed(transform.for_network(frame)[None])
+        assert all(torch.equal(*pair) for pair in zip(tensors_in(found), tensors_in(expected), strict=True))
+    assert recorder.calls[-2:] == ["replay", "replay"] and not caplog.records
+    (recording,) = graphed._forward._recordings.values()
+    assert [(tensor.dtype, tensor.shape) for tensor in tensors_in(recording.inputs)] == [(torch.uint8, (1, 64, 96, 3))]
 
 
 def test_a_batch_and_its_frames_are_replayed_one_by_one(recorder):
