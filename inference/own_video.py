@@ -231,9 +231,9 @@ def write_stream(stream: Stream, files: OutputFiles, overlay: Overlay, stop: Sto
         return
     with EvalProgress(files.source.num_frames) as progress, live_window(files) as window:
         for frame in chain((first,), stream):
-            with timer("draw"):
+            with timer("draw", on_host=True):
                 picture = overlay.draw(frame.frame, frame.objects, frame.class_names)
-            with timer("encode"):
+            with timer("encode", on_host=True):
                 files.add(frame.rows, picture, frame.index, frame.time_s, frame.name)
             measured.frame_done()
             progress.update()
@@ -280,10 +280,15 @@ class RecordingTracker(VideoTracker):
 
     before: TrackerState
 
-    def update(self, predictions: Predictions, index: int = 0) -> Tracks:
+    def begin(self, predictions: Predictions, index: int = 0) -> Callable[[], Tracks]:
         self.before, self.predictions, self._index = self._state, predictions, index
-        self.tracks = super().update(predictions, index)
-        return self.tracks
+        end = super().begin(predictions, index)
+
+        def end_and_keep() -> Tracks:
+            self.tracks = end()
+            return self.tracks
+
+        return end_and_keep
 
     @property
     def shifts(self) -> bool:

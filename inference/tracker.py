@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from inference.network import Model, Network
 from inference.tracker_step import Reported, TrackerState, make_step
+from inference.transfers import Transfers
 from layers.compaction import drop_rows, order_rows
 from utils.structures import FusionFeatures, Predictions, Tracks
 from utils.timer import NoTimer, StageTimer
@@ -44,6 +46,7 @@ class VideoTracker:
         self.model = model
         self.network = network or Network(model, fused=False)
         self.timer = timer or NoTimer()
+        self.transfers = Transfers(model.device)
         self.has_fixed_shapes = model.device.type != "cpu" if fixed_shapes is None else fixed_shapes
         # The host shares out objects jointly, which a graph cannot contain.
         graphs = self.network.graphs if self.has_fixed_shapes and not model.config.tracking.joint else None
@@ -53,7 +56,7 @@ class VideoTracker:
             order_rows if self.has_fixed_shapes else drop_rows,
             cross_class_nms,
             max_track_age,
-            None if graphs else self.timer,  # it would wait for the device
+            None if graphs else self.timer,  # what it records within a graph cannot be read
         )
         self._replay_step = graphs and graphs.of(self.compute_step, "the tracker's step", self.network.tolerance)
         self._state = TrackerState(None, None, torch.zeros((), dtype=torch.int64, device=model.device))
@@ -119,48 +122,59 @@ class VideoTracker:
     def step(self, image: Tensor) -> Tracks:
         """The objects visible in the next frame `image` [3,H,W] (float, normalised RGB, H and W multiples of 32).
 
-        They are on the CPU. Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is
+        `image` may also be the frame's picture [h,w,3] uint8, as `FrameTransform.for_network` resizes it. The objects
+        are on the CPU. Ascending track ids with temporal fusion, detection order without; N = 0 where nothing is
         visible. With mask rescoring they are `RescoredTracks`.
         """
         return self.update(self.look(image[None]))
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> Predictions:
-        """What the network says of `images` [B,3,H,W], none of which is tracked yet."""
+        """What the network says of `images` [B,3,H,W], or pictures [B,h,w,3], none of which is tracked yet."""
         with self.timer("network"):
             return self.network(images)
 
-    @torch.inference_mode()
     def update(self, predictions: Predictions, index: int = 0) -> Tracks:
         """As `step`, for image `index` of a batch that went through the network already."""
+        return self.begin(predictions, index)()
+
+    @torch.inference_mode()
+    def begin(self, predictions: Predictions, index: int = 0) -> Callable[[], Tracks]:
+        """Begins `update`; a call of what is returned ends it, before anything else is done with the tracker.
+
+        In fixed shapes the host waits for the device only at the end, and work that is launched before that follows the
+        step on the device at once: the network for the next images.
+        """
         if self._replay_step:
             with self.timer("track"):
                 state, reported = self._replay_step(self._state, predictions.of_image(index))
         else:
             state, reported = self.compute_step(self._state, predictions, index)
-        if self.has_fixed_shapes:
-            with self.timer("track"):
-                reported = self._fetch(reported)
-            self._num_known = int(reported.num_known)
-            known, are_known = in_rows(state.known, self._num_known)
-            state = replace(state, known=known, are_known=are_known)
-        else:
-            self._num_known = len(state.known)
-        self._state = state
-        return reported.tracks
+        if not self.has_fixed_shapes:
+            self._state, self._num_known = state, len(state.known)
+            return lambda: reported.tracks
+        with self.timer("track"):
+            rows = num_rows(self._num_reported + LEAST_ROWS)
+            return partial(self._end, state, reported, rows, self._send(reported, rows))
 
-    def _fetch(self, reported: Reported) -> Reported:
-        """`reported` on the CPU, without the rows that are not real.
+    @torch.inference_mode()
+    def _end(self, state: TrackerState, reported: Reported, rows: int, arrived: Callable[[], Reported]) -> Tracks:
+        """The `state` becomes the tracker's; returns what is `reported`, of which the first `rows` have been sent.
 
         The host waits for the device once, or twice if many more objects are reported than for the last frame.
         """
-        rows = num_rows(self._num_reported + LEAST_ROWS)
-        while True:
-            found = replace(reported, tracks=reported.tracks[:rows]).to_host()
-            self._num_reported = int(found.are_real.sum())
-            if self._num_reported <= rows:
-                return replace(found, tracks=found.tracks[: self._num_reported])
-            rows = self._num_reported
+        found = arrived()
+        self._num_reported = int(found.are_real.sum())
+        if self._num_reported > rows:
+            found = self._send(reported, self._num_reported)()
+        self._num_known = int(found.num_known)
+        known, are_known = in_rows(state.known, self._num_known)
+        self._state = replace(state, known=known, are_known=are_known)
+        return found.tracks[: self._num_reported]
+
+    def _send(self, reported: Reported, rows: int) -> Callable[[], Reported]:
+        """Begins to copy the first `rows` of what is `reported` to the host."""
+        return self.transfers.to_host(replace(reported, tracks=reported.tracks[:rows]))
 
 
 def in_rows(tracks: Tracks, count: int) -> tuple[Tracks, Tensor]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import count, groupby, islice
 
 import torch
+from torch import Tensor
 
 from data.video import read_ahead
 from inference.network import Model, Network
 from inference.tracker import VideoTracker
 from layers.postprocess import postprocess
-from utils.structures import FrameInput, FrameResult, Tracks
-from utils.timer import NoTimer, StageTimer
+from utils.structures import FrameInput, FrameResult, Predictions, Tracks
+from utils.timer import NoTimer, Stages, StageTimer
 from ytvis.annotations import Track, Video
 from ytvis.files import InputError
 from ytvis.results import VideoResultBuilder
@@ -35,8 +37,10 @@ def track_videos(
     training mode is restored when the iteration ends.
 
     With `overlap` a thread tracks up to three frames ahead, while the caller processes results and the masks are
-    resized to the video's pixels; `tracker` is then ahead too. `batch_size` frames, of one size, go through the network
-    at once, which changes their results in the last digits and delays the first of them until the last.
+    resized to the video's pixels; `tracker` is then ahead too. If it has fixed shapes, as on a GPU, the network for the
+    next frames is then launched before the host waits for the objects of a frame. `batch_size` frames, of one size, go
+    through the network at once, which changes their results in the last digits and delays the first of them until the
+    last.
     """
     timer = timer or NoTimer()
     limits = model.config.postprocess
@@ -44,7 +48,7 @@ def track_videos(
     model.eval()
     tracker = tracker or VideoTracker(model, timer=timer, network=Network(model))
     wanted = None if labels is None else torch.tensor(sorted(labels))
-    tracked = _track(tracker, frames, timer, batch_size)
+    tracked = _track(tracker, frames, timer, batch_size, launches_ahead=overlap and tracker.has_fixed_shapes)
     if overlap:
         tracked = read_ahead(tracked, size=2)
     try:
@@ -53,7 +57,7 @@ def track_videos(
             if tracks is None:
                 yield FrameResult(frame.meta, None, frame.is_last, error=frame.error)
                 continue
-            with timer("write"):
+            with timer("write", on_host=True):
                 tracks = tracks if wanted is None else tracks[torch.isin(tracks.labels, wanted)]
                 objects = postprocess(tracks, frame.meta, limits.score_threshold, limits.top_k, limits.one_sided_clamps)
             yield FrameResult(frame.meta, objects, frame.is_last, frame.frame)
@@ -62,31 +66,62 @@ def track_videos(
         model.train(was_training)
 
 
+Tracked = tuple[FrameInput, Tracks | None, Stages]
+Begun = deque[tuple[FrameInput, Callable[[], Tracks] | None, Stages]]
+
+
 def _track(
-    tracker: VideoTracker, frames: Iterable[FrameInput], timer: StageTimer | NoTimer, batch_size: int
-) -> Iterator[tuple[FrameInput, Tracks | None, dict[str, float]]]:
-    """(frame, its tracks or None if it could not be read, seconds by stage) for each of `frames`."""
+    tracker: VideoTracker,
+    frames: Iterable[FrameInput],
+    timer: StageTimer | NoTimer,
+    batch_size: int,
+    launches_ahead: bool,
+) -> Iterator[Tracked]:
+    """(frame, its tracks or None if it could not be read, its stages) for each of `frames`.
+
+    With `launches_ahead` the network for the next batch is launched before the host waits for a batch's last frame.
+    """
     video_id = None
     frames = _timed(frames, timer)
-    while batch := list(islice(frames, batch_size)):
-        images = [frame.image for frame in batch if frame.error is None]
-        predictions = None
-        if images:
-            images = torch.stack(images)
-            if tracker.model.device.type == "cuda":
-                images = images.pin_memory()  # so that the host does not wait for the copy
-            predictions = tracker.look(images.to(tracker.model.device, non_blocking=True))
-        shares = {stage: seconds / len(batch) for stage, seconds in timer.take().items()}
+    begun: Begun = deque()
+    while True:
+        try:
+            batch = list(islice(frames, batch_size))
+            predictions = _look(tracker, [frame.image for frame in batch if frame.error is None])
+        except Exception:
+            yield from _ended(begun, timer)
+            raise
+        shares = timer.take(parts=len(batch) or 1)
+        if not batch:
+            break
         places = count()
         for frame in batch:
-            timer.give(shares)
+            yield from _ended(begun, timer)
             if video_id not in (None, frame.meta.video_id):
                 tracker.reset()
             elif frame.meta.is_cut:
                 tracker.reset(keep_ids=True)
             video_id = frame.meta.video_id
-            tracks = tracker.update(predictions, next(places)) if frame.error is None else None
-            yield frame, tracks, timer.take()
+            timer.give(shares)
+            end = tracker.begin(predictions, next(places)) if frame.error is None else None
+            begun.append((frame, end, timer.take()))
+            if not launches_ahead:
+                yield from _ended(begun, timer)
+    yield from _ended(begun, timer)
+
+
+def _look(tracker: VideoTracker, images: Sequence[Tensor]) -> Predictions | None:
+    """What the network says of the `images`, which are on the host; None without images."""
+    return tracker.look(tracker.transfers.to_device(images)) if images else None
+
+
+def _ended(begun: Begun, timer: StageTimer | NoTimer) -> Iterator[Tracked]:
+    """Removes and ends the frames that have `begun`."""
+    while begun:
+        frame, end, stages = begun.popleft()
+        timer.give(stages)
+        tracks = None if end is None else end()
+        yield frame, tracks, timer.take()
 
 
 def collect_tracks(
@@ -113,7 +148,7 @@ def collect_tracks(
         bad_frames = []
         for result in video_results:
             if result.error is None:
-                with timer("write"):
+                with timer("write", on_host=True):
                     builder.add(result.meta.frame_index, result.objects)
             elif skip_bad_frames:
                 bad_frames.append(result.error)
@@ -128,7 +163,7 @@ def _timed(frames: Iterable[FrameInput], timer) -> Iterator[FrameInput]:
     """Yields `frames`; the time waiting for each is counted as the stage "read"."""
     iterator = iter(frames)
     while True:
-        with timer("read"):
+        with timer("read", on_host=True):
             frame = next(iterator, None)
         if frame is None:
             return

@@ -12,8 +12,10 @@ import torch
 import train as command
 from data.config import get_config
 from data.synthetic import generate
+from data.transforms import FrameTransform, PictureInput
 from inference.network import Network
 from inference.tracker import VideoTracker
+from inference.transfers import Transfers
 from layers.cuda import deform_kernels
 from layers.deform_conv import deform_backend, deformable_conv2d
 from stmask import STMask
@@ -25,6 +27,7 @@ from utils.checkpoint import load_state_dict, load_training_state
 from utils.device import peak_memory_mib, pick_device
 from utils.distributed import World
 from utils.structures import ClipBatch
+from utils.timer import StageTimer
 from utils.training_settings import TrainSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -136,17 +139,46 @@ def test_training_is_interrupted_resumed_and_read_on_a_cpu(data, tmp_path, preci
     assert VideoTracker(model).step(torch.zeros(3, 64, 96)).boxes.device.type == "cpu"
 
 
-def test_a_stream_finds_the_same_objects_and_its_state_goes_on(data):
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_stream_finds_the_same_objects_also_ahead_of_the_host(data, overlap):
     (video,) = (data / "valid" / "JPEGImages").iterdir()
     found = {}
     for device in ("cpu", "cuda"):
         model = STMask.from_pretrained(WEIGHTS, device=device)
-        found[device] = [(f.track_ids.tolist(), np.asarray(f.boxes_px)) for f in model.stream(video)]
+        timer = StageTimer(model.device)
+        found[device] = []
+        for frame in model.stream(video, overlap=overlap, timer=timer):
+            found[device].append((frame.track_ids.tolist(), np.asarray(frame.boxes_px)))
+            timer.frame_done()
+        assert timer.summary()["network"].median_ms > 0
     for (ids, boxes), (cpu_ids, cpu_boxes) in zip(found["cuda"], found["cpu"], strict=True):
         assert ids == cpu_ids
         assert np.abs(boxes - cpu_boxes).max(initial=0) <= 1
     assert any(ids for ids, _ in found["cuda"])
     assert peak_memory_mib(model.device) > 1
+
+
+def test_pictures_become_the_images_of_the_cpu_bit_by_bit():
+    config = get_config("STMask_demo_config")
+    transform = FrameTransform.from_config(config)
+    frames = np.random.default_rng(0).integers(0, 256, (3, 70, 50, 3), np.uint8)
+    pictures = Transfers(torch.device("cuda")).to_device([transform.for_network(frame) for frame in frames])
+    images = PictureInput(config.input, pictures.device)(pictures)
+    assert torch.equal(images.cpu(), torch.stack([transform(frame)[0] for frame in frames]))
+
+
+def test_what_is_under_way_to_the_host_arrives_whole_while_the_gpu_works():
+    """Page-locked memory is not used again before it was read, though much more is under way than is kept."""
+    device = torch.device("cuda")
+    transfers, work = Transfers(device), torch.randn(2048, 2048, device=device)
+    under_way = []
+    for number in range(50):
+        work = work @ work / 2048
+        value = torch.full((1000,), number, device=device)
+        under_way.append((number, transfers.to_host([value, value.float()])))
+        if len(under_way) > 3:
+            expected, arrived = under_way.pop(0)
+            assert all((tensor == expected).all() for tensor in arrived())
 
 
 def test_a_step_of_the_tracker_does_not_wait_for_the_device_and_finds_what_the_cpu_finds():

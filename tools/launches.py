@@ -8,19 +8,20 @@ No GPU is needed: the operators that a GPU runs for the last of a few frames are
 are such that every frame has `--objects` objects. With `--training` it is a step of train.py with two clips of such
 frames, uploaded already; its stage *update* is the backward pass and the optimiser. Launches are estimated: a
 convolution with a bias is two, a sort is four, torchvision's deformable convolution is ten. A wait is a place where the
-host needs a value of the device and stops until the device has computed it, or copies from memory that is not
+host needs a value of the device and stops until the device has computed it, or where it copies memory that is not
 page-locked.
 """
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -28,8 +29,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.config import Config, get_config
 from data.transforms import FrameTransform
-from inference.network import Network, fused_copy
+from inference.network import Network
 from inference.tracker import VideoTracker
+from inference.transfers import Event, Transfers
 from inference.videos import track_videos
 from layers.deform_conv import deform_backend
 from layers.mask_utils import crop_window
@@ -37,7 +39,6 @@ from stmask import STMask
 from train import Trainer, collate_for
 from utils.delayed_reads import STEPS_AHEAD
 from utils.distributed import World
-from utils.precision import PRECISIONS
 from utils.structures import Clip, FrameInput, FrameMeta, FrameTargets
 from utils.training_settings import TrainSettings
 from ytvis.command_line import Parser, positive, run_command
@@ -47,6 +48,8 @@ ROOT = f"{Path(__file__).parent.parent}/"
 FRAMES = 4  # the last one is counted: by then everything is allocated
 VIDEO_HW = (720, 1280)
 STAGES = {  # the innermost of these files that calls an operator gives its stage
+    "data/transforms.py": "input",
+    "inference/videos.py": "input",
     "backbone.py": "backbone",
     "layers/fpn.py": "pyramid",
     "layers/protonet.py": "prototypes",
@@ -64,6 +67,7 @@ STAGES = {  # the innermost of these files that calls an operator gives its stag
 }
 OTHER = "other"
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim", "unique_consecutive")
+ON_HOST_BY_DEFAULT = ("arange", "empty", "full", "ones", "zeros")  # tensors made without a device
 INDEXING = ("index", "index_put_", "index_put", "_index_put_impl_", "_unsafe_index")
 EXTRA_LAUNCHES = {"nonzero": 3, "sort": 3, "roi_align": 1, "deform_conv2d": 9}  # beyond the first
 NO_KERNEL = (
@@ -163,13 +167,13 @@ def count_frame(config: Config, precision: str = "fp32") -> FrameCounts:
     for name, parameter in model.named_parameters():
         if "centerness_layer" in name and name.endswith("bias"):
             torch.nn.init.constant_(parameter, 1.0)  # scores above 0
-    model = fused_copy(model, PRECISIONS[precision], pack=False)  # as on a GPU
-    tracker = VideoTracker(model, network=Network(model, precision, fused=False), fixed_shapes=True)
+    tracker = VideoTracker(model, network=Network(model, precision, pack=False), fixed_shapes=True)
     counter = OperatorCounter()
     with deform_backend("torchvision"):
         results = track_videos(model, random_frames(config), tracker=tracker)
         for _ in range(FRAMES - 1):
             next(results)
+        tracker.transfers = CountedTransfers(counter)
         with HostTensors(counter), counter:
             next(results)
         results.close()
@@ -208,11 +212,10 @@ def random_clip(config: Config, num_objects: int, first_id: int) -> Clip:
 def random_frames(config: Config) -> Iterator[FrameInput]:
     """`FRAMES` similar frames of noise, as input of the network of `config`."""
     transform = FrameTransform.from_config(config)
-    height, width = transform.padded_hw
-    generator = torch.Generator().manual_seed(1)
-    scene = torch.randn(3, height, width, generator=generator)
+    generator = np.random.default_rng(1)
+    scene = generator.integers(0, 250, (*transform.size_hw, 3), np.uint8)
     for index in range(FRAMES):
-        image = on_host(scene + 0.05 * torch.randn(3, height, width, generator=generator))
+        image = on_host(transform.for_network(scene + generator.integers(0, 6, scene.shape, np.uint8)))
         meta = FrameMeta(1, index, VIDEO_HW, transform.size_hw, transform.padded_hw)
         yield FrameInput(meta, image, is_last=index == FRAMES - 1)
 
@@ -221,6 +224,12 @@ def on_host(tensor: Tensor) -> Tensor:
     """`tensor`, marked as in the host's memory when a GPU runs the network."""
     tensor.is_on_host = True
     return tensor
+
+
+def page_locked(tensor: Tensor) -> Tensor:
+    """`tensor`, marked as in page-locked memory of the host."""
+    tensor.is_page_locked = True
+    return on_host(tensor)
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -274,10 +283,11 @@ class OperatorCounter(TorchDispatchMode):
             for tensor in tensors_in(result):
                 on_host(tensor)
             return result
-        self._count(name, args)
+        self.count(name, args)
         return func(*args, **kwargs)
 
-    def _count(self, name: str, args: tuple) -> None:
+    def count(self, name: str, args: tuple = ()) -> None:
+        """Counts an operator."""
         stage = stage_now()
         by_mask = 0
         if name in INDEXING:
@@ -314,7 +324,10 @@ class HostTensors(TorchFunctionMode):
         if name == "cpu" or (name == "to" and "cpu" in places):  # a text, the host; a torch.device is the model's
             return args[0] if are_on_host(args[0]) else self._copy(args[0], "copy to the host")
         if name == "to" and places and are_on_host(args[0]):
+            self.counter.count("copy_")
             return self._copy(args[0], "upload")
+        if name == "copy_" and are_on_host(args[0]) and not are_on_host(args[1]):
+            self._wait_for_copy("copy to the host", args[0])
         if name == "from_numpy" or (name == "stack" and are_on_host(args)):
             with torch._C.DisableTorchFunction():
                 return on_host(func(*args, **kwargs))
@@ -323,16 +336,49 @@ class HostTensors(TorchFunctionMode):
                 self.counter.wait("tolist")
             elif name in ("tensor", "as_tensor", "new_tensor"):
                 self.counter.wait(f"upload by {name}")
+        if name in ON_HOST_BY_DEFAULT and not places:
+            with torch._C._DisableTorchDispatch():
+                return on_host(func(*args, **kwargs))
         result = func(*args, **kwargs)
         return on_host(result) if name == "new_tensor" and are_on_host(args) else result
 
     def _copy(self, tensor: Tensor, kind: str) -> Tensor:
-        """The other side's copy of `tensor`; the host need not wait to upload from page-locked memory."""
-        if kind != "upload" or not tensor.is_pinned():
-            self.counter.wait(kind)
+        """The other side's copy of `tensor`."""
+        self._wait_for_copy(kind, tensor)
         copy = tensor.clone()
         copy.is_on_host = kind != "upload"
         return copy
+
+    def _wait_for_copy(self, kind: str, memory: Tensor) -> None:
+        """The host waits for a copy from or to its `memory`, unless it is page-locked."""
+        if not getattr(memory, "is_page_locked", False):
+            self.counter.wait(kind)
+
+
+class CountedTransfers(Transfers):
+    """Those of a GPU, on a CPU: `counter` counts a wait for each copy to the host that is read."""
+
+    def __init__(self, counter: OperatorCounter):
+        super().__init__(torch.device("cpu"))
+        self.are_asynchronous = True
+        self.counter = counter
+
+    def host_memory(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        with torch._C._DisableTorchDispatch():
+            return page_locked(torch.empty(tuple(shape), dtype=dtype))
+
+    def record(self) -> Event:
+        return CountedEvent(self.counter)
+
+
+class CountedEvent:
+    """The end of a copy to the host."""
+
+    def __init__(self, counter: OperatorCounter):
+        self.counter = counter
+
+    def synchronize(self) -> None:
+        self.counter.wait("arrival")
 
 
 if __name__ == "__main__":

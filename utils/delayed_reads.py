@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from utils.device import record_event
+
 STEPS_AHEAD = 2  # of the host: as long as a step is in the queue, the device does not wait for the host
 
 
@@ -18,7 +20,7 @@ class DelayedReads:
 
     def __init__(self, delay: int):
         self.delay = delay
-        self._pending: deque[tuple[Any, Tensor, torch.cuda.Event | None]] = deque()
+        self._pending: deque[tuple[Any, Tensor, Any]] = deque()
 
     def add(self, key: Any, values: Tensor) -> None:
         """Begins to copy `values` [N], which are known by `key`."""
@@ -27,9 +29,7 @@ class DelayedReads:
             return
         copy = torch.empty_like(values, device="cpu", pin_memory=True)
         copy.copy_(values.detach(), non_blocking=True)
-        event = torch.cuda.Event()
-        event.record()
-        self._pending.append((key, copy, event))
+        self._pending.append((key, copy, record_event(values.device)))
 
     def read(self, everything: bool = False) -> Iterator[tuple[Any, list[float]]]:
         """Yields (key, its values) of the tensors that are due, the oldest first; of all that are left with

@@ -43,6 +43,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def record_event(device: torch.device) -> torch.cuda.Event:
+    """The point that the queue of a GPU has now; its `synchronize` waits until the GPU has come to it."""
+    return torch.cuda.current_stream(device).record_event()
+
+
 def usable_cores() -> float:
     """The CPU cores that this process may use: those of its affinity, or the quota of its control group if less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

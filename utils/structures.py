@@ -19,7 +19,8 @@ from ytvis.pixels import FrameMeta
 
 @dataclass(frozen=True)
 class FrameInput:
-    """One frame ready for the network: `image` [3,H,W] float32, normalised RGB; `frame` [h,w,3] uint8 RGB if kept.
+    """One frame ready for the network: `image` is what `data.transforms.FrameTransform.for_network` makes of it, a
+    picture [h,w,3] uint8 or the network input [3,H,W] float32; `frame` [h,w,3] uint8 RGB if kept.
 
     `error` is None, or the reason, in one line, that the frame could not be read; then `image` and `frame` are None.
     `is_last` marks the last frame of its video.
@@ -62,16 +63,6 @@ class TensorFields:
     def to(self, *args, **kwargs) -> Self:
         """The object with `Tensor.to(*args, **kwargs)` applied to every tensor."""
         return map_tensors(self, lambda tensor: tensor.to(*args, **kwargs))
-
-    def to_host(self) -> Self:
-        """The object on the CPU: all tensors come in one copy, for which the host waits once."""
-        tensors = tensors_in(self)
-        by_alignment = sorted(range(len(tensors)), key=lambda i: -tensors[i].element_size())
-        flat = [tensors[i].contiguous().view(-1).view(torch.uint8) for i in by_alignment]
-        parts = torch.cat(flat).to("cpu").split([len(part) for part in flat])
-        for i, part in zip(by_alignment, parts, strict=True):
-            tensors[i] = part.view(tensors[i].dtype).view(tensors[i].shape)
-        return with_tensors(self, tensors)
 
     def pin_memory(self) -> Self:
         """The object in page-locked memory, for fast copies to an accelerator; DataLoader calls this."""

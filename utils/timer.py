@@ -3,16 +3,34 @@
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from utils.device import synchronize
-
 TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A block of a stage, or one of `parts` equal parts of it, from `begin` to `end`: both in seconds of the host, or
+    both in the queue of a GPU."""
+
+    begin: float | torch.cuda.Event
+    end: float | torch.cuda.Event
+    parts: int = 1
+
+    def seconds(self) -> float:
+        """Its duration; waits until a GPU has come to its end."""
+        if isinstance(self.begin, int | float):
+            return (self.end - self.begin) / self.parts
+        self.end.synchronize()
+        return self.begin.elapsed_time(self.end) / 1000 / self.parts
+
+
+Stages = Mapping[str, Sequence[Span]]  # the blocks of each stage of a frame
 
 
 @dataclass(frozen=True)
@@ -27,7 +45,8 @@ class StageStats:
 
 
 class StageTimer:
-    """Measures named stages, frame by frame; on a GPU it waits for the device before and after each.
+    """Measures named stages, frame by frame, without waiting for a GPU: its own time between the beginning and the end
+    of a stage's work counts, except of stages `on_host`, which give it none.
 
         timer = StageTimer(device)
         for frame in frames:
@@ -48,27 +67,28 @@ class StageTimer:
         self._samples: dict[str, array] = {}
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, stage: str, on_host: bool = False) -> Iterator[None]:
         """A block whose duration is added to `stage`; the name "total" is reserved for the sum of a frame's stages."""
-        begin = self._now()
+        now = self._clock if on_host or self._device.type != "cuda" else self._record
+        begin = now()
         yield
-        self.give({stage: self._now() - begin})
+        self.give({stage: [Span(begin, now())]})
 
-    def take(self) -> dict[str, float]:
-        """{stage: seconds} of this thread's frame so far; a new frame begins."""
+    def take(self, parts: int = 1) -> Stages:
+        """The stages of this thread's frame so far, or one of `parts` equal parts of them; a new frame begins."""
         stages, self._local.stages = getattr(self._local, "stages", {}), {}
-        return stages
+        return {name: [replace(span, parts=span.parts * parts) for span in spans] for name, spans in stages.items()}
 
-    def give(self, stages: Mapping[str, float]) -> None:
-        """Adds {stage: seconds} to this thread's frame."""
+    def give(self, stages: Stages) -> None:
+        """Adds `stages` to this thread's frame."""
         frame = self._local.__dict__.setdefault("stages", {})
-        for stage, seconds in stages.items():
-            frame[stage] = frame.get(stage, 0.0) + seconds
+        for stage, spans in stages.items():
+            frame.setdefault(stage, []).extend(spans)
 
     def frame_done(self) -> None:
         """Ends this thread's frame: its stages, and their sum "total", become one sample each. Nothing happens without
         stages."""
-        stages = self.take()
+        stages = {stage: sum(span.seconds() for span in spans) for stage, spans in self.take().items()}
         if stages:
             stages[TOTAL] = sum(stages.values())
         for stage, seconds in stages.items():
@@ -82,21 +102,23 @@ class StageTimer:
         stages = sorted(self._samples, key=lambda stage: stage == TOTAL)
         return {stage: _stats(np.array(self._samples[stage], np.float64)) for stage in stages}
 
-    def _now(self) -> float:
-        synchronize(self._device)
-        return self._clock()
+    def _record(self) -> torch.cuda.Event:
+        """Where the GPU's queue is now."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
 
 
 class NoTimer:
     """Replaces a `StageTimer` and measures nothing."""
 
-    def __call__(self, stage: str) -> AbstractContextManager:
+    def __call__(self, stage: str, on_host: bool = False) -> AbstractContextManager:
         return nullcontext()
 
-    def take(self) -> dict[str, float]:
+    def take(self, parts: int = 1) -> Stages:
         return {}
 
-    def give(self, stages: Mapping[str, float]) -> None:
+    def give(self, stages: Stages) -> None:
         pass
 
 

@@ -1,15 +1,24 @@
-"""The results of a video from the objects of its frames, against recorded ones and by hand."""
+"""The results of a video from the objects of its frames, against recorded ones and by hand; frames tracked ahead."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from inference.network import Network
+from inference.tracker import VideoTracker
+from inference.videos import track_videos
+from tests.inference.test_tracker_step import make_model
+from tests.inference.test_transfers import StandIn
 from tests.reading import read_results
-from utils.structures import FrameObjects
+from tools.parity import frame_meta, load_model
+from utils.structures import FrameInput, FrameMeta, FrameObjects
+from utils.timer import StageTimer
 from ytvis.annotations import Track
+from ytvis.files import InputError
 from ytvis.masks import decode_mask, encode_mask
 from ytvis.results import VideoResultBuilder, write_results
 
@@ -158,3 +167,141 @@ def test_builder_refuses_a_frame_or_a_mask_of_another_video():
         builder.add(2, frame_objects([], []))
     with pytest.raises(ValueError, match="masks"):
         builder.add(0, frame_objects([(0, 1, 1.0)], [one_pixel()]))
+
+
+# ------------------------------------------------------------------------------------------------ ahead of the host
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small one that finds six objects in every frame."""
+    return make_model("detection.conf_threshold=0", "detection.top_k=6", "tracking.new_object_similarity=0")
+
+
+def small_frames(count):
+    """`count` similar frames of noise."""
+    generator = torch.Generator().manual_seed(0)
+    scene = torch.randint(0, 250, (64, 96, 3), generator=generator)
+    for index in range(count):
+        picture = (scene + torch.randint(0, 6, scene.shape, generator=generator)).byte()
+        yield FrameInput(FrameMeta(1, index, (50, 70), (64, 96), (64, 96)), picture, index == count - 1)
+
+
+def recorded_frames(videos=(1, 2, 3), bad=(), cuts=()):
+    """The recorded clips, as pictures that the network normalises."""
+    for video in videos:
+        pictures = np.load(REFERENCE / "inputs.npz")[f"video{video}"]
+        for index, picture in enumerate(pictures):
+            error = "frame.jpg: cannot be decoded" if (video, index) in bad else None
+            meta = replace(frame_meta(video, index), is_cut=(video, index) in cuts)
+            image = None if error else torch.from_numpy(picture)
+            yield FrameInput(meta, image, index == len(pictures) - 1, error=error)
+
+
+def as_on_a_gpu(model, **settings):
+    """(a tracker that runs as on a GPU, the calls it makes): the network, the step, and copies to the host."""
+    calls = []
+
+    def logged(name, function):
+        def call(*arguments):
+            calls.append(name)
+            return function(*arguments)
+
+        return call
+
+    tracker = VideoTracker(model, network=Network(model), fixed_shapes=True, **settings)
+    tracker.transfers = StandIn(calls)
+    tracker.look = logged("network", tracker.look)
+    tracker.compute_step = logged("step", tracker.compute_step)
+    return tracker, calls
+
+
+def assert_same_results(found, expected):
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.meta, ours.is_last, ours.error) == (theirs.meta, theirs.is_last, theirs.error)
+        if theirs.objects is None:
+            assert ours.objects is None
+            continue
+        for name in ("track_ids", "labels", "boxes_px", "shifted"):
+            assert getattr(ours.objects, name).tolist() == getattr(theirs.objects, name).tolist(), name
+        assert (ours.objects.masks ^ theirs.objects.masks).sum() <= 1
+        torch.testing.assert_close(ours.objects.scores, theirs.objects.scores, atol=1e-4, rtol=0)
+
+
+def frame_calls(number, then=()):
+    return ["step", f"send {number}", *then, f"wait for {number}"]
+
+
+def test_the_next_frame_s_network_is_launched_before_the_host_waits_for_a_frame(model):
+    tracker, calls = as_on_a_gpu(model)
+    found = list(track_videos(model, small_frames(3), tracker=tracker, overlap=True))
+    expected = list(track_videos(model, small_frames(3)))
+    assert_same_results(found, expected)
+    launched_next = ["network"]
+    assert calls == ["network", *frame_calls(0, launched_next), *frame_calls(1, launched_next), *frame_calls(2)]
+
+
+def test_a_result_is_waited_for_before_the_next_frame_is_read_unless_they_overlap(model):
+    tracker, calls = as_on_a_gpu(model)
+    read = []
+
+    def source():
+        for frame in small_frames(3):
+            read.append(frame)
+            yield frame
+
+    for count, _ in enumerate(track_videos(model, source(), tracker=tracker), start=1):
+        assert len(read) == count
+    assert calls == [call for number in range(3) for call in ("network", *frame_calls(number))]
+
+
+def test_frames_of_a_batch_wait_for_each_other_and_the_last_one_for_the_next_network(model):
+    tracker, calls = as_on_a_gpu(model)
+    list(track_videos(model, small_frames(3), tracker=tracker, overlap=True, batch_size=2))
+    assert calls == ["network", *frame_calls(0), *frame_calls(1, ["network"]), *frame_calls(2)]
+
+
+@pytest.mark.parametrize("name, batch_size", [("STMask_plus_resnet50", 1), ("STMask_plus_resnet50_ada", 4)])
+def test_results_ahead_of_the_host_are_those_of_frame_by_frame(name, batch_size):
+    """Several videos, frames that cannot be read (also the first and the last), and cuts."""
+    model = load_model(name)
+    frames = list(recorded_frames(bad=[(1, 0), (1, 4), (2, 2)], cuts=[(1, 6), (3, 5)]))
+    expected = list(track_videos(model, frames))
+    tracker, _ = as_on_a_gpu(model)
+    found = list(track_videos(model, frames, tracker=tracker, overlap=True, batch_size=batch_size))
+    assert_same_results(found, expected)
+    assert sum(len(result.objects) for result in found if result.objects) > 50
+
+
+def test_frames_before_one_that_cannot_be_read_are_yielded_before_its_error(model):
+    def broken():
+        yield from small_frames(3)
+        raise InputError("in.mp4: broken")
+
+    tracker, calls = as_on_a_gpu(model)
+    results = track_videos(model, broken(), tracker=tracker, overlap=True)
+    assert [next(results).meta.frame_index for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(InputError, match="broken"):
+        next(results)
+    assert calls[-1] == "wait for 2"
+
+
+def test_a_run_ahead_of_the_host_can_be_closed_and_its_tracker_used_again(model):
+    tracker, _ = as_on_a_gpu(model)
+    results = track_videos(model, small_frames(8), tracker=tracker, overlap=True)
+    next(results)
+    results.close()
+    tracker.reset()
+    found = list(track_videos(model, small_frames(3), tracker=tracker, overlap=True))
+    assert_same_results(found, list(track_videos(model, small_frames(3))))
+
+
+def test_the_stages_of_a_frame_are_timed_ahead_of_the_host_too(model):
+    timers = [StageTimer(torch.device("cpu")) for _ in range(2)]
+    for timer, overlap in zip(timers, (False, True), strict=True):
+        tracker, _ = as_on_a_gpu(model, timer=timer)
+        for _ in track_videos(model, small_frames(3), timer, tracker, overlap=overlap, batch_size=2):
+            timer.frame_done()
+    counts = [{name: stats.count for name, stats in timer.summary().items()} for timer in timers]
+    assert counts[0] == counts[1] == dict.fromkeys(("read", "network", "detect", "track", "write", "total"), 3)

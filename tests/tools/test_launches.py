@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from data.config import get_config
+from data.config import MODELS, get_config
 from tools import launches
-from tools.launches import HostTensors, OperatorCounter, count_frame, on_host
+from tools.launches import CountedTransfers, HostTensors, OperatorCounter, count_frame, on_host, page_locked
 
 SMALL = ["input.size_hw=64,96"]
 
@@ -30,7 +30,7 @@ WAITING = {
     "index by a mask": lambda x: x[x > 1],
     "tolist": lambda x: x.tolist(),
     "copy to the host": lambda x: x.to("cpu"),
-    "upload": lambda x: on_host(torch.zeros(2)).to(x.device),
+    "upload": lambda x: torch.zeros(2).to(x.device),
     "upload by tensor": lambda x: torch.tensor([1, 2], device=x.device),
     "upload by new_tensor": lambda x: x.new_tensor([1, 2]),
 }
@@ -58,6 +58,30 @@ def test_work_on_the_device_and_on_what_the_host_has_does_not_wait():
     assert waits_of(on_both_sides, VALUES) == {"copy to the host": 1}
 
 
+def test_from_and_to_page_locked_memory_the_host_does_not_wait_for_a_copy():
+    def copies(x):
+        page_locked(torch.zeros(3)).to(x.device, non_blocking=True)
+        page_locked(torch.zeros(3)).copy_(x, non_blocking=True)
+
+    counts = counts_of(copies, VALUES)
+    assert not counts.waits and sum(counts.kernels.values()) == sum(counts.launches.values()) == 2
+    assert waits_of(lambda x: on_host(torch.zeros(3)).copy_(x, non_blocking=True), VALUES) == {"copy to the host": 1}
+
+
+def test_the_host_waits_for_what_it_fetches_and_not_for_what_it_uploads():
+    counter = OperatorCounter()
+    transfers = CountedTransfers(counter)
+    with torch.inference_mode(), HostTensors(counter), counter:
+        batch = transfers.to_device([on_host(torch.full((2, 3), 7, dtype=torch.uint8))] * 2)
+        arrived = transfers.to_host([batch * 2, batch.float()])
+        assert not counter.counts.waits
+        found = arrived()
+    assert [tensor.unique().tolist() for tensor in found] == [[14], [7]]
+    assert [kind for _, _, kind in counter.counts.waits] == ["arrival"]
+    # The copies of both sides, the product, the conversion, and one for what is sent in one piece.
+    assert sum(counter.counts.kernels.values()) == 5
+
+
 def test_operators_kernels_and_launches_are_told_apart():
     counts = counts_of(lambda x: torch.relu(x.view(1, 3) + 1).sort(), VALUES)
     (numbers,) = counts.as_json()["stages"].values()
@@ -69,21 +93,52 @@ def test_a_product_arrives_in_its_parts():
     assert counts.as_json()["total"]["kernels"] == 1
 
 
+def networks():
+    """The name of a config of every network and tracker in `MODELS`, whatever its data set, training and depth."""
+    names = {}
+    for name in MODELS:
+        config = get_config(name, {"backbone.blocks": (1, 1, 1, 1)})
+        keys = {
+            key: value for key, value in config.flat().items() if not key.startswith(("name", "dataset.", "train."))
+        }
+        names.setdefault(str(keys), name)
+    return list(names.values())
+
+
 @pytest.mark.parametrize(
     "config, more",
     [
+        *((name, []) for name in networks()),
         ("STMask_demo_config", ["tracking.max_track_age=60"]),
         ("STMask_demo_config", ["temporal_fusion.enabled=False", "detection.cross_class_nms=False"]),
-        ("STMask_plus_resnet50_ada_config", []),
+        ("STMask_demo_config", ["head.calibration=ali", "head.square_kernels=True"]),
     ],
 )
-def test_a_frame_does_not_cost_more(config, more):
-    counts = count_frame(get_config(config, [*launches.overrides(3), *SMALL, *more])).as_json()
-    assert counts["stages"].keys() >= {"backbone", "pyramid", "prototypes", "head", "detect", "match", "report"}
-    assert ("temporal" in counts["stages"]) == ("temporal_fusion.enabled=False" not in more)
-    # The host waits for what is reported, and a frame is copied from memory that is not page-locked.
+def test_the_host_waits_once_a_frame(config, more):
+    """For what is reported; and twice more if it shares out objects (`tracking.joint`)."""
+    config = get_config(config, [*launches.overrides(3), *SMALL, "backbone.blocks=1,1,1,1", *more])
+    if config.head.mask_iou_net:  # it needs masks of 63×63 pixels
+        config = get_config(config.name, {**config.flat(), "input.size_hw": (256, 256)})
+    counts = count_frame(config).as_json()
+    assert counts["stages"].keys() >= {
+        "input",
+        "backbone",
+        "pyramid",
+        "prototypes",
+        "head",
+        "detect",
+        "match",
+        "report",
+    }
+    assert ("temporal" in counts["stages"]) == config.temporal_fusion.enabled
     waits = {(wait["kind"], wait["where"].split(":")[0]): wait["number"] for wait in counts["waits"]}
-    assert waits == {("copy to the host", "inference/tracker.py"): 1, ("upload", "inference/videos.py"): 1}
+    shared = {(kind, "layers/association.py"): 1 for kind in ("copy to the host", "upload")}
+    assert waits == {("arrival", "inference/transfers.py"): 1} | (shared if config.tracking.joint else {})
+
+
+def test_every_config_is_among_those_that_are_counted():
+    assert {"STMask_demo_config", "STMask_base_config", "YOLACT_resnet50_config"} <= set(networks())
+    assert 6 <= len(networks()) < len(MODELS)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from itertools import islice
 
 import numpy as np
@@ -13,7 +13,6 @@ from utils.structures import (
     FrameTargets,
     FusionFeatures,
     Predictions,
-    TensorFields,
     Tracks,
 )
 
@@ -197,29 +196,3 @@ def test_features_are_cut_along_the_batch():
     features = make_predictions(3).fusion_features[1:3]
     assert features.pyramid.shape == features.shared.shape == (2, 2, 1, 1)
     assert features.pyramid.flatten(1)[:, 0].tolist() == features.shared.flatten(1)[:, 0].tolist() == [1, 2]
-
-
-def test_all_tensors_come_to_the_host_in_one_copy():
-    @dataclass(frozen=True)
-    class Mixed(TensorFields):
-        flags: torch.Tensor
-        numbers: torch.Tensor
-        nothing: torch.Tensor | None
-        rows: tuple[torch.Tensor, torch.Tensor]
-        count: torch.Tensor
-
-    flags, numbers = torch.tensor([True, False, True]), torch.arange(6.0).view(2, 3)
-    rows = (torch.arange(10)[::2], torch.zeros(0, 4, dtype=torch.int64))
-    mixed = Mixed(flags, numbers, None, rows, torch.tensor(2**60))
-    host = mixed.to_host()
-    pairs = [
-        (host.flags, flags),
-        (host.numbers, numbers),
-        *zip(host.rows, rows, strict=True),
-        (host.count, mixed.count),
-    ]
-    for ours, theirs in pairs:
-        assert torch.equal(ours, theirs) and ours.dtype == theirs.dtype
-    assert host.nothing is None
-    assert len({ours.untyped_storage().data_ptr() for ours, _ in pairs}) == 1
-    assert host.flags.untyped_storage().data_ptr() != flags.untyped_storage().data_ptr()

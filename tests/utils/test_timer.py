@@ -88,12 +88,49 @@ def test_open_frame_and_a_block_that_raises_are_not_counted(timer, clock):
     assert "network" not in timer.summary()
 
 
-def test_a_gpu_is_waited_for_before_and_after_a_block_and_a_cpu_never(monkeypatch, clock):
-    waited = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append(device))
-    spend(StageTimer(torch.device("cpu"), clock), clock, "network", 1)
-    assert waited == []
-    device = torch.device("cuda", 1)
-    with StageTimer(device, clock)("network"):
-        assert waited == [device]
-    assert waited == [device, device]
+def test_a_part_of_a_frame_can_be_given_to_another(timer, clock):
+    spend(timer, clock, "read", 4)
+    spend(timer, clock, "network", 60)
+    thirds = timer.take(parts=3)
+    for milliseconds in (1, 2, 3):
+        timer.give(thirds)
+        spend(timer, clock, "network", milliseconds)
+        timer.frame_done()
+    summary = timer.summary()
+    assert summary["network"].median_ms == pytest.approx(22, abs=1e-3)
+    assert summary["read"].total_s == pytest.approx(0.004, abs=1e-6)
+
+
+def test_a_gpu_is_timed_by_events_of_its_queue_and_waited_for_only_when_a_frame_ends(monkeypatch, clock):
+    calls = []
+
+    class Event:
+        """The GPU is 7 ms behind the host at the first event, and a millisecond more at each."""
+
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            calls.append(f"record on {stream}")
+            self.time_ms = 1000 * clock.now + 6 + len(calls)
+
+        def synchronize(self):
+            calls.append("wait")
+
+        def elapsed_time(self, end):
+            return end.time_ms - self.time_ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    timer = StageTimer(torch.device("cuda", 1), clock)
+    spend(timer, clock, "network", 10)
+    with timer("write", on_host=True):
+        clock.wait(5)
+    stages = timer.take(parts=2)
+    assert calls == ["record on the stream of cuda:1"] * 2
+    timer.give(stages)
+    timer.frame_done()
+    assert calls[2:] == ["wait"]
+    summary = timer.summary()
+    assert summary["network"].median_ms == pytest.approx(5.5, abs=1e-3)
+    assert summary["write"].median_ms == pytest.approx(2.5, abs=1e-3)
