@@ -10,7 +10,7 @@ import torch
 
 from data.config import get_config
 from data.dataset import YTVISDataset, read_frames
-from data.transforms import FrameTransform
+from data.transforms import FrameTransform, PictureInput
 from utils.structures import FrameInput
 from ytvis.annotations import Video
 from ytvis.files import InputError
@@ -373,7 +373,8 @@ def test_the_recorded_test_item_comes_third(recorded):
     meta = frames[2].meta
     assert (meta.video_id, meta.frame_index) == (3, 2)
     assert (meta.original_hw, meta.resized_hw, meta.padded_hw) == ((180, 320), (90, 160), (96, 160))
-    np.testing.assert_array_equal(frames[2].image.numpy(), np.load(RECORDED / "test_item2.npz")["img"])
+    image = PictureInput(CFG.input, torch.device("cpu"))(frames[2].image[None])[0]
+    np.testing.assert_array_equal(image.numpy(), np.load(RECORDED / "test_item2.npz")["img"])
     assert all(frame.frame is None and frame.error is None for frame in frames)
 
 

@@ -543,7 +543,7 @@ def test_an_iterable_is_fetched_frame_by_frame():
     next(iterator)
     frame = next(iterator)
     assert fetched == [0, 1]
-    assert frame.meta.time_s == 0.5 and frame.meta.original_hw == (4, 6) and frame.image.shape == (3, 32, 32)
+    assert frame.meta.time_s == 0.5 and frame.meta.original_hw == (4, 6) and frame.image.shape == (32, 32, 3)
     assert list(open_source([])) == [] and open_source([]).num_frames == 0
 
 
