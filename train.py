@@ -56,6 +56,7 @@ from utils.structures import Clip, ClipBatch, ClipTargets, CropBatch
 from utils.training_log import TrainingLog
 from utils.training_settings import TrainSettings
 from utils.training_state import SHARED_SETTINGS, RunOrigin, TrainingState, saved_arguments, start_from
+from utils.transfers import Transfers
 from ytvis.command_line import Parser, end_process, number_in, run_command
 from ytvis.files import InputError
 from ytvis.splits import write_video_ids
@@ -421,7 +422,7 @@ class Trainer:
         self.best_score = -1.0  # AP; a validation without anything to score has -1
         self._last_saved: Path | None = None
         self._bad_steps = 0  # in a row, of those whose losses are on the host
-        self._reads = DelayedReads(STEPS_AHEAD if world.is_queued else 0)
+        self.reads = DelayedReads(STEPS_AHEAD if world.is_queued else 0, Transfers(world.device))
 
     def announce(self) -> None:
         """Logs the settings of the run."""
@@ -549,7 +550,7 @@ class Trainer:
                 self.scaler.scale(total).backward()
         values = torch.stack(rows).mean(dim=0)
         self._update(~values.isfinite().all())
-        self._reads.add((self.iteration, tuple(losses), rate), values)
+        self.reads.add((self.iteration, tuple(losses), rate), values)
         self._note_losses()
         return dict(zip(losses, values.unbind(), strict=True))
 
@@ -572,7 +573,7 @@ class Trainer:
         Raises:
             Diverged: there were `MAX_BAD_STEPS` in a row with a loss that is not finite.
         """
-        for (iteration, names, rate), values in self._reads.read(everything):
+        for (iteration, names, rate), values in self.reads.read(everything):
             losses = dict(zip(names, values, strict=True))
             bad = ", ".join(name for name, value in losses.items() if not math.isfinite(value))
             self._bad_steps = self._bad_steps + 1 if bad else 0

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from inference.network import Model, Network
 from inference.tracker_step import Reported, TrackerState, make_step
-from inference.transfers import Transfers
 from layers.compaction import drop_rows, order_rows
 from utils.structures import FusionFeatures, Predictions, Tracks
 from utils.timer import NoTimer, StageTimer
+from utils.transfers import Transfers
 
 LEAST_ROWS = 8
 

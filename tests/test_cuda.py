@@ -15,7 +15,6 @@ from data.synthetic import generate
 from data.transforms import FrameTransform, PictureInput
 from inference.network import Network
 from inference.tracker import VideoTracker
-from inference.transfers import Transfers
 from layers.cuda import deform_kernels
 from layers.deform_conv import deform_backend, deformable_conv2d
 from stmask import STMask
@@ -29,6 +28,7 @@ from utils.distributed import World
 from utils.structures import ClipBatch
 from utils.timer import StageTimer
 from utils.training_settings import TrainSettings
+from utils.transfers import Transfers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

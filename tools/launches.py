@@ -31,16 +31,16 @@ from data.config import Config, get_config
 from data.transforms import FrameTransform
 from inference.network import Network
 from inference.tracker import VideoTracker
-from inference.transfers import Event, Transfers
 from inference.videos import track_videos
 from layers.deform_conv import deform_backend
 from layers.mask_utils import crop_window
 from stmask import STMask
 from train import Trainer, collate_for
-from utils.delayed_reads import STEPS_AHEAD
+from utils.delayed_reads import STEPS_AHEAD, DelayedReads
 from utils.distributed import World
 from utils.structures import Clip, FrameInput, FrameMeta, FrameTargets
 from utils.training_settings import TrainSettings
+from utils.transfers import Event, Transfers
 from ytvis.command_line import Parser, positive, run_command
 from ytvis.files import atomic_write
 
@@ -189,6 +189,7 @@ def count_step(config: Config, precision: str, num_objects: int) -> FrameCounts:
     trainer = Trainer(STMask.from_config(config), TrainSettings(batch_size=2, precision=precision), 10, world)
     batch = collate_for(config, world)([random_clip(config, num_objects, first) for first in (0, num_objects)])
     counter = OperatorCounter()
+    trainer.reads = DelayedReads(STEPS_AHEAD, CountedTransfers(counter))
     with deform_backend("torchvision"):
         for _ in range(STEPS_AHEAD):  # then everything is allocated, and the losses of the first of them are read
             trainer.step(batch)

@@ -1,13 +1,12 @@
 """Values of a device that the host reads without waiting for the device's queue."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from utils.device import record_event
+from utils.transfers import Transfers
 
 STEPS_AHEAD = 2  # of the host: as long as a step is in the queue, the device does not wait for the host
 
@@ -18,24 +17,18 @@ class DelayedReads:
     With `delay` 0, for a device without a queue, a tensor is read at once.
     """
 
-    def __init__(self, delay: int):
+    def __init__(self, delay: int, transfers: Transfers):
         self.delay = delay
-        self._pending: deque[tuple[Any, Tensor, Any]] = deque()
+        self._transfers = transfers
+        self._pending: deque[tuple[Any, Callable[[], Tensor]]] = deque()
 
     def add(self, key: Any, values: Tensor) -> None:
         """Begins to copy `values` [N], which are known by `key`."""
-        if values.device.type != "cuda":
-            self._pending.append((key, values.detach().clone(), None))
-            return
-        copy = torch.empty_like(values, device="cpu", pin_memory=True)
-        copy.copy_(values.detach(), non_blocking=True)
-        self._pending.append((key, copy, record_event(values.device)))
+        self._pending.append((key, self._transfers.to_host(values.detach())))
 
     def read(self, everything: bool = False) -> Iterator[tuple[Any, list[float]]]:
         """Yields (key, its values) of the tensors that are due, the oldest first; of all that are left with
         `everything`, for which the host waits."""
         while len(self._pending) > (0 if everything else self.delay):
-            key, copy, event = self._pending.popleft()
-            if event is not None:
-                event.synchronize()
-            yield key, copy.tolist()
+            key, arrived = self._pending.popleft()
+            yield key, arrived().tolist()

@@ -12,8 +12,8 @@ from inference.network import Network
 from inference.tracker import VideoTracker
 from inference.videos import track_videos
 from tests.inference.test_tracker_step import make_model
-from tests.inference.test_transfers import StandIn
 from tests.reading import read_results
+from tests.utils.test_transfers import StandIn
 from tools.parity import frame_meta, load_model
 from utils.structures import FrameInput, FrameMeta, FrameObjects
 from utils.timer import StageTimer

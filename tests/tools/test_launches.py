@@ -133,7 +133,7 @@ def test_the_host_waits_once_a_frame(config, more):
     assert ("temporal" in counts["stages"]) == config.temporal_fusion.enabled
     waits = {(wait["kind"], wait["where"].split(":")[0]): wait["number"] for wait in counts["waits"]}
     shared = {(kind, "layers/association.py"): 1 for kind in ("copy to the host", "upload")}
-    assert waits == {("arrival", "inference/transfers.py"): 1} | (shared if config.tracking.joint else {})
+    assert waits == {("arrival", "inference/tracker.py"): 1} | (shared if config.tracking.joint else {})
 
 
 def test_every_config_is_among_those_that_are_counted():
@@ -152,7 +152,7 @@ def test_a_training_step_waits_for_losses_of_earlier_steps_alone(config, more):
     counts = launches.count_step(get_config(config, [*SMALL, *more]), "fp32", num_objects=2).as_json()
     assert counts["stages"].keys() >= {"backbone", "head", "temporal", "losses", "update"}
     (wait,) = counts["waits"]
-    assert (wait["kind"], wait["number"]) == ("tolist", 1) and wait["where"].startswith("train.py")
+    assert (wait["kind"], wait["number"]) == ("arrival", 1) and wait["where"].startswith("train.py")
 
 
 def test_the_command_prints_and_writes_the_counts(tmp_path, capsys):

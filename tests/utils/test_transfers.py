@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from inference.transfers import Transfers
+from utils.transfers import Transfers
 
 CPU = torch.device("cpu")
 
