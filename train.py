@@ -367,7 +367,8 @@ class NetworkLosses(nn.Module):
         if torch.is_grad_enabled() and not any(loss.requires_grad for loss in losses.values()):
             # The temporal net is trained alone, and no clip shows an object twice: all its gradients are 0.
             trained = [p.sum() for p in self.parameters() if p.requires_grad]
-            losses["B_shift"] = losses["B_shift"] + 0 * sum(trained)
+            name = next(iter(losses))
+            losses[name] = losses[name] + 0 * sum(trained)
         return losses
 
 

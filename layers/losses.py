@@ -299,7 +299,7 @@ class MultiBoxLoss:
 
     `BIoU` (or `B`, smooth L1, with `box_iou_loss` off) boxes, `C` classes, `center` centerness, `M` masks, `T`
     embeddings, of all frames; with temporal fusion `B_shift` and `M_shift`: the boxes and masks that the temporal net
-    predicts for a frame from the frame before it in its clip.
+    predicts for a frame from the frame before it in its clip, left out if both have weight 0.
     """
 
     def __init__(
@@ -376,7 +376,7 @@ class MultiBoxLoss:
             losses["T"] = self.weights.track_contrastive * total
         else:
             losses["T"] = self.weights.track_pairs * track_loss(*compared)
-        if hasattr(model, "TemporalNet"):
+        if hasattr(model, "TemporalNet") and (self.weights.shifted_boxes or self.weights.shifted_masks):
             losses |= self._shift_losses(model.TemporalNet, predictions, positives, targets)
         return losses
 

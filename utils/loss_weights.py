@@ -17,4 +17,8 @@ class LossWeights:
     track_pairs: float = key(5.0, "T: cross-entropy of pairs of embeddings", NOT_NEGATIVE)
     track_contrastive: float = key(1.0, "T: softmax over embeddings, with train.contrastive", NOT_NEGATIVE)
     shifted_boxes: float = key(5.0, "B_shift: boxes predicted by the temporal net", NOT_NEGATIVE)
-    shifted_masks: float = key(6.125, "M_shift: masks predicted by the temporal net", NOT_NEGATIVE)
+    shifted_masks: float = key(
+        6.125,
+        "M_shift: masks predicted by the temporal net, which does not run if B_shift has weight 0 too",
+        NOT_NEGATIVE,
+    )

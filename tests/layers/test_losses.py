@@ -314,6 +314,20 @@ def test_a_batch_without_instances_trains_nothing_and_stops_nothing():
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_the_temporal_net_does_not_run_if_its_losses_weigh_nothing():
+    config = get_config(
+        "STMask_demo_config", {f"train.loss_weights.{key}": 0 for key in ("shifted_boxes", "shifted_masks")}
+    )
+    torch.manual_seed(0)
+    model = STMask.from_config(config).train()
+    model.TemporalNet.forward = None
+    truth = FrameTargets(
+        torch.tensor([[0.2, 0.2, 0.6, 0.8]]), torch.tensor([1]), torch.ones(1, 64, 96), torch.tensor([7])
+    )
+    losses = MultiBoxLoss.from_config(config)(model, model(torch.randn(1, 2, 3, 64, 96)), [[truth, truth]])
+    assert set(losses) == {"BIoU", "C", "center", "M", "T"}
+
+
 @pytest.mark.parametrize("detached", [False, True])
 def test_shift_losses_train_the_features_unless_they_are_detached(detached):
     torch.manual_seed(0)
