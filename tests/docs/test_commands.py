@@ -62,7 +62,7 @@ NOWHERE = {
     r"--trained_model=…|STMask_plus_base_config": "needs YouTube-VIS, and weights or days",
     r"COCO2017|weights/coco": "needs COCO",
     r"^make train-demo|tools.ablation": "takes hours; tests/tools/test_ablation.py makes small runs",
-    r"^python -m tools.recipe recipes/demo.toml$": "takes hours; tests/tools/test_recipe.py runs a small one",
+    r"^python -m tools.recipe recipes/demo(_short)?.toml$": "takes hours; tests/tools/test_recipe.py runs a small one",
     r"^python -m utils.weight_sources": "needs the internet; tests/utils/test_weight_sources.py asks a server here",
     r"backbone.block=basic": "needs YouTube-VIS; tests/test_train.py trains a small one",
     r"STMask_plus_resnet50_ada_config": "takes minutes; the same of the demo's network runs here",
