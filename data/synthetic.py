@@ -49,6 +49,8 @@ SPLITS = ("train", "valid")
 
 # Most frames that an object is invisible between two appearances, or behind others; below the usual max_hidden_age.
 MAX_HIDDEN_FRAMES = 8
+# Longest `absence`, frames: videos have three times as many, all of whose masks are in memory at once.
+MAX_ABSENCE = 200
 # An object with fewer pixels counts as hidden: it vanishes in the network input.
 MIN_VISIBLE_PIXELS = 12
 MIN_FRAMES = 6  # in which an object is seen
@@ -608,6 +610,12 @@ def _paint_frame(rng: np.random.Generator, scene: _Scene, look: _Look, t: int) -
     return np.clip(canvas, 0, 255).astype(np.uint8) & 252 | 2
 
 
+def _check_absence(absence: int) -> None:
+    """Raises InputError for an absence that is too long to be drawn."""
+    if absence > MAX_ABSENCE:
+        raise InputError(f"absence of ShapesVIS must be {MAX_ABSENCE} or less, not {absence}")
+
+
 def draw_video(seed: int, split: str, index: int, style: str = STYLES[0], absence: int = 0) -> ShapesVideo:
     """Video number `index` (from 0) of a split, "train" or "valid"; it depends on these values alone.
 
@@ -617,13 +625,14 @@ def draw_video(seed: int, split: str, index: int, style: str = STYLES[0], absenc
     objects are gone once for `absence` frames to twice as many.
 
     Raises:
-        InputError: an unknown split or style, or a negative seed, index or absence.
+        InputError: an unknown split or style, a negative seed, index or absence, or one over MAX_ABSENCE.
     """
     _check_style(style)
     if split not in SPLITS:
         raise InputError(f"unknown ShapesVIS split {split!r}: take one of {', '.join(SPLITS)}")
     if min(seed, index, absence) < 0:
         raise InputError(f"{seed=}, {index=} and {absence=} of a ShapesVIS video must be 0 or more")
+    _check_absence(absence)
     rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index]))
     category_ids = _plan_categories(rng, index)
     scene, masks = _plan_scene(rng, category_ids, absence)
@@ -672,6 +681,7 @@ def generate(
     for name, value, least in (*numbers, ("workers", workers, 1)):
         if value < least:
             raise InputError(f"{name} of ShapesVIS must be {least} or more, not {value}")
+    _check_absence(absence)
     _check_style(style)
     stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "videos": counts}
     if style != STYLES[0]:  # of which sets were drawn before there was another
@@ -820,7 +830,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="longer videos, in which two thirds of the objects vanish once, for N to 2 N frames, and come back",
+        help="longer videos, in which two thirds of the objects vanish once, for N (at most 200) to 2 N frames",
     )
     parser.add_argument("--workers", type=int, help="number of processes; None: one per CPU core, at most 8")
     options = parser.parse_args(arguments)

@@ -405,7 +405,9 @@ def test_what_a_person_keeps_in_a_folder_is_never_touched(tmp_path):
     assert (generate(tmp_path / "empty", train_videos=0, valid_videos=0) / "annotations" / "valid.json").is_file()
 
 
-@pytest.mark.parametrize("number", ["train_videos=-1", "valid_videos=-2", "seed=-1", "workers=0", "absence=-1"])
+@pytest.mark.parametrize(
+    "number", ["train_videos=-1", "valid_videos=-2", "seed=-1", "workers=0", "absence=-1", "absence=5000"]
+)
 def test_numbers_out_of_range_are_named(tmp_path, number):
     name, value = number.split("=")
     with pytest.raises(InputError, match=name):
