@@ -30,6 +30,7 @@ def make_tracks(num, first=0):
         track_ids=numbers,
         ages=numbers,
         velocities=numbers[:, None].expand(num, 2).float(),
+        past_embeddings=numbers[:, None, None].expand(num, 2, 3).float(),
     )
 
 
