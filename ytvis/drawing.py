@@ -37,6 +37,7 @@ _CAP_HEIGHT = 0.729  # of a capital letter of DejaVu Sans, as a part of the font
 _OTHER_STYLES = ("bold", "black", "light", "thin", "italic", "oblique", "mono", "serif", "condensed", "narrow")
 _PLACEHOLDERS = ("lastresort", "blank")  # in the names of fonts that have a sign for every letter, the same for many
 _SMALLEST_CAP_HEIGHT = 8  # pixels; digits of smaller letters run together
+_LABEL_SIGNS = frozenset(map(ord, " #.0123456789"))  # what a label adds to a name
 _GAP = 8  # pixels between two pictures
 
 
@@ -370,12 +371,12 @@ def _warn_of_missing_font() -> None:
 
 @lru_cache(maxsize=256)
 def _font_file(letters: frozenset[str]) -> str | None:
-    """A font with all these letters: DejaVu Sans, which matplotlib brings and which has those of most European
-    languages, Arabic and Hebrew, or else the first such font of the system; None if there is none."""
+    """A font with all these letters and `_LABEL_SIGNS`: DejaVu Sans, which matplotlib brings and which has those of
+    most European languages, Arabic and Hebrew, or else the first such font of the system; None if there is none."""
     import matplotlib
     from matplotlib.font_manager import findSystemFonts
 
-    codes = frozenset(map(ord, letters))
+    codes = _LABEL_SIGNS.union(map(ord, letters))
     own = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
     if codes <= _codes_of(own):
         return own

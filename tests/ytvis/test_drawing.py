@@ -276,6 +276,11 @@ def test_a_name_that_no_font_has_is_the_number_of_its_class(fonts, caplog):
     assert "no font here has" in record.getMessage()
 
 
+def test_a_font_without_digits_draws_no_label(fonts):
+    fonts("STIXNonUni.ttf")  # has the sign, but neither # nor 0…9
+    assert (label_of("a", "\ue000") == label_of("a", "class 2")).all()
+
+
 def test_low_tracks_are_hidden_by_the_mean_of_their_scores_so_far():
     frame, boxes = grey(180, 320), [[20, 40, 80, 100], [200, 40, 260, 100]]
     overlay = Overlay(text=False)
