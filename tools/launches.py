@@ -38,7 +38,7 @@ from stmask import STMask
 from train import Trainer, collate_for
 from utils.delayed_reads import STEPS_AHEAD, DelayedReads
 from utils.distributed import World
-from utils.structures import Clip, FrameInput, FrameMeta, FrameTargets
+from utils.structures import Clip, FrameInput, FrameMeta, FrameTargets, tensors_in
 from utils.training_settings import TrainSettings
 from utils.transfers import Event, Transfers
 from ytvis.command_line import Parser, positive, run_command
@@ -231,15 +231,6 @@ def page_locked(tensor: Tensor) -> Tensor:
     """`tensor`, marked as in page-locked memory of the host."""
     tensor.is_page_locked = True
     return on_host(tensor)
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    """The tensors among `values`, also within lists and tuples."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, list | tuple):
-        return [tensor for value in values for tensor in tensors_in(value)]
-    return []
 
 
 def are_on_host(values: Any) -> bool:
