@@ -259,7 +259,7 @@ class CandidateCounter:
         size_hw = batch.frames.shape[-2:]
         if size_hw not in self._anchors:
             self._anchors[size_hw] = anchors_of(self._config, size_hw)
-        candidates = count_candidates(self._anchors[size_hw], batch.targets.truth.boxes)
+        candidates = count_candidates(self._anchors[size_hw], batch.targets)
         return replace(batch, targets=replace(batch.targets, candidates=candidates))
 
 

@@ -17,6 +17,7 @@ from layers.compaction import Compaction, drop_rows, order_rows
 from utils.structures import ClipTargets
 
 POSITIVE_IOU = 0.5
+NEGATIVE_IOU = 0.4
 NEUTRAL = -1
 BACKGROUND = 0
 
@@ -47,7 +48,7 @@ def match(
     class_logits: Tensor,
     truths: ClipTargets,
     positive_iou: float = POSITIVE_IOU,
-    negative_iou: float = 0.4,
+    negative_iou: float = NEGATIVE_IOU,
 ) -> Match:
     """Assigns the truth of I images to anchors [A,4]; `class_logits` [I,A,C+1] are the network's current ones.
 
@@ -81,12 +82,16 @@ def match(
     return Match(labels.masked_fill(best < negative_iou + rise, BACKGROUND), targets)
 
 
-def count_candidates(anchors_cxcywh: Tensor, boxes: Tensor) -> np.ndarray:
-    """[N] int64: at least as many as the anchors [A,4] that can learn each of the instances of `boxes` [N,4] by
-    `match`, whatever the network predicts; seldom twice as many."""
-    overlaps = box_iou(boxes, box_convert(anchors_cxcywh, "cxcywh", "xyxy"))
-    # Other devices round overlaps differently; and every instance has its best anchor.
-    return (overlaps > POSITIVE_IOU - 1e-3).sum(dim=1).numpy() + 1
+def count_candidates(anchors_cxcywh: Tensor, targets: ClipTargets) -> np.ndarray:
+    """[N] int64: at least as many as the anchors [A,4] that can learn each of the instances of `targets` by `match`,
+    whatever the network predicts; seldom twice as many."""
+    overlaps = box_iou(targets.truth.boxes, box_convert(anchors_cxcywh, "cxcywh", "xyxy"))  # [N,A]
+    margin = 1e-3  # other devices round overlaps differently
+    near = (overlaps > NEGATIVE_IOU + margin).long()
+    near_in_frame = near.new_zeros(len(targets.rows), near.shape[1]).index_add(0, targets.image, near)
+    # An anchor near several instances of a frame learns one only as its best anchor, of which each has one.
+    can_learn = (overlaps > POSITIVE_IOU - margin) & (near_in_frame < 2)[targets.image]
+    return can_learn.sum(dim=1).numpy() + 1
 
 
 def compaction_of(targets: ClipTargets) -> Compaction:

@@ -92,14 +92,17 @@ def test_images_are_matched_each_by_itself():
         labels = torch.randint(1, 4, (count,), generator=generator)
         truths.append(truth(some_boxes(count).tolist(), labels.tolist()))
     logits = 3 * torch.randn(4, 300, 4, generator=generator)
-    together = match(places, logits, ClipTargets.pack([truths]))
+    packed = ClipTargets.pack([truths])
+    together = match(places, logits, packed)
+    of_frames = [count_candidates(places, ClipTargets.pack([[frame]])) for frame in truths]
+    assert count_candidates(places, packed).tolist() == np.concatenate(of_frames).tolist()
     for index, frame in enumerate(truths):
         single = match_one(places, logits[index], frame)
         positive = single.labels > 0
         assert torch.equal(together.labels[index], single.labels)
         assert torch.equal(together.targets[index][positive], single.targets[positive])
         assert len(single.targets[positive].unique()) == len(frame)  # every instance has an anchor
-        candidates = count_candidates(places, frame.boxes)
+        candidates = of_frames[index]
         assert (single.targets[positive].bincount(minlength=len(frame)).numpy() <= candidates).all()
         assert candidates.sum() <= 3 * positive.sum() + len(frame)
     assert (together.labels == NEUTRAL).any()

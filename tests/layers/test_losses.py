@@ -465,7 +465,7 @@ def test_counted_candidates_give_the_same_losses_and_gradients_in_more_rows(num_
         for name in ("box_deltas", "class_logits", "centerness", "mask_coeffs", "embeddings", "prototypes")
     }
     targets = ClipTargets.pack(some_clips(num_objects))
-    counted = replace(targets, candidates=count_candidates(predictions.anchors, targets.truth.boxes))
+    counted = replace(targets, candidates=count_candidates(predictions.anchors, targets))
     results = []
     for each in (targets, counted):
         losses = MultiBoxLoss.from_config(model.config)(model, predictions, each)
