@@ -37,6 +37,7 @@ from data.crops import CropDataset, collate_crops
 from data.dataset import YTVISDataset
 from data.trained import check_classes, make_record, trained_config
 from data.training_sets import TrainingSets, join
+from data.transforms import PictureInput, change_colours
 from inference.validation import score_videos
 from layers.anchor_targets import count_candidates
 from layers.crop_losses import CropLosses
@@ -213,7 +214,10 @@ def run(options: argparse.Namespace, world: World) -> None:
     record = replace(make_record(config, dataset, options.split), training={**training, **sets.recorded()})
     if checkpoint is not None:
         check_classes(read_record(checkpoint) or record, config, dataset, checkpoint)
-    parts = [(CropDataset if crops else ClipDataset).from_config(config, part) for part in datasets]
+    if crops:
+        parts = [CropDataset.from_config(config, part) for part in datasets]
+    else:
+        parts = [ClipDataset.from_config(config, part, as_pictures=world.is_queued) for part in datasets]
     samples = join(parts)
     torch.manual_seed(settings.seed)
     model = STMask.from_config(config)
@@ -256,7 +260,7 @@ class CandidateCounter:
 
     def __call__(self, clips: list[Clip]) -> ClipBatch:
         batch = collate_clips(clips)
-        size_hw = batch.frames.shape[-2:]
+        size_hw = batch.targets.truth.masks.shape[-2:]
         if size_hw not in self._anchors:
             self._anchors[size_hw] = anchors_of(self._config, size_hw)
         candidates = count_candidates(self._anchors[size_hw], batch.targets)
@@ -354,10 +358,13 @@ class NetworkLosses(nn.Module):
         self.autocast = autocast(precision, world.device)
         # Compiled is a function, so that no parameter gets a second name, and validation runs the network as it is.
         self.network = torch.compile(model.forward) if compiled else model.forward
+        self.picture_input = PictureInput(model.config.input, world.device)
 
     def forward(self, batch: ClipBatch) -> dict[str, Tensor]:
+        frames = batch.frames if batch.colours is None else change_colours(batch.frames, batch.colours)
+        images = self.picture_input(frames.flatten(0, 1))
         with self.autocast():
-            predictions = self.network(batch.frames)
+            predictions = self.network(images)
         losses = self.criterion(self.model, predictions, batch.targets, batch.known)
         if self.semantic_weight:
             logits = self.auxiliary(predictions.finest.float())

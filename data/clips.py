@@ -64,11 +64,13 @@ class ClipDataset(Dataset[Clip]):
         clip_length: int = 2,
         max_distance: int = 2,
         views: AffineViews | None = None,
+        as_pictures: bool = False,
     ):
         """Draws a clip's other frames from the `max_distance` annotated frames before and after its key frame.
 
         All clips of a batch go through the same one of `transforms`, which may be of different sizes.
         Each frame of a static image is a different view made by `views`; with None all are the unchanged image.
+        With `as_pictures` clips have pictures, which become network input on its device (`ClipTransform.for_network`).
 
         Raises:
             InputError: no frame has a valid annotation.
@@ -78,6 +80,7 @@ class ClipDataset(Dataset[Clip]):
         self.clip_length = clip_length
         self.max_distance = max_distance
         self.views = views
+        self.as_pictures = as_pictures
         self._key_frames: list[_KeyFrame] = []
         for video, frames in dataset.key_frames():
             self._key_frames += [_KeyFrame(video, frames, position) for position in range(len(frames))]
@@ -91,7 +94,7 @@ class ClipDataset(Dataset[Clip]):
         logger.info("%s: %d key frames of %d frames", dataset.ann_file, len(self._key_frames), num_frames)
 
     @classmethod
-    def from_config(cls, cfg: Config, dataset: YTVISDataset) -> Self:
+    def from_config(cls, cfg: Config, dataset: YTVISDataset, as_pictures: bool = False) -> Self:
         """The clips of `dataset` with the augmentations of `cfg.train`.
 
         Raises:
@@ -103,6 +106,7 @@ class ClipDataset(Dataset[Clip]):
             clip_length=cfg.train.clip_frames,
             max_distance=cfg.train.max_frame_distance,
             views=AffineViews.from_config(cfg),
+            as_pictures=as_pictures,
         )
 
     def __len__(self) -> int:
@@ -122,9 +126,10 @@ class ClipDataset(Dataset[Clip]):
         transform = self.transforms[key.batch_seed % len(self.transforms)]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(key.seed)  # `torch.manual_seed` would also seed the accelerator
-            samples = transform(self._annotated_frames(key_frame))
+            frames = self._annotated_frames(key_frame)
+            samples, colours = transform.for_network(frames) if self.as_pictures else (transform(frames), None)
         images, targets = zip(*samples, strict=True)
-        return Clip(torch.stack(images), targets)
+        return Clip(torch.stack(images), targets, colours=colours)
 
     def _annotated_frames(self, key_frame: _KeyFrame) -> list[tuple[np.ndarray, FrameAnnotations]]:
         """Returns the frames of a clip with their truth, before they become network input."""
@@ -288,10 +293,12 @@ class JoinedSamples(Dataset):
 def collate_clips(clips: list[Clip]) -> ClipBatch:
     """Returns the clips, at least one, all of one size and all with or without `known`, as a batch."""
     known = [clip.known for clip in clips if clip.known is not None]
+    colours = tuple(clip.colours for clip in clips)
     return ClipBatch(
         torch.stack([clip.frames for clip in clips]),
         ClipTargets.pack([clip.targets for clip in clips]),
         torch.stack(known) if known else None,
+        colours if any(change is not None for change in colours) else None,
     )
 
 

@@ -1,11 +1,12 @@
 """From a picture to the network's input: resize, normalise, pad; the same for training, evaluation and live video.
 
 For training, `ClipTransform` transforms the annotations too and can flip, crop, zoom and change colours; `AffineViews`
-makes several frames of a static image.
+makes several frames of a static image. Pictures can be normalised, and their colours changed, on the network's device.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -94,11 +95,14 @@ class PictureInput:
         )
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """The network input [B,3,H,W] float32, in memory channels-last, of `pictures` [B,height,width,3] uint8 RGB.
+        """The network input [B,3,H,W] float32, in memory channels-last, of `pictures` [B,height,width,3] uint8 RGB;
+        float32 is network input already, and stays as it is.
 
         Raises:
             ValueError: another shape.
         """
+        if pictures.is_floating_point():
+            return pictures
         if pictures.ndim != 4 or pictures.shape[3] != 3:
             raise ValueError(f"pictures must be [B,height,width,3], not {list(pictures.shape)}")
         count, height, width, _ = pictures.shape
@@ -108,6 +112,43 @@ class PictureInput:
         mean, std = self._mean.repeat(width), self._std.repeat(width)
         normalise(pictures.flatten(2), mean, std, out=rows[:, :height, : 3 * width])
         return rows.view(count, padded_height, padded_width, 3).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class ColourChange:
+    """A change of the colours of all pictures of a clip, after Liu et al., "SSD: Single Shot MultiBox Detector" (ECCV
+    2016), 2.2: `factors` and `channels`, the new order of red, green and blue, are torchvision's draws."""
+
+    factors: dict[str, float | bool | None]
+    channels: tuple[int, int, int] | None
+
+    @classmethod
+    def draw(cls) -> Self:
+        """A change drawn from torch's global CPU generator."""
+        factors = _distortion().make_params([torch.empty(3, 1, 1)])
+        channels = factors.pop("channel_permutation")
+        return cls(factors, None if channels is None else tuple(channels.tolist()))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """`pictures` [...,3,height,width] uint8 RGB, changed; on their device, to which the host sends nothing."""
+        changed = _distortion().transform(pictures, {**self.factors, "channel_permutation": None})
+        if self.channels is not None:
+            changed = torch.stack([changed.select(-3, channel) for channel in self.channels], dim=-3)
+        return changed
+
+
+@cache
+def _distortion() -> v2.RandomPhotometricDistort:
+    return v2.RandomPhotometricDistort()
+
+
+def change_colours(clips: Tensor, colours: Sequence[ColourChange | None]) -> Tensor:
+    """`clips` [B,T,height,width,3] uint8 RGB with the colours of each clip changed."""
+    changed = [
+        clip if change is None else change(clip.movedim(-1, -3)).movedim(-3, -1)
+        for clip, change in zip(clips, colours, strict=True)
+    ]
+    return torch.stack(changed)
 
 
 class ClipTransform:
@@ -128,15 +169,13 @@ class ClipTransform:
     ):
         self.frame_transform = frame_transform
         self._crop = v2.RandomIoUCrop() if crop else None
-        # At the network's size, since frames may be far larger; only a crop needs the pixels that resizing loses.
-        steps: list[v2.Transform] = [_Resize(frame_transform.size_hw)]
-        if photometric:
-            steps.append(v2.RandomPhotometricDistort())
+        self._resize = _Resize(frame_transform.size_hw)
+        self._photometric = photometric
+        self._zoom_out = None
         if zoom_out:
             fill = {tv_tensors.Image: frame_transform.mean_colour, tv_tensors.Mask: 0}
-            steps += [v2.ClampBoundingBoxes("hard"), v2.RandomZoomOut(fill=fill), _Resize(frame_transform.size_hw)]
-        steps.append(_PixelFlip(flip_probability))
-        self._steps = v2.Compose(steps)
+            self._zoom_out = v2.Compose([v2.ClampBoundingBoxes("hard"), v2.RandomZoomOut(fill=fill), self._resize])
+        self._flip = _PixelFlip(flip_probability)
 
     @classmethod
     def from_config(cls, cfg: Config, size_hw: tuple[int, int] | None = None) -> Self:
@@ -154,12 +193,40 @@ class ClipTransform:
         Raises:
             ValueError: a frame is not [h,w,3] uint8 with at least one pixel.
         """
+        samples, _ = self._transform(frames, colours_later=False)
+        return [(self.frame_transform.normalise(sample["image"]), self._targets(sample)) for sample in samples]
+
+    def for_network(
+        self, frames: Sequence[tuple[np.ndarray, FrameAnnotations]]
+    ) -> tuple[list[tuple[Tensor, FrameTargets]], ColourChange | None]:
+        """([(picture [height,width,3] uint8 RGB, targets)], None or the change of colours that is still to be made):
+        `change_colours` and `PictureInput` turn them into the result of `__call__` on the network's device.
+
+        With `zoom_out` the colours are changed here, as those around the zoomed picture are not.
+
+        Raises:
+            ValueError: a frame is not [h,w,3] uint8 with at least one pixel.
+        """
+        samples, colours = self._transform(frames, colours_later=self._zoom_out is None)
+        pictures = [sample["image"].as_subclass(Tensor).permute(1, 2, 0) for sample in samples]
+        return list(zip(pictures, map(self._targets, samples), strict=True)), colours
+
+    def _transform(
+        self, frames: Sequence[tuple[np.ndarray, FrameAnnotations]], colours_later: bool
+    ) -> tuple[list[dict[str, Tensor]], ColourChange | None]:
+        """The samples of `frames` at the network's size, and with `colours_later` the change of their colours."""
         samples = [_to_sample(frame, annotations) for frame, annotations in frames]
         if self._crop is not None:
             samples = _crop_samples(samples, self._crop)
-        return [
-            (self.frame_transform.normalise(sample["image"]), self._targets(sample)) for sample in self._steps(samples)
-        ]
+        # At the network's size, since frames may be far larger; only a crop needs the pixels that resizing loses.
+        samples = self._resize(samples)
+        colours = ColourChange.draw() if self._photometric else None
+        if colours is not None and not colours_later:
+            for sample in samples:
+                sample["image"] = tv_tensors.Image(colours(sample["image"].as_subclass(Tensor)))
+        if self._zoom_out is not None:
+            samples = self._zoom_out(samples)
+        return self._flip(samples), colours if colours_later else None
 
     def _targets(self, sample: dict[str, Tensor]) -> FrameTargets:
         (height, width), (padded_height, padded_width) = self.frame_transform.size_hw, self.frame_transform.padded_hw

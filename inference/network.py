@@ -113,8 +113,7 @@ class Network:
 def _forward_in(
     precision: Callable[[], AbstractContextManager], picture_input: PictureInput, model: Model, images: Tensor
 ) -> Predictions:
-    if images.dtype == torch.uint8:
-        images = picture_input(images)
+    images = picture_input(images)
     with precision():
         return model(images)
 

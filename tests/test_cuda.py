@@ -12,7 +12,7 @@ import torch
 import train as command
 from data.config import get_config
 from data.synthetic import generate
-from data.transforms import FrameTransform, PictureInput
+from data.transforms import ColourChange, FrameTransform, PictureInput, change_colours
 from inference.network import Network
 from inference.tracker import VideoTracker
 from layers.cuda import deform_kernels
@@ -102,8 +102,21 @@ def test_training_says_its_losses_of_the_recorded_batch(precision):
         assert loss.item() == pytest.approx(expected, rel=1e-4 if precision == "fp32" else 0.1), name
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_colours_change_there_as_on_the_cpu(seed):
+    """But for rounding: a value may be one off."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        change = ColourChange.draw()
+        clips = torch.randint(256, (1, 2, 30, 40, 3), dtype=torch.uint8)
+    found = change_colours(clips.cuda(), [change]).cpu()
+    assert (found.int() - change_colours(clips, [change]).int()).abs().max() <= 1
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-@pytest.mark.parametrize("more", [[], ["train.optimizer=sgd", "train.contrastive=true", "train.ema_decay=0.9"]])
+@pytest.mark.parametrize(
+    "more", [["train.photometric=true"], ["train.optimizer=sgd", "train.contrastive=true", "train.ema_decay=0.9"]]
+)
 def test_a_training_step_does_not_wait_for_the_device(precision, more):
     config = get_config("STMask_demo_config", ["input.size_hw=64,96", *more])
     world = World(pick_device("cuda"))

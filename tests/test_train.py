@@ -715,6 +715,30 @@ def test_a_device_with_a_queue_leaves_out_steps_by_itself_and_tells_of_them_late
         ours.step(batch)
 
 
+def test_a_device_with_a_queue_gets_pictures_and_learns_the_same(monkeypatch, data, tmp_path):
+    """A whole run as on a GPU: it normalises pictures, and changes their colours, itself."""
+
+    class Queued(World):
+        is_queued = property(lambda world: True, lambda world, value: None)
+
+    seen = []
+
+    def change_colours(clips, colours):
+        seen.append((clips.dtype, tuple(clips.shape), len(colours)))
+        return original(clips, colours)
+
+    original = command.change_colours
+    monkeypatch.setattr(command, "change_colours", change_colours)
+    more = (*PLAIN, f"--config={DEMO}", "--set=train.photometric=true", "--max_iter=2")
+    folders = tmp_path / "plain", tmp_path / "queued"
+    assert command.main(arguments(data, folders[0], *more)) == 0
+    assert not seen
+    monkeypatch.setattr("utils.distributed.World", Queued)
+    assert command.main(arguments(data, folders[1], *more)) == 0
+    assert seen == [(torch.uint8, (2, 2, 64, 96, 3), 2)] * 2
+    assert_close_weights(*(load_state_dict(folder / "STMask_demo_0_2.pth") for folder in folders))
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [

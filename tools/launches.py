@@ -28,7 +28,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data.config import Config, get_config
-from data.transforms import FrameTransform
+from data.transforms import ColourChange, FrameTransform
 from inference.network import Network
 from inference.tracker import VideoTracker
 from inference.videos import track_videos
@@ -199,15 +199,17 @@ def count_step(config: Config, precision: str, num_objects: int) -> FrameCounts:
 
 
 def random_clip(config: Config, num_objects: int, first_id: int) -> Clip:
-    """A clip of noise; its objects, numbered from `first_id`, are boxes in all frames."""
-    height, width = FrameTransform.from_config(config).padded_hw
+    """A clip of pictures of noise; its objects, numbered from `first_id`, are boxes in all frames."""
+    transform = FrameTransform.from_config(config)
+    height, width = transform.padded_hw
     low = torch.rand(num_objects, 2) * 0.6
     boxes = torch.cat((low, low + 0.1 + torch.rand(num_objects, 2) * 0.3), dim=1)
     masks = crop_window(boxes, height, width).byte()
     labels = torch.randint(1, config.num_classes + 1, (num_objects,))
     truth = FrameTargets(boxes, labels, masks, first_id + torch.arange(num_objects))
     frames = config.train.clip_frames
-    return Clip(torch.randn(frames, 3, height, width), (truth,) * frames)
+    pictures = torch.randint(256, (frames, *transform.size_hw, 3), dtype=torch.uint8)
+    return Clip(pictures, (truth,) * frames, colours=ColourChange.draw() if config.train.photometric else None)
 
 
 def random_frames(config: Config) -> Iterator[FrameInput]:

@@ -76,9 +76,9 @@ def measure(config: Config, settings: TrainSettings, device: torch.device, round
 
     Times are those of the fastest step after one that warms up; operators are the slowest of one more step.
     """
-    clips = ClipDataset.from_config(config, YTVISDataset.from_config(config, "train"))
-    keys = [SampleKey(number, settings.seed) for number in range(settings.samples_per_step)]
     world = World(device)
+    clips = ClipDataset.from_config(config, YTVISDataset.from_config(config, "train"), as_pictures=world.is_queued)
+    keys = [SampleKey(number, settings.seed) for number in range(settings.samples_per_step)]
     batch = collate_for(config, world)([clips[key] for key in keys])
     torch.manual_seed(settings.seed)
     trainer = Trainer(STMask.from_config(config), settings, len(clips), world)

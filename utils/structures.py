@@ -117,15 +117,18 @@ class FrameTargets(PerObject):
 
 @dataclass(frozen=True)
 class Clip(TensorFields):
-    """T frames of one video with their truth: `frames` [T,3,H,W] network input, `targets` one per frame.
+    """T frames of one video with their truth: `frames` [T,3,H,W] float32 network input, or pictures [T,h,w,3] uint8 RGB
+    that become it on the network's device; `targets` one per frame.
 
     `known` [C+1] bool is False for the classes that the clip's data set does not label, which its background may show;
-    background itself is True. None: all are labelled.
+    background itself is True. None: all are labelled. `colours` is None or still changes the colours of pictures
+    [...,3,h,w] uint8.
     """
 
     frames: Tensor
     targets: tuple[FrameTargets, ...]
     known: Tensor | None = None
+    colours: Callable[[Tensor], Tensor] | None = None
 
     def of_part(self, part: int, num_parts: int, known: Tensor | None) -> Self:
         """The clip as one of set `part` of `num_parts` joined ones: its `instance_ids` are no other set's."""
@@ -195,18 +198,28 @@ class ClipTargets(TensorFields):
 
 @dataclass(frozen=True)
 class ClipBatch(TensorFields):
-    """B clips of one size: `frames` [B,T,3,H,W], `targets[clip][frame]`, `known` [B,C+1] bool or None as in `Clip`."""
+    """B clips of one size: `frames` [B,T,3,H,W] or [B,T,h,w,3], `targets[clip][frame]`, `known` [B,C+1] bool or None,
+    and the `colours` of each clip or None, as in `Clip`."""
 
     frames: Tensor
     targets: ClipTargets | tuple[tuple[FrameTargets, ...], ...]
     known: Tensor | None = None
+    colours: tuple[Callable[[Tensor], Tensor] | None, ...] | None = None
 
     def split(self, num_parts: int) -> list[Self]:
         """Splits the batch into `num_parts` equal parts, its clips in order, without copies."""
         size = len(self.targets) // num_parts
         parts = [slice(start, start + size) for start in range(0, len(self.targets), size)]
-        known = self.known
-        return [type(self)(self.frames[i], self.targets[i], None if known is None else known[i]) for i in parts]
+        known, colours = self.known, self.colours
+        return [
+            type(self)(
+                self.frames[part],
+                self.targets[part],
+                None if known is None else known[part],
+                None if colours is None else colours[part],
+            )
+            for part in parts
+        ]
 
 
 @dataclass(frozen=True)

@@ -454,6 +454,22 @@ def test_without_scales_there_is_one_size(recorded):
     assert {clips[SampleKey(0, 0, batch_seed)].frames.shape[-2:] for batch_seed in range(5)} == {(32, 64)}
 
 
+def test_pictures_of_clips_stay_small_until_they_are_on_the_device(recorded):
+    """A batch of pictures, through a worker, and split: each clip keeps the change of its own colours."""
+    config = get_config("STMask_demo_config", {"input.size_hw": (30, 50), "train.photometric": True})
+    clips = ClipDataset.from_config(config, recorded, as_pictures=True)
+    keys = [SampleKey(0, seed) for seed in range(4)]
+    sampler = ClipSampler(len(clips), 4, seed=0, num_iterations=1)
+    (batch,) = make_clip_loader(clips, sampler, 1, pin_memory=False)
+    alike = collate_clips([clips[key] for key in next(iter(sampler))])
+    assert torch.equal(batch.frames, alike.frames) and batch.colours == alike.colours and len(batch.colours) == 4
+    assert batch.frames.dtype == torch.uint8 and batch.frames.shape == (4, 2, 30, 50, 3)
+    assert batch.targets.truth.masks.shape[1:] == (32, 64)  # padded, as the network input will be
+    halves = batch.split(2)
+    assert [half.colours for half in halves] == [batch.colours[:2], batch.colours[2:]]
+    assert collate_clips([ClipDataset.from_config(CFG, recorded, as_pictures=True)[keys[0]]]).colours is None
+
+
 def test_a_batch_moves_as_one(clips):
     batch = collate_clips([clips[SampleKey(0, 0)]]).to(torch.float64)
     assert batch.frames.dtype == batch.targets[0][1].boxes.dtype == torch.float64

@@ -1,12 +1,15 @@
+import pickle
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from data.config import get_config
-from data.transforms import AffineViews, ClipTransform, FrameTransform, PictureInput
+from data.transforms import AffineViews, ClipTransform, ColourChange, FrameTransform, PictureInput, change_colours
 from utils.structures import FrameAnnotations
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "reference"
@@ -260,6 +263,43 @@ def test_objects_that_leave_nothing_to_learn_from_are_dropped():
     boxes = [[10, 10, 10, 19], [11, 11, 11.9, 11.9], [-9, 8, -2, 16], [8, 8, float("nan"), 16], [8, 8, 15, 15]]
     ((_, targets),) = ClipTransform(SMALL, 0)([(np.zeros((72, 128, 3), np.uint8), annotations(boxes, masks))])
     assert targets.instance_ids.tolist() == [5] and targets.masks.sum() == 16
+
+
+@pytest.mark.parametrize("options", [{}, {"photometric": True}, {"zoom_out": True, "photometric": True}, ALL])
+def test_pictures_become_the_same_images_on_the_device(options):
+    """In both orders of flip and change of colours; the mean that a change of contrast needs is a sum in another order,
+    so a pixel may be one grey value off."""
+    frames = [discs((80, 60, 30), (230, 110, 50)), discs((90, 70, 30), (220, 100, 50))]
+    transform = ClipTransform(FrameTransform((36, 60), CFG.input.mean, CFG.input.std, 32), 0.5, **options)
+    to_image = PictureInput(CFG.input, torch.device("cpu"))
+    changes = []
+    for seed in range(8):
+        expected = of_seed(transform, frames, seed)
+        samples, colours = of_seed(transform.for_network, frames, seed)
+        pictures = torch.stack([picture for picture, _ in samples])
+        assert pictures.dtype == torch.uint8 and pictures.shape == (2, 36, 60, 3)
+        images = to_image(change_colours(pictures[None], [colours])[0] if colours else pictures)
+        steps = (images - torch.stack([image for image, _ in expected])).abs() * 57
+        assert steps.max() < 1.1 and (steps > 0.01).float().mean() < 0.01
+        for (_, ours), (_, theirs) in zip(samples, expected, strict=True):
+            assert torch.equal(ours.masks, theirs.masks) and torch.equal(ours.boxes, theirs.boxes)
+        changes.append(colours)
+    later = options == {"photometric": True}
+    assert [change is not None for change in changes] == [later] * 8 and (not later or len(set(map(str, changes))) == 8)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_change_of_colours_is_torchvisions(seed):
+    pictures = torch.randint(256, (2, 3, 9, 11), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        expected = v2.RandomPhotometricDistort()(tv_tensors.Video(pictures))
+        torch.manual_seed(seed)
+        change = pickle.loads(pickle.dumps(ColourChange.draw()))
+    assert torch.equal(change(pictures), expected)
+    clips = torch.stack([pictures, pictures]).movedim(2, -1)
+    changed = change_colours(clips, (None, change))
+    assert torch.equal(changed[0], clips[0]) and torch.equal(changed[1].movedim(-1, 1), expected)
 
 
 def test_the_frame_and_its_annotations_stay_as_they_were():

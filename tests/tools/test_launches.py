@@ -144,7 +144,7 @@ def test_every_config_is_among_those_that_are_counted():
 @pytest.mark.parametrize(
     ("config", "more"),
     [
-        ("STMask_demo_config", ["train.ema_decay=0.9", "train.contrastive=True"]),
+        ("STMask_demo_config", ["train.ema_decay=0.9", "train.contrastive=True", "train.photometric=True"]),
         pytest.param("STMask_plus_resnet50_ada_config", [], marks=pytest.mark.slow),
     ],
 )
