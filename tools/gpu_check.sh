@@ -7,8 +7,8 @@
 # gpu_check.json, with the exit code and the seconds of every part (124: its time was over, null: no time was left) and all
 # measurements, and gpu_check.log, with all output. --dry_run prints the parts, their limits and their commands. --quick uses
 # small sizes; with --device cpu it tries the script itself. The last part, the recipe of the demo for a GPU, needs six
-# minutes more: pass --minutes 15, otherwise it is not run where fewer than five are left, which is no failure. PYTHON is the interpreter (default: python). Exit code 1: a part
-# failed or was left out.
+# minutes more: pass --minutes 15, otherwise it is not run where fewer than five are left, which is no failure. PYTHON is
+# the interpreter (default: python). Exit code 1: a part failed or was left out.
 
 set -u
 cd "$(dirname "$0")/.." || exit
@@ -100,6 +100,8 @@ for line in (folder / "parts.txt").read_text().splitlines():
 measured = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("measured/*.json"))}
 content = {"device": device, "parts": parts, "measured": measured}
 (folder / "gpu_check.json").write_text(json.dumps(content, indent=1) + "\n")
+for stage in measured.get("recipe", {}).get("stages", ()):
+    print("{name}: {minutes:.1f} minutes, {scores}".format(**stage))
 for name, found in measured.items():
     if "runs" in found:
         run = found["runs"]["this run"]
@@ -114,7 +116,7 @@ if [ -z "$dry_run" ]; then
     : > "$log" > "$parts"
 fi
 data=$folder/ShapesVIS step=(--batch_size=8 --rounds=12 --precision=bf16 --num_workers=14)
-recipe=(recipes/demo_gpu.toml "--device=$device" "--results=$folder/recipe")
+recipe=(recipes/demo_gpu.toml "--device=$device" "--results=$folder/recipe" "--json=$folder/measured/recipe.json")
 if [ -n "$quick" ]; then
     step=(--batch_size=1 --rounds=1 --precision=fp32 --num_workers=1 --set=input.size_hw=64,96)
     recipe+=(--dry_run)

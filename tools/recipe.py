@@ -4,7 +4,7 @@
     python -m tools.recipe recipes/demo.toml --list           # prints the stages and their progress
     python -m tools.recipe recipes/demo.toml --dry_run        # prints the commands
     python -m tools.recipe recipes/demo.toml --stage joined   # runs this stage alone
-    python -m tools.recipe recipes/demo_gpu.toml --device=cuda:1
+    python -m tools.recipe recipes/demo_gpu.toml --device=cuda:1 --json scores.json
 
 A stage is done when the checkpoint of its last iteration exists. An interrupted stage resumes, so the same command
 continues where the last one stopped. Run it in the repository's root. Exit codes: 0 done, 1 a stage failed or was
@@ -32,6 +32,7 @@ A recipe is a TOML file:
 import argparse
 import difflib
 import io
+import json
 import logging
 import os
 import shlex
@@ -42,6 +43,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import redirect_stdout
 from dataclasses import MISSING, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, get_origin
 
@@ -50,7 +52,7 @@ from data import synthetic
 from utils.checkpoint import CheckpointName, publish
 from utils.logging import setup_logging
 from utils.stop_signal import StopSignal
-from ytvis.files import InputError
+from ytvis.files import InputError, atomic_write
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import load_pair
@@ -223,15 +225,22 @@ class Recipe:
         return self.folder(stage) / "results.json"
 
 
-def measure_scores(truth: str | Path, results: str | Path) -> dict[str, float]:
-    """{each of `SCORES`: 0…1} of a results file; nan, or -1 of AP and AR, if there is nothing to score."""
-    pair = load_pair(truth, results)
-    stats = dict(zip(STAT_NAMES, evaluate_results(*pair).stats.tolist(), strict=True))
-    return {**{name: stats[name] for name in SCORES[:-1]}, "HOTA": evaluate_tracking(*pair).overall()["HOTA"]}
+def measure_scores(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, dict[str, float]]:
+    """{stage: {each of `SCORES`: 0…1}} of evaluated stages; nan, or -1 of AP and AR, if there is nothing to score."""
+    scores = {}
+    for stage in stages:
+        truth = recipe.data[recipe.evaluated.data].annotations(recipe.evaluated.split)
+        pair = load_pair(truth, recipe.results_file(stage))
+        stats = dict(zip(STAT_NAMES, evaluate_results(*pair).stats.tolist(), strict=True))
+        scores[stage.name] = {
+            **{name: stats[name] for name in SCORES[:-1]},
+            "HOTA": evaluate_tracking(*pair).overall()["HOTA"],
+        }
+    return scores
 
 
-def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
-    """Trains the unfinished `stages` and prints the scores of those with an expected one.
+def run_recipe(recipe: Recipe, stages: Sequence[Stage], json_file: Path | None = None) -> None:
+    """Trains the unfinished `stages` and prints the scores of those with an expected one; writes all to `json_file`.
 
     Raises:
         InputError: see `check_stages`.
@@ -245,8 +254,26 @@ def run_recipe(recipe: Recipe, stages: Sequence[Stage]) -> None:
     scored = [stage for stage in stages if stage.expected]
     for stage in scored:
         evaluate_stage(recipe, stage)
+    scores = measure_scores(recipe, scored)
     if scored:
-        print(score_table(recipe, scored))
+        print(score_table(scored, scores))
+    if json_file:
+        content = [
+            {"name": stage.name, "minutes": minutes_of(recipe, stage), "scores": scores.get(stage.name)}
+            for stage in stages
+        ]
+        with atomic_write(json_file, "w") as file:
+            json.dump({"stages": content}, file, indent=1)
+
+
+def minutes_of(recipe: Recipe, stage: Stage) -> float | None:
+    """The time that the steps of a stage took, by its log; None without a log."""
+    log = next(recipe.folder(stage).glob("*_log.jsonl"), None)
+    if log is None:
+        return None
+    rows = [row for row in map(json.loads, log.read_text("utf-8").splitlines()) if "seconds" in row]
+    numbers = [0, *(row["iteration"] for row in rows)]
+    return sum((end - start) * row["seconds"] for (start, end), row in zip(pairwise(numbers), rows, strict=True)) / 60
 
 
 def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
@@ -323,13 +350,11 @@ def call(command: Sequence[str], what: str) -> None:
         raise Stopped(f"{what} failed with exit code {process.returncode}; its output is above")
 
 
-def score_table(recipe: Recipe, stages: Sequence[Stage]) -> str:
-    """Each stage's scores in percent beside the expected ones."""
-    truth = recipe.data[recipe.evaluated.data].annotations(recipe.evaluated.split)
+def score_table(stages: Sequence[Stage], scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Each stage's `scores` in percent beside the expected ones."""
     lines = [f"{'stage':12}" + "".join(f"{name:>8}{'expected':>10}" for name in SCORES)]
     for stage in stages:
-        measured = measure_scores(truth, recipe.results_file(stage))
-        cells = (f"{100 * measured[name]:8.1f}{stage.expected.get(name, '–'):>10}" for name in SCORES)
+        cells = (f"{100 * scores[stage.name][name]:8.1f}{stage.expected.get(name, '–'):>10}" for name in SCORES)
         lines.append(f"{stage.name:12}" + "".join(cells))
     return "\n".join(lines)
 
@@ -352,6 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the stages, in place of the recipe's")
     parser.add_argument("--device", help="cpu, cuda, …, in place of the recipe's")
     parser.add_argument("--stage", metavar="NAME", help="run only this stage")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the minutes and scores of the stages to FILE")
     parser.add_argument("--list", action="store_true", help="print the stages and their progress, and stop")
     parser.add_argument("--dry_run", action="store_true", help="print the commands of unfinished stages, and stop")
     options = parser.parse_args(arguments)
@@ -364,7 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.dry_run:
             print_commands(recipe, stages)
         else:
-            run_recipe(recipe, stages)
+            run_recipe(recipe, stages, options.json)
     except InputError as error:
         print(f"recipe: error: {error}", file=sys.stderr)
         return 2

@@ -17,6 +17,7 @@ PARTS = ["data", "tests", "parity", "speed_demo", *(f"speed_STMask_plus_{name}_c
 PYTHON = """#!/bin/bash
 case "$*" in
     *"-m pytest"*) echo "2 failed"; exit 3 ;;
+    *tools.recipe*) echo '{"stages": [{"name": "last", "minutes": 4.25, "scores": {"AP": 0.5}}]}' > "${!##--json=}" ;;
     *tools.kernel_speed*) echo '{"wall_ms": 1}' > "${!#}" ;;
     *"import logging"*resnet50_ada*) echo '{"runs": {"this run": {"stages": {}, "wall_ms": {"median": 5.25}}}}' \\
         > "${@: -3:1}/bf16_benchmark.json" ;;
@@ -50,6 +51,8 @@ def test_the_other_parts_run_where_one_fails_and_all_are_in_one_file(tmp_path):
     assert found["measured"]["kernels"] == {"wall_ms": 1}
     assert found["measured"]["bf16_benchmark"]["runs"]["this run"]["wall_ms"]["median"] == 5.25
     assert "5.25 ms a frame" in done.stdout
+    assert found["measured"]["recipe"]["stages"][0]["scores"] == {"AP": 0.5}
+    assert "last: 4.2 minutes, {'AP': 0.5}" in done.stdout
     log = (tmp_path / "out" / "gpu_check.log").read_text()
     assert "2 failed" in log and "tests: exit code 3" in log
 

@@ -1,5 +1,6 @@
 """tools/recipe.py: stages run in order, continue after an interruption, and are scored; mistakes are reported early."""
 
+import json
 import signal
 import sys
 import time
@@ -85,7 +86,7 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was_and_is_scored(tiny, tmp_
 
     (first,) = (folder / "crops").glob("*.pth")
     written = first.stat().st_mtime_ns
-    assert command.main([str(tiny)]) == 0
+    assert command.main([str(tiny), f"--json={tmp_path / 'scores.json'}"]) == 0
     assert first.stat().st_mtime_ns == written  # a stage that is done is not run again
     assert list((folder / "clips").glob("STMask_demo_*_12.pth")) and (folder / "clips" / "STMask_demo.pth").exists()
     output, errors = capfd.readouterr()
@@ -94,6 +95,11 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was_and_is_scored(tiny, tmp_
     assert header.split()[:3] == ["stage", "AP", "expected"]
     name, measured, expected = row.split()[:3]
     assert (name, expected) == ("clips", "51.5") and 0 <= float(measured) <= 100
+    crops, clips = json.loads((tmp_path / "scores.json").read_text())["stages"]
+    assert (crops["name"], crops["scores"], clips["name"]) == ("crops", None, "clips")
+    assert f"{100 * clips['scores']['AP']:.1f}" == measured and 0 < clips["minutes"] < 2
+    rows = map(json.loads, (folder / "crops" / "STMask_demo_log.jsonl").read_text().splitlines())
+    assert crops["minutes"] == pytest.approx(sum(row["seconds"] for row in rows) / 60)  # its log has a row a step
 
     begin = time.monotonic()
     assert command.main([str(tiny)]) == 0  # all is done: only the table is printed again
