@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 from utils.config_keys import (
     ANGLE,
-    AT_LEAST_TWO,
     FRACTION,
     NOT_EMPTY,
     NOT_NEGATIVE,
@@ -30,11 +29,20 @@ from utils.config_keys import (
     POSITIVE,
     PYRAMID,
     RISING,
+    between,
     key,
 )
 from utils.loss_weights import LossWeights
+from ytvis.annotations import MAX_ID
 from ytvis.command_line import Parser, run_command
 from ytvis.files import InputError
+from ytvis.messages import shown
+
+# The greatest numbers of a network and its input; larger ones exhaust the memory. Checkpoint files have these keys too.
+MAX_INPUT_SIDE = 8192  # pixels
+MAX_CHANNELS = 4096
+MAX_CELLS = 63  # side of a convolution, a correlation window or a region
+MAX_CANDIDATES = 10_000  # of a frame: NMS compares all pairs
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,9 @@ class DatasetConfig:
     name: str = key("", "name in messages")
     root: str = key("", "folder that the files of the splits are relative to")
     class_names: tuple[str, ...] = key((), "classes in the order of their labels, from label 1", NOT_EMPTY)
-    category_ids: tuple[int, ...] = key((), "their category ids in results of your own videos; empty: 1…C")
+    category_ids: tuple[int, ...] = key(
+        (), "their category ids in results of your own videos; empty: 1…C", between(-MAX_ID, MAX_ID)
+    )
     train: SplitConfig = field(default_factory=SplitConfig)
     valid: SplitConfig = field(default_factory=SplitConfig)
     test: SplitConfig = field(default_factory=SplitConfig)
@@ -62,10 +72,12 @@ class DatasetConfig:
 class InputConfig:
     """How frames are resized, normalised and padded."""
 
-    size_hw: tuple[int, int] = key((360, 640), "height and width of resized frames, pixels", POSITIVE)
+    size_hw: tuple[int, int] = key((360, 640), "height and width of resized frames, pixels", between(1, MAX_INPUT_SIDE))
     mean: tuple[float, float, float] = key((123.675, 116.28, 103.53), "subtracted from R, G, B of 0…255")
     std: tuple[float, float, float] = key((58.395, 57.12, 57.375), "divisor of R, G, B after that", POSITIVE)
-    size_divisor: int = key(32, "height and width are padded with zeros to multiples of this", POSITIVE)
+    size_divisor: int = key(
+        32, "height and width are padded with zeros to multiples of this", between(1, MAX_INPUT_SIDE)
+    )
     whole_pixels: bool = key(True, "resized pixels are rounded to whole numbers; off for the weights of YOLACT")
 
 
@@ -74,25 +86,27 @@ class BackboneConfig:
     """A ResNet; see `backbone.make_backbone`."""
 
     block: Literal["bottleneck", "basic"] = key("bottleneck", "kind of block; basic as in ResNet-18 and 34")
-    blocks: tuple[int, int, int, int] = key((3, 4, 23, 3), "blocks in the stages C2, C3, C4, C5", POSITIVE)
-    stem_channels: int = key(64, "channels of the first convolution, and of the 3×3 ones in C2", POSITIVE)
-    dcn_interval: int = key(3, "every n-th block of C3…C5, from the first on, is deformable; 0: none", NOT_NEGATIVE)
+    blocks: tuple[int, int, int, int] = key((3, 4, 23, 3), "blocks in the stages C2, C3, C4, C5", between(1, 256))
+    stem_channels: int = key(
+        64, "channels of the first convolution, and of the 3×3 ones in C2", between(1, MAX_CHANNELS)
+    )
+    dcn_interval: int = key(3, "every n-th block of C3…C5, from the first on, is deformable; 0: none", between(0))
 
 
 @dataclass(frozen=True)
 class HeadConfig:
     """Feature pyramid and prediction head."""
 
-    channels: int = key(256, "channels of the pyramid and of the head", POSITIVE)
+    channels: int = key(256, "channels of the pyramid and of the head", between(1, MAX_CHANNELS))
     kernels: tuple[tuple[int, int], ...] = key(
         ((3, 3), (3, 5), (5, 3)),
         "FCA: shapes of the convolutions and of their anchors, height and width in cells",
-        *(NOT_EMPTY, POSITIVE, ODD),
+        *(NOT_EMPTY, between(1, MAX_CELLS), ODD),
     )
     square_kernels: bool = key(False, "no FCA: all convolutions are 3×3; anchors keep their shapes")
     calibration: Literal["none", "ali", "ada"] = key("none", "FCB: how features are aligned to the anchors' boxes")
-    num_prototypes: int = key(32, "K, number of mask prototypes", POSITIVE)
-    embedding_dim: int = key(128, "E, length of an embedding; 0: no embeddings", NOT_NEGATIVE)
+    num_prototypes: int = key(32, "K, number of mask prototypes", between(1, MAX_CHANNELS))
+    embedding_dim: int = key(128, "E, length of an embedding; 0: no embeddings", between(0, MAX_CHANNELS))
     centerness: bool = key(True, "predict a centerness, which multiplies the scores")
     anchor_scales: tuple[tuple[float, ...], ...] = key(
         (),
@@ -109,9 +123,11 @@ class TemporalFusionConfig:
 
     enabled: bool = key(True, "use temporal fusion")
     detach_features: bool = key(False, "its losses train only the net, not its input features; off as published")
-    patch_size: int = key(11, "side of the correlation's window, cells", POSITIVE, ODD)
-    channels: tuple[int, int, int] = key((512, 512, 1024), "channels of the net's three convolutions", POSITIVE)
-    roi_size: int = key(7, "side of RoIAlign's output, cells", POSITIVE)
+    patch_size: int = key(11, "side of the correlation's window, cells", between(1, MAX_CELLS), ODD)
+    channels: tuple[int, int, int] = key(
+        (512, 512, 1024), "channels of the net's three convolutions", between(1, MAX_CHANNELS)
+    )
+    roi_size: int = key(7, "side of RoIAlign's output, cells", between(1, MAX_CELLS))
 
 
 @dataclass(frozen=True)
@@ -120,8 +136,8 @@ class DetectionConfig:
 
     conf_threshold: float = key(0.05, "least class score of a candidate", FRACTION)
     nms_threshold: float = key(0.5, "box IoU above which NMS drops the worse candidate", FRACTION)
-    top_k: int = key(200, "number of best candidates that go through NMS", POSITIVE)
-    max_detections: int = key(100, "most detections of a frame", POSITIVE)
+    top_k: int = key(200, "number of best candidates that go through NMS", between(1, MAX_CANDIDATES))
+    max_detections: int = key(100, "most detections of a frame", between(1, MAX_CANDIDATES))
     cross_class_nms: bool = key(True, "run fast NMS over all classes together; off: for each class")
 
 
@@ -149,14 +165,14 @@ class TrackingConfig:
         1,
         "a detection's cosine with an object is the greatest of those with its embeddings in the last so many frames "
         "that it was detected in; 1, as published: with the last one alone",
-        POSITIVE,
+        between(1, 1000),
     )
     score_decay: float = key(0.95, "factor of the score of an unseen object in each frame", FRACTION)
     score_threshold: float = key(0.05, "least score of a visible object", FRACTION)
     max_hidden_age: int = key(
-        10, "frames that an unseen object stays visible for; without temporal fusion, that it moves on for"
+        10, "frames that an unseen object stays visible for; without temporal fusion, that it moves on for", between(0)
     )
-    max_track_age: int = key(0, "frames until an unseen object is forgotten; 0, as published: never", NOT_NEGATIVE)
+    max_track_age: int = key(0, "frames until an unseen object is forgotten; 0, as published: never", between(0))
 
 
 @dataclass(frozen=True)
@@ -164,7 +180,7 @@ class PostprocessConfig:
     """Which tracks are reported."""
 
     score_threshold: float = key(0.05, "least score of a reported track in a frame", FRACTION)
-    top_k: int = key(0, "most reported tracks of a frame; 0: all")
+    top_k: int = key(0, "most reported tracks of a frame; 0: all", between(0))
     one_sided_clamps: bool = key(False, "report boxes outside the frame and clamp edges on one side only, as in YOLACT")
     length_power: float = key(
         0.0,
@@ -184,9 +200,9 @@ class TrainConfig:
     weight_decay: float = key(1e-4, "weight decay", NOT_NEGATIVE)
     lr_schedule: Literal["steps", "cosine"] = key("steps", "lower the learning rate in steps, or along half a cosine")
     gamma: float = key(0.1, "factor of the learning rate at each step", NOT_NEGATIVE)
-    lr_steps: tuple[int, ...] = key((150_000, 200_000), "iterations at which the learning rate steps down")
-    warmup_iterations: int = key(500, "iterations of the linear warm-up")
-    iterations: int = key(250_000, "iterations of the whole run")
+    lr_steps: tuple[int, ...] = key((150_000, 200_000), "iterations at which the learning rate steps down", between(0))
+    warmup_iterations: int = key(500, "iterations of the linear warm-up", between(0))
+    iterations: int = key(250_000, "iterations of the whole run", between(1))
     clip_grad_norm: float = key(
         0.0, "greatest norm of the gradients, of the temporal net's and of all others apart; 0: no limit", NOT_NEGATIVE
     )
@@ -206,13 +222,15 @@ class TrainConfig:
         "frames of a clip: a key frame and others near it, drawn without repetition while there are enough; all losses "
         "run over all of them. --batch_size counts clips, the schedule counts images: with twice the frames, warm-up, "
         "steps and the recipe's number of iterations are halved",
-        AT_LEAST_TWO,
+        between(2, 64),
     )
     max_frame_distance: int = key(
-        2, "greatest distance of a clip's frames from its key frame, annotated frames", NOT_NEGATIVE
+        2, "greatest distance of a clip's frames from its key frame, annotated frames", between(0)
     )
     scales: tuple[tuple[int, int], ...] = key(
-        (), "sizes of frames, height and width, of which each batch draws one; empty: input.size_hw", POSITIVE
+        (),
+        "sizes of frames, height and width, of which each batch draws one; empty: input.size_hw",
+        between(1, MAX_INPUT_SIDE),
     )
     flip_probability: float = key(0.5, "probability that a clip is mirrored", FRACTION)
     photometric: bool = key(False, "change brightness, contrast, hue and saturation")
@@ -284,13 +302,13 @@ class Config:
         return "\n".join(f"{key} = {value!r}" for key, value in self.flat().items())
 
     def explained(self) -> str:
-        """The keys with their values and, indented below each, its meaning, type and limits."""
-        keys = dict(_leaf_fields(Config))
-        return "\n".join(
-            f"{name} = {value!r}\n    {keys[name].metadata['meaning']}; {_type_name(keys[name].type)}"
-            for name, value in self.flat().items()
-            if name in keys
-        )
+        """The keys with their values and, indented below each, its meaning, type and rules."""
+        values, lines = self.flat(), []
+        for name, key_field in config_keys().items():
+            about = key_field.metadata
+            parts = (about["meaning"], _type_name(key_field.type), *(rule.text for rule in about["rules"]))
+            lines += [f"{name} = {values[name]!r}", f"    {'; '.join(parts)}"]
+        return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------------------------------- data sets
@@ -579,7 +597,7 @@ def make_config(
     for dotted, value in _leaves(config):
         for rule in valid[dotted].metadata["rules"] if dotted in valid else ():
             if not rule.holds(value):
-                raise InputError(f"config key {dotted!r} {rule.text}, not {value}")
+                raise InputError(f"config key {dotted!r} {rule.text}, not {shown(value)}")
     if config.head.anchor_scales and config.head.calibration != "none":
         raise InputError("config key 'head.calibration' must be 'none' where 'head.anchor_scales' are given")
     ids = config.dataset.category_ids
@@ -686,7 +704,7 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
     try:
         return _convert(value, kind)
     except (ValueError, TypeError, OverflowError, SyntaxError):
-        raise InputError(f"config key {key!r} takes {_type_name(kind)}, not {value!r}") from None
+        raise InputError(f"config key {key!r} takes {_type_name(kind)}, not {shown(value)}") from None
 
 
 def _convert(value: Any, kind: Any, separators: str = ";,") -> Any:

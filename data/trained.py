@@ -41,7 +41,6 @@ PARTS = ("head.centerness", "head.embedding_dim", "temporal_fusion.enabled")  # 
 WITHOUT_EMBEDDINGS = {
     key: value for key, value in TRACKING_BY_OVERLAP.items() if key.startswith(("tracking.", "quirks."))
 }
-LARGEST = {"input": 8192, "backbone": 4096, "head": 4096, "temporal_fusion": 4096}  # numbers of a file's keys
 
 
 def trained_config(
@@ -87,7 +86,7 @@ def config_of_record(record: CheckpointRecord, path: str | os.PathLike) -> Confi
     """The config that a record, with class names, tells.
 
     Raises:
-        InputError: a key has a value that it cannot have, or one that is too large for a network here.
+        InputError: a key has a value that it cannot have.
     """
     name = WEIGHT_NAMES.get(record.config, record.config)
     known = config_keys()
@@ -95,9 +94,6 @@ def config_of_record(record: CheckpointRecord, path: str | os.PathLike) -> Confi
     unknown = [key for key in keys if key not in known]
     if unknown:
         logger.warning("%s: has config keys of another version, left out: %s", path, excerpt(", ".join(unknown)))
-    for key, value in keys.items():
-        if _largest(value) > LARGEST.get(key.partition(".")[0], float("inf")):
-            raise InputError(f"{path}: was trained with {excerpt(key)} = {excerpt(value)}, which is too large")
     keys = {key: value for key, value in keys.items() if key in known}
     try:
         return make_config(
@@ -181,12 +177,6 @@ def without_place(key: str, value: Any) -> Any:
     if not is_path:
         return inside if os.path.isabs(value) or value.startswith("~") else value
     return "" if key == "dataset.root" else PureWindowsPath(value).name
-
-
-def _largest(value: Any) -> float:
-    if isinstance(value, list | tuple):
-        return max(map(_largest, value), default=0)
-    return value if isinstance(value, int | float) else 0
 
 
 # ---------------------------------------------------------------------------------------------------- names and shapes

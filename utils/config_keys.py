@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+MAX_COUNT = 2**31 - 1
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -18,10 +20,15 @@ def numbers(value: Any) -> list:
     return [number for item in value for number in numbers(item)] if isinstance(value, tuple) else [value]
 
 
+def between(least: float, most: float = MAX_COUNT) -> Rule:
+    """The rule that each number of a key is in `least`…`most`, by default the greatest count that exported networks,
+    which compute with int32, can hold."""
+    return Rule(f"must be in {least}…{most}", lambda value: all(least <= number <= most for number in numbers(value)))
+
+
 POSITIVE = Rule("must be positive", lambda value: all(number > 0 for number in numbers(value)))
-AT_LEAST_TWO = Rule("must be at least 2", lambda value: value >= 2)
 NOT_NEGATIVE = Rule("must not be negative", lambda value: value >= 0)
-FRACTION = Rule("must be in 0…1", lambda value: 0 <= value <= 1)
+FRACTION = between(0, 1)
 ODD = Rule("must be odd, as it is centred", lambda value: all(number % 2 for number in numbers(value)))
 NOT_EMPTY = Rule("must have at least one entry", lambda value: value != ())
 PYRAMID = Rule("must be empty or have one entry for each of P3…P7", lambda value: len(value) in (0, 5))

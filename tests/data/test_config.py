@@ -4,6 +4,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_origin
 
 import pytest
 
@@ -13,6 +14,7 @@ from data.config import (
     WEIGHT_NAMES,
     Config,
     add_config_arguments,
+    config_keys,
     dataset_overrides,
     get_config,
     main,
@@ -341,18 +343,18 @@ def test_the_name_cannot_be_set_but_may_be_told():
         ("head.kernels=2,3", "odd"),
         ("head.kernels=3,3;3,4", "odd"),
         ("temporal_fusion.patch_size=4", "odd"),
-        ("head.channels=0", "positive"),
-        ("input.size_hw=0,640", "positive"),
+        ("head.channels=0", "must be in 1…4096, not 0"),
+        ("input.size_hw=0,640", "must be in 1…8192, not (0, 640)"),
         ("input.std=1,0,1", "positive"),
-        ("detection.top_k=-1", "positive"),
+        ("detection.top_k=-1", "must be in 1…10000, not -1"),
         ("detection.conf_threshold=1.5", "0…1"),
         ("detection.nms_threshold=-0.1", "0…1"),
         ("postprocess.score_threshold=nan", "takes a number"),
         ("train.learning_rate=inf", "takes a number"),
         ("train.learning_rate=-1", "negative"),
-        ("train.max_frame_distance=-1", "negative"),
-        ("train.clip_frames=1", "at least 2"),
-        ("tracking.memory=0", "positive"),
+        ("train.max_frame_distance=-1", "must be in 0…2147483647, not -1"),
+        ("train.clip_frames=1", "must be in 2…64, not 1"),
+        ("tracking.memory=0", "must be in 1…1000, not 0"),
         ("train.static_translation=1.1", "0…1"),
         ("train.static_scale=0,1", "positive"),
         ("train.static_scale=1.2,0.8", "decrease"),
@@ -363,6 +365,43 @@ def test_the_name_cannot_be_set_but_may_be_told():
 def test_values_that_no_network_can_have_are_refused(override, words):
     message = refusal([override])
     assert repr(override.partition("=")[0]) in message and words in message
+
+
+def is_of_integers(kind):
+    """Whether a key of the type `kind` is an integer or a tuple of integers, nested or not."""
+    return kind is int or (get_origin(kind) is tuple and all(map(is_of_integers, items_of(kind))))
+
+
+def items_of(kind):
+    return [item for item in get_args(kind) if item is not Ellipsis]
+
+
+def filled(kind, number):
+    """A value of the type `kind` in which all numbers are `number`."""
+    return number if kind is int else tuple(filled(item, number) for item in items_of(kind))
+
+
+INTEGER_KEYS = {key: part.type for key, part in config_keys().items() if is_of_integers(part.type)}
+
+
+@pytest.mark.parametrize("key", INTEGER_KEYS)
+@pytest.mark.parametrize("number", [-(2**70), 2**70])
+def test_every_integer_has_a_least_and_a_greatest_value(key, number):
+    value = filled(INTEGER_KEYS[key], number)
+    message = refusal({key: value})
+    assert message.startswith(f"config key {key!r} must be in ") and message.endswith(f", not {value}")
+
+
+def test_numbers_that_exhaust_the_memory_are_refused():
+    for key in ("tracking.memory", "train.clip_frames", "head.channels", "train.scales", "detection.top_k"):
+        assert "must be in" in refusal({key: filled(INTEGER_KEYS[key], 10**6)})
+
+
+def test_category_ids_are_any_that_a_file_can_have():
+    ids = (0, -3, 2**63 - 1)
+    keys = {"dataset.class_names": ("a", "b", "c"), "dataset.category_ids": ids}
+    assert get_config(DEMO, keys).category_ids == ids
+    assert "'dataset.category_ids'" in refusal({**keys, "dataset.category_ids": (1, 2, 2**63)})
 
 
 def test_there_is_no_memory_without_embeddings():
@@ -506,6 +545,7 @@ def test_every_key_says_what_it_is(capsys):
     assert lines[::2] == str(config).splitlines()[1:]  # all but the name
     assert all(line.startswith("    ") and len(line.strip()) > 10 for line in lines[1::2])
     assert any("one of none, ali, ada" in line for line in lines)
+    assert lines[lines.index("train.clip_frames = 2") + 1].endswith("; an integer; must be in 2…64")
 
 
 def test_the_published_loss_weights():
