@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 import torch
@@ -60,29 +59,38 @@ class WeightAverage:
 
     The average of weights after the first step is the weights. After step k + 1 it is d · average + (1 − d) · weights
     with d = min(`decay`, (1 + k) / (10 + k)): an average over many steps cannot be had early in a run. The statistics
-    of batch norms are averaged like weights. `n_averaged` [] int64 is the number of steps.
+    of batch norms are averaged like weights, and their counts are copied. `n_averaged` [] int64 is the number of steps.
     """
 
     def __init__(self, model: nn.Module, decay: float):
         self.module = copy.deepcopy(model)
         self.decay = decay
         self.n_averaged = torch.zeros((), dtype=torch.int64, device=next(model.parameters()).device)
+        self._averages, self._counts = _weights_and_counts(self.module)
+        # Only for weights of lerp that are laid out like the tensors, torch has one launch for many tensors.
+        self._share = torch.zeros(max(map(torch.numel, self._averages)), device=self.n_averaged.device)
+        self._shares = [self._share.as_strided(average.shape, average.stride()) for average in self._averages]
 
     @torch.no_grad()
     def update(self, model: nn.Module, left_out: Tensor | None = None) -> None:
-        """Takes a step of `model` into the average, unless `left_out` [] is not 0; on the device, without a wait."""
+        """Takes a step of `model` into the average, unless `left_out` [] is not 0; on the device, in a few launches
+        and without a wait."""
         steps = self.n_averaged.double()
         decay = torch.where(steps > 0, ((1 + steps) / (10 + steps)).clamp(max=self.decay), 0)
         if left_out is not None:
             decay = torch.where(left_out > 0, 1, decay)
-        kept, share = decay.float(), (1 - decay).float()
-        tensors = (chain(each.parameters(), each.buffers()) for each in (self.module, model))
-        for average, value in zip(*tensors, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, share)
-            else:
-                average.copy_(average * kept + value * share)
+        self._share.copy_(1 - decay)
+        values, counts = _weights_and_counts(model)
+        torch._foreach_lerp_(self._averages, values, self._shares)
+        if counts:
+            torch._foreach_copy_(self._counts, counts)
         self.n_averaged += 1 if left_out is None else left_out == 0
+
+
+def _weights_and_counts(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The parameters and buffers of `model` that are floats, and those that are not."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]
 
 
 def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, decay: float) -> WeightAverage:
