@@ -689,8 +689,14 @@ def test_twenty_bad_steps_in_a_row_stop_the_run_and_the_good_checkpoint_stays(mo
     assert saved == ["2"]  # nothing is saved while the loss is not finite
 
 
-def test_a_device_with_a_queue_leaves_out_steps_by_itself_and_tells_of_them_later(monkeypatch, caplog):
-    ours, plain = (trainer(*PLAIN, AVERAGED, is_queued=is_queued) for is_queued in (True, False))
+@pytest.mark.parametrize("recipe", [PLAIN, (*PLAIN[1:], "--lr=1e-5")], ids=["sgd", "adamw"])
+def test_a_device_with_a_queue_leaves_out_steps_by_itself_and_tells_of_them_later(recipe, monkeypatch, caplog):
+    ours, plain = (trainer(*recipe, AVERAGED, is_queued=is_queued) for is_queued in (True, False))
+    for group in (*ours.optimizer.param_groups, *plain.optimizer.param_groups):
+        # AdamW's steps are as large for small gradients, down to its eps. Some are rounding alone; and where rounding
+        # moves an input of a ReLU across 0, gradients differ by more, which is why its steps are small here.
+        if "eps" in group:
+            group["eps"] = 1e-3
     batch = two_clips()
     # In its first step nothing is there yet that a fused optimiser would leave as it is.
     ours.losses.criterion, plain.losses.criterion = (Broken(each.losses.criterion, {0, 2}) for each in (ours, plain))
@@ -700,6 +706,7 @@ def test_a_device_with_a_queue_leaves_out_steps_by_itself_and_tells_of_them_late
             each.step(batch)
         if number == 0:
             assert_same_weights(ours.model.state_dict(), fresh)
+            assert not any(value.any() for state in ours.optimizer.state.values() for value in state.values())
             assert ours._bad_steps == 0 and plain._bad_steps == 1
     assert_close_weights(ours.model.state_dict(), plain.model.state_dict())
     assert_close_weights(ours.saved_model.state_dict(), plain.saved_model.state_dict())
