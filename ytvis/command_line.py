@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -102,8 +103,9 @@ def end_process(code: int | None) -> NoReturn:
 def run_command(program: str, command: Callable[[], int | None], hint: str = "") -> int:
     """Runs `command`, one command line of `program`, and returns its exit code; None is 0.
 
-    InputError and errors of the system (a full disk) give 2, Ctrl+C gives 130, with one line on stderr each; `hint` is
-    appended to the latter. If the reader of the output has ended, such as `head`, that is not an error.
+    InputError and errors of the system (a full disk) give 2, the loss of a worker process 1, Ctrl+C 130, with one line
+    on stderr each; `hint` is appended to the last two. If the reader of the output has ended, such as `head`, that is
+    not an error.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -122,11 +124,22 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
         problem = error.strerror or str(error)
         if error.filename is not None:
             problem = f"{os.fsdecode(error.filename)}: {problem}"
+    except RuntimeError as error:
+        if not _is_lost_worker(error):
+            raise
+        problem = "a worker process was killed, probably because memory ran out; use fewer workers"
+        _report(f"{program}: error: {problem}{hint}")
+        return 1
     except KeyboardInterrupt:
         _report(f"{program}: interrupted{hint}")
         return KILLED_BY_INTERRUPT
     _report(f"{program}: error: {one_line(problem)}")
     return 2
+
+
+def _is_lost_worker(error: RuntimeError) -> bool:
+    """Whether a worker process has ended: of a pool, or of torch's DataLoader, whose error has no type of its own."""
+    return isinstance(error, BrokenExecutor) or str(error).startswith("DataLoader worker (pid")
 
 
 class _HeldLog(logging.Handler):

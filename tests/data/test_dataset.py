@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+import signal
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from data.dataset import YTVISDataset, read_frames
 from data.transforms import FrameTransform, PictureInput
 from utils.structures import FrameInput
 from ytvis.annotations import Video
+from ytvis.command_line import run_command
 from ytvis.files import InputError
 from ytvis.masks import decode_mask, encode_mask, to_rle
 
@@ -394,6 +396,14 @@ def test_workers_change_neither_order_nor_content_nor_random_numbers(recorded):
         order.append((one.meta.video_id, one.meta.frame_index, one.is_last))
     assert order == [(3, index, index == 4) for index in range(5)] + [(8, index, index == 2) for index in range(3)]
     assert torch.equal(torch.get_rng_state(), seed)
+
+
+def test_a_killed_worker_ends_a_command_with_one_line(recorded, capsys, monkeypatch):
+    transform = FrameTransform.from_config(CFG)
+    monkeypatch.setattr(transform, "for_network", lambda frame: signal.raise_signal(signal.SIGKILL))
+    frames = read_frames(recorded, transform, num_workers=1)
+    assert run_command("name", lambda: list(frames)) == 1
+    assert capsys.readouterr().err.startswith("name: error: a worker process was killed, probably ")
 
 
 def test_only_the_videos_asked_for_are_read(recorded):

@@ -1,9 +1,11 @@
 import io
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,8 +42,19 @@ def test_a_command_ends_with_one_line_and_a_code(capsys, work, code, line):
 
 
 def test_faults_of_the_program_are_not_hidden():
-    with pytest.raises(ZeroDivisionError):
-        run_command("name", lambda: 1 // 0)
+    for error in (ZeroDivisionError(), RuntimeError("a fault")):
+        with pytest.raises(type(error)):
+            run_command("name", raising(error))
+
+
+def test_a_killed_worker_is_reported_in_one_line(capsys):
+    def work():
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            pool.submit(signal.raise_signal, signal.SIGKILL).result()
+
+    assert run_command("name", work, "; a hint") == 1
+    reason = "a worker process was killed, probably because memory ran out; use fewer workers"
+    assert capsys.readouterr().err == f"name: error: {reason}; a hint\n"
 
 
 def test_names_that_the_output_cannot_encode_are_escaped(monkeypatch):
