@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from pycocotools import mask as mask_ops
 
+from ytvis.command_line import Parser
 from ytvis.files import atomic_write
 
 FIXTURES = Path(__file__).parent.parent / "tests" / "fixtures" / "evaluator"
@@ -37,7 +38,7 @@ BACKENDS = {"native": "native kernels", "python": "pycocotools and numpy"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="fresh processes for each time (default: %(default)s)")
     parser.add_argument(
         "--megabytes", type=int, nargs="+", default=[], help="measure the memory for results files of these sizes"

@@ -9,7 +9,6 @@ own process. It fails if the process prints a traceback, ends by a signal, takes
 files of failed inputs. It needs Linux.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -42,6 +41,7 @@ from stmask import STMask
 from tools.mutations import mutate_bytes, mutate_json
 from utils import checkpoint as checkpoint_command
 from ytvis.__main__ import main as ytvis_command
+from ytvis.command_line import Parser
 from ytvis.files import InputError
 from ytvis.masks import encode_masks
 
@@ -484,9 +484,7 @@ def _no_fifos(folder: str, names: list[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m tools.fuzz`: prints the failures; returns 1 if any input failed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m tools.fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=600, help="number of inputs (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
     parser.add_argument(

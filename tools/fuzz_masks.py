@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from ytvis.command_line import Parser
+
 ROOT = Path(__file__).parents[1]
 SANITIZER = "-fsanitize=address -fno-omit-frame-pointer -g -O1"
 NUMBERS = (0, 1, -1, 5, 2**16, 2**16 + 1, 2**24, 2**27, 2**29, 2**31, 2**32, 2**63, 2**64, 10**9, 10**400, 10**5000)
@@ -242,7 +244,7 @@ class Fuzzer:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=30, help="duration of the run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the inputs (default: %(default)s)")
     parser.add_argument("--address_sanitizer", action="store_true", help="build and run under AddressSanitizer")

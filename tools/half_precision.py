@@ -7,20 +7,19 @@ matters: a hard case. An object of a frame counts as found if a mask of the othe
 0.5.
 """
 
-import argparse
-
 from inference.network import Network
 from inference.tracker import VideoTracker
 from layers.association import binary_mask_iou
 from stmask import STMask
 from tools.parity import RECORDED, clip, load_model
 from utils.structures import Tracks
+from ytvis.command_line import Parser
 
 VIDEOS = (1, 2)
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    Parser(description=__doc__).parse_args()
     for name in RECORDED:
         model = load_model(name)
         found, same_id, total = compare(track(model, "fp32"), track(model, "bf16"))

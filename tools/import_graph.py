@@ -5,12 +5,13 @@
 The graph is read from the source without running it. Imports inside functions count.
 """
 
-import argparse
 import ast
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+from ytvis.command_line import Parser
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ("backbone", "stmask", "train", "eval")
@@ -74,9 +75,7 @@ def _owner(name: str, modules: Mapping[str, ast.Module]) -> str | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    argparse.ArgumentParser(
-        prog="python -m tools.import_graph", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args(arguments)
+    Parser(prog="python -m tools.import_graph", description=__doc__).parse_args(arguments)
     graph = import_graph(sources())
     for number, floor in enumerate(FLOORS):
         print(f"floor {number}: {', '.join(floor)}")

@@ -8,7 +8,6 @@ are the fastest of several rounds, wall time and CPU time (all threads together)
 work on the machine changes little, and on a GPU of wall times.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from layers.cuda.deform_kernels import KERNELS
 from layers.deform_conv import available_backends, deform_backend, deformable_conv2d, runs_on
 from tools.plot import STYLE, save_figure
 from utils.device import describe_machine, pick_device, synchronize
+from ytvis.command_line import Parser
 from ytvis.files import atomic_write
 
 P3 = (256, 48, 80)  # channels, height, width
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="calls of each backend (default: %(default)s)")
     parser.add_argument("--bf16", action="store_true", help="also time bfloat16 columns")
     parser.add_argument("--device", help="cpu, cuda, … (default: cpu)", default="cpu")

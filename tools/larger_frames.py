@@ -3,14 +3,15 @@
 python -m tools.larger_frames data/ShapesVIS/valid/JPEGImages/valid_00003 results/large --factor 3
 """
 
-import argparse
 from pathlib import Path
 
 import cv2
 
+from ytvis.command_line import Parser
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("frames", type=Path, help="folder of pictures")
     parser.add_argument("output", type=Path, help="folder to write")
     parser.add_argument("--factor", type=float, default=3, help="default: %(default)s")

@@ -6,7 +6,6 @@ The frames are those of some videos of the drawn demo set, repeated, so that obj
 The weights are the demo's. CPU time is reported, because other work on the machine changes it little.
 """
 
-import argparse
 import json
 import time
 from itertools import islice
@@ -20,13 +19,14 @@ from stmask import STMask
 from tools.plot import STYLE, save_figure
 from tools.stream_memory import resident_mib, shapes_frames
 from utils.device import describe_machine
+from ytvis.command_line import Parser
 from ytvis.files import atomic_write
 
 WEIGHTS = Path(__file__).parent.parent / "weights" / "STMask_demo.pth"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--frames", type=int, default=10_000, help="default: %(default)s")
     parser.add_argument("--every", type=int, default=1000, help="frames between two measurements (default: 1000)")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 160), metavar=("H", "W"), help="default: 96 160")

@@ -7,7 +7,6 @@ in a copy of the checkout, and runs pytest there. Needs that Python on the PATH,
 The exit code is pytest's, or 2 if the environment cannot be made.
 """
 
-import argparse
 import ast
 import re
 import shutil
@@ -20,6 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from ytvis.command_line import Parser
 from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -143,7 +143,7 @@ def run_tests(folder: Path, extras: Sequence[str], arguments: Sequence[str]) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "--keep", type=Path, metavar="DIR", help="folder for the environment and the copy, which are then kept"
     )

@@ -6,7 +6,6 @@ A relative error is the largest absolute difference divided by the largest absol
 tests/fixtures/reference/README.md describes each array and its distance from a float64 run of the original.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from stmask import STMask
 from tests.fixtures.reference import fill, inputs
 from utils.device import pick_device
 from utils.structures import ClipBatch, ClipTargets, FrameMeta, FrameTargets, Predictions
+from ytvis.command_line import Parser
 from ytvis.masks import decode_mask
 from ytvis.results import VideoResultBuilder
 
@@ -324,7 +324,7 @@ def compare_training(name: str, device: str = "cpu") -> TrainingComparison:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("device", nargs="?", default="cpu", help="cpu, cuda, cuda:1, … (default: %(default)s)")
     device = parser.parse_args(arguments).device
     print(f"{'config':28} {'recording':18} {'array':22} {'relative':>10} {'absolute':>10}")

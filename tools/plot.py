@@ -7,7 +7,6 @@ There is a panel for the total loss, each loss, the learning rate, and AP and AP
 are drawn over each other. Each point of a loss is the mean of ten iterations.
 """
 
-import argparse
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from utils.training_log import MEASURES, read_log
-from ytvis.command_line import positive
+from ytvis.command_line import Parser, positive
 from ytvis.files import InputError, atomic_write
 
 COLUMNS = 3
@@ -55,9 +54,7 @@ class Panel(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m tools.plot", description=__doc__)
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a training's <config>_log.jsonl")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="picture to write, .png or .svg")
     parser.add_argument("--title", help="title above the panels")

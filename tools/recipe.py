@@ -29,7 +29,6 @@ A recipe is a TOML file:
     expected                           # scores in percent: AP, AP50, AR10, HOTA
 """
 
-import argparse
 import difflib
 import io
 import json
@@ -52,6 +51,7 @@ from data import synthetic
 from utils.checkpoint import CheckpointName, publish
 from utils.logging import setup_logging
 from utils.stop_signal import StopSignal
+from ytvis.command_line import Parser
 from ytvis.files import InputError, atomic_write
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.score.tracking import evaluate_tracking
@@ -372,7 +372,7 @@ def stage_table(recipe: Recipe) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("recipe", type=Path, help="TOML file")
     parser.add_argument("--results", type=Path, metavar="DIR", help="folder of the stages, in place of the recipe's")
     parser.add_argument("--device", help="cpu, cuda, …, in place of the recipe's")
@@ -435,13 +435,15 @@ def _check_names(
 
 
 def _check_keys(table: Mapping[str, Any], types: Mapping[str, type], needed: Set[str], where: str) -> None:
-    """Raises InputError for a key that is unknown or of another type, and for one of `needed` that is missing."""
+    """Raises InputError for a key that is unknown or of another type, and if one of `needed` is missing or empty."""
     for key, value in table.items():
         if key not in types:
             raise InputError(f"{where}: unknown key {key!r}{_nearest(key, types)}")
         allowed = (int, float) if types[key] is float else types[key]
         if not isinstance(value, allowed) or (isinstance(value, bool) and types[key] is not bool):
             raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {value!r}")
+        if key in needed and value == "":  # as a folder it would be the one that the command runs in
+            raise InputError(f"{where}: {key} is empty")
     if missing := sorted(needed - set(table)):
         raise InputError(f"{where}: {missing[0]} is missing")
 

@@ -6,11 +6,11 @@
 Needs playwright and chromium (tests/ytvis/viewer/browser.py).
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from tests.ytvis.viewer.browser import launch, new_page, photograph, why_missing
+from ytvis.command_line import Parser
 
 SHOWN = ("scores", "confusion", "videos")
 HIDE_THE_REST = """shown => {
@@ -23,7 +23,7 @@ HIDE_THE_REST = """shown => {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("page", type=Path, help="report.html")
     parser.add_argument("picture", type=Path, help="PNG file to write")
     parser.add_argument("--sections", nargs="+", default=list(SHOWN), help="ids of the parts to show")

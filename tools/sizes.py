@@ -4,12 +4,13 @@ python -m tools.sizes                # the working tree
 python -m tools.sizes 7177877        # a revision
 """
 
-import argparse
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from ytvis.command_line import Parser
 
 ROOT = Path(__file__).parent.parent
 ENDINGS = (".py", ".pyx", ".js", ".css", ".html", ".jinja", ".j2")
@@ -48,9 +49,7 @@ def describe(sources: dict[str, str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m tools.sizes`: prints the sizes of the code, and separately of the tests and tools."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.sizes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m tools.sizes", description=__doc__)
     parser.add_argument("revision", nargs="?", help="a revision of git (default: the working tree)")
     options = parser.parse_args(arguments)
     try:

@@ -7,7 +7,6 @@ are the demo's, at a small input size to save time. "end" is the memory after al
 whole run.
 """
 
-import argparse
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from data.synthetic import draw_video
 from data.video import VideoWriter
 from inference.output_files import OutputFiles
 from utils.device import peak_memory_mib, pick_device
+from ytvis.command_line import Parser
 
 ROOT = Path(__file__).parent.parent
 SIZE_HW = (96, 160)
@@ -76,7 +76,7 @@ def measure(folder: Path, num_frames: int, every: int, options: Sequence[str] = 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--frames", type=int, default=5000, help="frames of the video (default: %(default)s)")
     parser.add_argument("--every", type=int, default=500, help="frames between two lines (default: %(default)s)")
     options, others = parser.parse_known_args(arguments)  # the others are eval.py's

@@ -5,12 +5,12 @@
 Needs playwright and chromium (tests/ytvis/viewer/browser.py).
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.ytvis.viewer.browser import launch, new_page, photograph, why_missing
+from ytvis.command_line import Parser
 from ytvis.files import InputError
 from ytvis.viewer.content import Content
 from ytvis.viewer.export import export_page
@@ -33,7 +33,7 @@ HIDE_LOW_SCORES = """score => {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("results", type=Path, help="results.json")
     parser.add_argument("folder", type=Path, help="folder for the PNG files")
     parser.add_argument("--images", type=Path, default=DEMO / "valid" / "JPEGImages", help="default: %(default)s")

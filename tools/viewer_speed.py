@@ -7,7 +7,6 @@ which is the slowest case. On a busy machine compare the processor time per fram
 33 ms of the page's main thread, and 33 ms of the whole browser per free core.
 """
 
-import argparse
 import json
 import tempfile
 import threading
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 
 from tests.ytvis.viewer.browser import launch, new_page
+from ytvis.command_line import Parser
 from ytvis.masks import encode_masks
 from ytvis.results import write_results
 from ytvis.viewer.content import Content
@@ -119,7 +119,7 @@ def processor_seconds(browser, session) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--tracks", type=int, default=30)
     parser.add_argument("--frames", type=int, default=90)
     parser.add_argument("--speed", type=int, default=30, help="requested frames per second")

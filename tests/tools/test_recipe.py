@@ -153,6 +153,7 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tiny, tmp_path, capsys
         ("AP = 51.5", "mAP = 51.5", "'clips': expected has 'mAP'; the scores are AP, AP50, AR10, HOTA"),
         ('config = "STMask_demo_config"', "", "[train] must name the config"),
         ("train_videos = 2", "train_video = 2", "[data.few]: unknown key 'train_video'"),
+        ('name = "clips"', 'name = ""', "stage 2: name is empty"),
     ],
 )
 def test_a_faulty_recipe_is_refused_with_the_place(tiny, old, new, message, capsys):
