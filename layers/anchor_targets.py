@@ -23,13 +23,14 @@ BACKGROUND = 0
 
 
 def hide_unlabelled(class_logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
-    """Returns `class_logits` […,C+1] in which whatever is background cannot be of a class that its data set does not
-    label: those logits are −∞ where `labels` […] are background.
+    """Returns `class_logits` [I,…,C+1] in which whatever is background cannot be of a class that its data set does not
+    label: those logits are −∞ where `labels` [I,…] are background.
 
-    `known` […,C+1] bool broadcasts to the logits; False for such classes, True for background. None: all are labelled.
+    `known` [I,C+1] bool is False for such classes, True for background. None: all are labelled.
     """
     if known is None:
         return class_logits
+    known = known.view(len(known), *(1,) * (labels.ndim - 1), known.shape[1])
     return class_logits.masked_fill((labels == BACKGROUND)[..., None] & ~known, float("-inf"))
 
 

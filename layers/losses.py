@@ -95,22 +95,20 @@ def class_loss(
     weights: Tensor,
     weights_by_position: bool,
     gather: Callable[[Tensor], Tensor] = alone,
-    known: Tensor | None = None,
     compact: Compaction = drop_rows,
 ) -> Tensor:
     """Weighted cross-entropy over positives and hard negatives, summed, /4.
 
-    `class_logits` [I,A,C+1], `labels` [I,A] (−1 neutral), `weights` [P] of the positives in order. Hard negatives are
-    the 3·P anchors of the whole batch with the lowest background probability; each weighs 3·I/(their number). With
-    `weights_by_position` the vector of all weights, positives' first, is assigned to the anchors in the order of their
-    index, so that weights and anchors do not correspond (docs/quirks.md). `known` [I,C+1] bool are the classes that an
-    image's data set labels (None: all); background has no logits of the others. `compact` chooses the anchors that are
-    summed.
+    `class_logits` [I,A,C+1], −∞ where `hide_unlabelled` hides them, `labels` [I,A] (−1 neutral), `weights` [P] of the
+    positives in order. Hard negatives are the 3·P anchors of the whole batch with the lowest background probability;
+    each weighs 3·I/(their number). With `weights_by_position` the vector of all weights, positives' first, is assigned
+    to the anchors in the order of their index, so that weights and anchors do not correspond (docs/quirks.md).
+    `compact` chooses the anchors that are summed.
 
     The batch may be spread over processes with equally many images each: `gather` returns the images [I,…] of all
     processes for this process's own, and the result is the sum over all images divided by the number of processes.
     """
-    logits = hide_unlabelled(class_logits.float(), labels, None if known is None else known[:, None])
+    logits = class_logits.float()
     cross_entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NEUTRAL, reduction="none")
     positive = labels > 0
     with torch.no_grad():
@@ -257,7 +255,7 @@ def semantic_loss(logits: Tensor, targets: ClipTargets, known: Tensor | None = N
     show an object plus the mean over the background.
 
     `logits` [I,C+1,h,w] of a map of the I images of `targets`, 0 for background. A cell has the class at its centre.
-    `known` [I,C+1] is that of `class_loss`.
+    `known` [I,C+1] is that of `hide_unlabelled`.
     """
     truth = targets.truth
     rows, columns = (
@@ -268,7 +266,7 @@ def semantic_loss(logits: Tensor, targets: ClipTargets, known: Tensor | None = N
     classes = torch.zeros((len(logits), *logits.shape[-2:]), dtype=torch.int64, device=logits.device)
     # Where objects overlap, the greatest label is used.
     classes = classes.scatter_reduce(0, targets.image[:, None, None].expand_as(labels), labels, "amax")
-    of_cells = hide_unlabelled(logits.float().movedim(1, -1), classes, None if known is None else known[:, None, None])
+    of_cells = hide_unlabelled(logits.float().movedim(1, -1), classes, known)
     cross_entropy = F.cross_entropy(of_cells.movedim(-1, 1), classes, reduction="none")
     parts = [
         (cross_entropy * part).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1)
@@ -408,10 +406,9 @@ class MultiBoxLoss:
         def gather(images: Tensor) -> Tensor:
             return self.gather(images.unflatten(0, (len(targets), -1))).flatten(0, 1)
 
+        logits = hide_unlabelled(predictions.class_logits, labels, known_of_images(known, len(labels)))
         return class_loss(
-            *(predictions.class_logits, labels, positives.weights, self.weights_by_position, gather),
-            known=known_of_images(known, len(labels)),
-            compact=_compaction(targets),
+            logits, labels, positives.weights, self.weights_by_position, gather, compact=_compaction(targets)
         )
 
     def _mask_loss(self, predictions: Predictions, positives: Positives, truth: FrameTargets) -> Tensor:

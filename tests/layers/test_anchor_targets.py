@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, count_candidates, match
+from layers.anchor_targets import BACKGROUND, NEUTRAL, Match, count_candidates, hide_unlabelled, match
 from utils.structures import ClipTargets, FrameTargets
 
 
@@ -106,3 +106,16 @@ def test_images_are_matched_each_by_itself():
         assert (single.targets[positive].bincount(minlength=len(frame)).numpy() <= candidates).all()
         assert candidates.sum() <= 3 * positive.sum() + len(frame)
     assert (together.labels == NEUTRAL).any()
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+def test_background_has_no_logits_of_the_classes_that_its_image_does_not_label(shape):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, *shape, 4), torch.randint(-1, 4, (2, *shape))
+    known = torch.tensor([[True, True, False, True], [True, False, True, True]])
+    found = hide_unlabelled(logits, labels, known)
+    for image, missing in enumerate((2, 1)):
+        expected = logits[image].clone()
+        expected[..., missing] = torch.where(labels[image] == 0, float("-inf"), expected[..., missing])
+        assert torch.equal(found[image], expected)
+    assert hide_unlabelled(logits, labels, None) is logits
