@@ -58,7 +58,7 @@ class STMask(nn.Module):
     def __init__(self, config: Config):
         super().__init__()
         self.config = config
-        self._anchors: tuple[tuple, Tensor] | None = None  # of the last size of images
+        self._anchors = Anchors(config)
         head = config.head
         self.backbone = make_backbone(config.backbone)
         self.proto_net = ProtoNet(head.channels, head.num_prototypes)
@@ -231,18 +231,33 @@ class STMask(nn.Module):
         return Predictions(
             **vars(outputs),
             prototypes=self.proto_net(levels[0]),
-            anchors=self._anchors_of(images.shape[-2:], images.device),
+            anchors=self._anchors(images.shape[-2:], images.device),
             fusion_features=FusionFeatures(levels[FUSION_LEVEL], shared[FUSION_LEVEL]),
             finest=levels[0],
         )
 
-    def _anchors_of(self, input_hw: torch.Size, device: torch.device) -> Tensor:
-        """`make_anchors`, kept for the next images of this size."""
+
+class Anchors:
+    """The anchors of the network of a config. Those of the last `SIZES` sizes of images are kept: the scales of a
+    training, or what a program is given; of 384×640 pixels a quarter of a megabyte."""
+
+    SIZES = 16
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._kept: dict[tuple[torch.Size, torch.device], Tensor] = {}
+
+    def __call__(self, input_hw: torch.Size, device: torch.device) -> Tensor:
+        """The anchors [A,4] of `anchors_of`, made once; not to be changed."""
+        if torch.compiler.is_dynamo_compiling():  # code compiled for what is kept would hold only as long as it is
+            return anchors_of(self._config, input_hw, device)
         key = (input_hw, device)
-        if self._anchors is None or self._anchors[0] != key:
+        if key not in self._kept:
+            if len(self._kept) == self.SIZES:
+                del self._kept[next(iter(self._kept))]  # the oldest
             with torch.inference_mode(False):  # they may be needed for training next
-                self._anchors = (key, anchors_of(self.config, input_hw, device))
-        return self._anchors[1]
+                self._kept[key] = anchors_of(self._config, input_hw, device)
+        return self._kept[key]
 
 
 def anchors_of(config: Config, input_hw: Sequence[int], device: torch.device | str = "cpu") -> Tensor:

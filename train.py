@@ -42,7 +42,7 @@ from inference.validation import score_videos
 from layers.anchor_targets import count_candidates
 from layers.crop_losses import CropLosses
 from layers.losses import MultiBoxLoss, known_of_images, semantic_loss
-from stmask import STMask, anchors_of
+from stmask import Anchors, STMask
 from utils.checkpoint import SEARCH_WORDS, find_checkpoint, save_state_dict
 from utils.checkpoint_record import read_record
 from utils.delayed_reads import STEPS_AHEAD, DelayedReads
@@ -255,15 +255,12 @@ class CandidateCounter:
     """Returns clips as a batch whose targets' candidates are counted."""
 
     def __init__(self, config: Config):
-        self._config = config
-        self._anchors: dict[torch.Size, Tensor] = {}
+        self._anchors = Anchors(config)
 
     def __call__(self, clips: list[Clip]) -> ClipBatch:
         batch = collate_clips(clips)
-        size_hw = batch.targets.truth.masks.shape[-2:]
-        if size_hw not in self._anchors:
-            self._anchors[size_hw] = anchors_of(self._config, size_hw)
-        candidates = count_candidates(self._anchors[size_hw], batch.targets)
+        masks = batch.targets.truth.masks
+        candidates = count_candidates(self._anchors(masks.shape[-2:], masks.device), batch.targets)
         return replace(batch, targets=replace(batch.targets, candidates=candidates))
 
 

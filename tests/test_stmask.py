@@ -17,7 +17,7 @@ from inference.videos import track_videos
 from layers import deform_conv
 from layers.cpu import deform_columns
 from layers.cpu.packed_products import PackedMatrices, can_pack
-from stmask import STMask
+from stmask import Anchors, STMask
 from tests.serving import serving
 from tools.parity import REFERENCE, clip, frame_meta, load_model
 from utils.checkpoint import save_state_dict
@@ -107,6 +107,42 @@ def test_forward_has_the_contract_s_shapes_and_ranges(demo, images):
     assert p.prototypes.min() >= 0
     assert p.centerness.abs().max() <= 1
     torch.testing.assert_close(p.embeddings.norm(dim=-1), torch.ones(3, anchors))
+
+
+def test_anchors_are_made_once_for_each_size_of_a_run(demo, images):
+    with torch.inference_mode():
+        first = demo(images).anchors
+    assert len(demo(images[..., :64]).anchors) < len(first)
+    assert demo(images).anchors is first and not first.is_inference()
+
+
+def test_no_more_than_the_anchors_of_the_last_sizes_are_kept():
+    anchors, device = Anchors(get_config(DEMO)), torch.device("cpu")
+    sizes = [torch.Size((32, 32 * width)) for width in range(1, Anchors.SIZES + 2)]
+    kept = {size: anchors(size, device) for size in sizes}
+    assert all(anchors(size, device) is kept[size] for size in sizes[1:])
+    assert anchors(sizes[0], device) is not kept[sizes[0]]
+    assert anchors(sizes[1], device) is not kept[sizes[1]]  # it gave way to that of the first
+
+
+def test_a_size_that_comes_back_is_not_compiled_again():
+    anchors, graphs = Anchors(get_config(DEMO)), []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph
+
+    def network(images):
+        return anchors(images.shape[-2:], images.device) + images.sum()
+
+    compiled = torch.compile(network, backend=backend)
+    images = [torch.zeros(1, 3, 64, width) for width in (64, 96, 128)]
+    for each in images:
+        assert torch.equal(compiled(each), network(each))
+    number = len(graphs)
+    for each in images:
+        compiled(each)
+    assert len(graphs) == number <= len(images)
 
 
 def test_a_batch_is_its_images_one_by_one(demo, images):
