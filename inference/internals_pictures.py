@@ -19,7 +19,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
 
 from inference.internals import ObjectInternals
-from ytvis.drawing import css_colour, text_colour, track_colour
+from ytvis.drawing import css_colour, drawable_name, font_families, text_colour, track_colour
 from ytvis.files import InputError
 
 DOTS_PER_INCH = 100
@@ -55,7 +55,7 @@ class FrameInternals:
 
     def name(self, item: ObjectInternals) -> str:
         """The label of an object, such as "ring #3"."""
-        return f"{self.class_names[item.label - 1]} #{item.track_id}"
+        return f"{drawable_name(self.class_names[item.label - 1], item.label)} #{item.track_id}"
 
 
 def draw_internals(name: str, view: FrameInternals) -> np.ndarray:
@@ -64,7 +64,8 @@ def draw_internals(name: str, view: FrameInternals) -> np.ndarray:
     Raises:
         InputError: the frame has nothing to show in it.
     """
-    with style.context(STYLE):
+    families = font_families(view.name(item) for item in view.objects)
+    with style.context([*STYLE, {"font.family": families}]):
         figure = PICTURES[name](view)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()

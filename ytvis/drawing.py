@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
@@ -38,6 +38,7 @@ _OTHER_STYLES = ("bold", "black", "light", "thin", "italic", "oblique", "mono", 
 _PLACEHOLDERS = ("lastresort", "blank")  # in the names of fonts that have a sign for every letter, the same for many
 _SMALLEST_CAP_HEIGHT = 8  # pixels; digits of smaller letters run together
 _LABEL_SIGNS = frozenset(map(ord, " #.0123456789"))  # what a label adds to a name
+_CONTROLS = frozenset(range(32))
 _GAP = 8  # pixels between two pictures
 
 
@@ -251,7 +252,7 @@ def draw_objects(
     taken: list[Rect] = []
     for index in large_first if text else ():
         label = int(objects.labels[index])
-        name = _drawable(class_names[label - 1], f"class {label}")
+        name = drawable_name(class_names[label - 1], label)
         texts = _label_texts(name, track_ids[index], scores_shown[index])
         taken.append(_draw_label(picture, texts, corners[index], colours[index], taken, letter_height))
     if caption:
@@ -261,9 +262,9 @@ def draw_objects(
 
 def draw_caption(picture: np.ndarray, text: str, letter_height: float = _SMALLEST_CAP_HEIGHT) -> None:
     """Writes `text` into the lower left corner of `picture` [h,w,3] uint8 RGB, white on black, in ASCII with escapes if
-    no font here has its letters."""
+    no font here has its letters, or some are control characters."""
     bottom = len(picture)
-    text = _drawable(text, text.encode("ascii", "backslashreplace").decode("ascii"))
+    text = _drawable(text, text.encode("unicode_escape").decode("ascii"))
     _draw_label(picture, [text], [0, bottom, 0, bottom], (0, 0, 0), [], letter_height)
 
 
@@ -353,6 +354,27 @@ def _draw_label(
     return rect
 
 
+def drawable_name(name: str, label: int) -> str:
+    """The name of the class `label`, or "class LABEL" if no font here has its letters."""
+    return _drawable(name, f"class {label}")
+
+
+def font_families(names: Iterable[str]) -> list[str]:
+    """The font families in which matplotlib draws all these names, those of `drawable_name`; a text in all of them may
+    have any other sign of DejaVu Sans, too."""
+    files = sorted({_font_file(frozenset(name)) for name in names} - {None})
+    return list(dict.fromkeys(["DejaVu Sans", *map(_family, files)]))
+
+
+@lru_cache(maxsize=256)
+def _family(path: str) -> str:
+    """The family of the font in a file, which matplotlib then knows."""
+    from matplotlib.font_manager import FontProperties, fontManager
+
+    fontManager.addfont(path)
+    return FontProperties(fname=path).get_name()
+
+
 def _drawable(text: str, instead: str) -> str:
     """`text`, or `instead` if no font here has its letters."""
     if _font_file(frozenset(text)) is not None:
@@ -393,13 +415,13 @@ def _unlikeness(path: str) -> tuple[int, str]:
 
 @lru_cache(maxsize=16)
 def _codes_of(path: str) -> frozenset[int]:
-    """The code points that a font has outlines for; none if it cannot be used."""
+    """The code points that a font has outlines for, none of them of control characters; none if it cannot be used."""
     from matplotlib.ft2font import FT2Font
 
     try:
         font = FT2Font(path)
         draws_all = any(word in os.path.basename(path).lower() for word in _PLACEHOLDERS)
-        return frozenset(font.get_charmap()) if font.scalable and not draws_all else frozenset()
+        return frozenset(font.get_charmap()) - _CONTROLS if font.scalable and not draws_all else frozenset()
     except (RuntimeError, OSError, ValueError):  # damaged, or of another format
         return frozenset()
 

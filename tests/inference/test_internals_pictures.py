@@ -1,10 +1,14 @@
 from dataclasses import replace
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import font_manager
 
 from inference.internals import ObjectInternals
 from inference.internals_pictures import PICTURES, FrameInternals, draw_internals
+from ytvis import drawing
 from ytvis.files import InputError
 
 KERNELS = ((3, 3), (3, 5), (5, 3))
@@ -73,6 +77,28 @@ def test_what_a_frame_does_not_have_is_said(name, item, words):
 def test_a_frame_without_objects_is_refused(name):
     with pytest.raises(InputError, match="the frame has no"):
         draw_internals(name, make_view())
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_class_name_that_no_font_has_is_the_number_of_its_class(name, monkeypatch, recwarn):
+    monkeypatch.setattr(font_manager, "findSystemFonts", list)
+    drawing._font_file.cache_clear()
+    expected, unknown = (replace(make_view(make_object()), class_names=("a", text)) for text in ("class 2", "\u732b"))
+    assert np.array_equal(draw_internals(name, unknown), draw_internals(name, expected))
+    drawing._font_file.cache_clear()
+    assert not recwarn.list  # matplotlib warns of letters that it cannot draw
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_class_name_is_drawn_in_a_font_of_the_system_that_has_it(name, monkeypatch, recwarn):
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(fonts / "STIXGeneral.ttf")])
+    drawing._font_file.cache_clear()
+    names = ("\U0001d504", "\U0001d505", "class 2")  # of STIX, not of DejaVu Sans
+    pictures = [draw_internals(name, replace(make_view(make_object()), class_names=("a", text))) for text in names]
+    drawing._font_file.cache_clear()
+    assert len({picture.tobytes() for picture in pictures}) == 3
+    assert not recwarn.list
 
 
 def test_texts_tell_which_weight_and_how_far():

@@ -276,6 +276,16 @@ def test_a_name_that_no_font_has_is_the_number_of_its_class(fonts, caplog):
     assert "no font here has" in record.getMessage()
 
 
+@pytest.mark.parametrize("text", ["a\nb", "\0", "a\tb", "\ud800", "a\r\n\u732b"])
+def test_control_characters_are_drawn_as_escapes(text, fonts, monkeypatch):
+    fonts("cmr10.ttf")  # has signs for some of them
+    drawn, escaped = grey(60, 320), grey(60, 320)
+    draw_caption(drawn, text)
+    draw_caption(escaped, text.encode("unicode_escape").decode("ascii"))
+    assert (drawn == escaped).all() and (drawn != 100).any()
+    assert (label_of("a", text) == label_of("a", "class 2")).all()
+
+
 def test_a_font_without_digits_draws_no_label(fonts):
     fonts("STIXNonUni.ttf")  # has the sign, but neither # nor 0…9
     assert (label_of("a", "\ue000") == label_of("a", "class 2")).all()
