@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from ytvis.files import InputError, atomic_write, open_input, writing
+from ytvis.messages import shown
 
 
 class Journal:
@@ -98,12 +99,18 @@ class Journal:
         if found is None:
             raise InputError(f"{self.path}: not the journal of a run; move it away to start again")
         for key in (*self.header, *found):
-            old, new = found.get(key), self.header.get(key)
-            if old != new:
-                raise InputError(
-                    f"{self.path} was started with {key} = {old!r}, this run has {new!r}: "
-                    "run with the same settings to resume, or delete the file to start again"
-                )
+            if key not in found:
+                difference = f"without {key}, this run has {shown(self.header[key])}"
+            elif key not in self.header:
+                difference = f"with {key} = {shown(found[key])}, which this run lacks"
+            elif found[key] != self.header[key]:
+                difference = f"with {key} = {shown(found[key])}, this run has {shown(self.header[key])}"
+            else:
+                continue
+            raise InputError(
+                f"{self.path} was started {difference}: run with the same settings and version to resume, or delete "
+                "the file to start again"
+            )
 
 
 def json_line(content: Mapping) -> bytes:

@@ -304,6 +304,16 @@ def test_another_run_is_not_resumed(tmp_path, header):
     assert path.read_bytes() == before
 
 
+def test_a_journal_of_another_version_has_other_keys_and_the_message_names_the_first(tmp_path):
+    path = tmp_path / "results.json.partial"
+    fill(ResultsJournal.create(path, HEADER), [4])
+    with pytest.raises(InputError, match=r"was started without more, this run has 1: .* version"):
+        ResultsJournal.resume(path, {**HEADER, "more": 1})
+    fewer = {key: value for key, value in HEADER.items() if key != "config"}
+    with pytest.raises(InputError, match=f"was started with config = {HEADER['config']!r}, which this run lacks: "):
+        ResultsJournal.resume(path, fewer)
+
+
 @pytest.mark.parametrize("line", [b"no json\n", b"[1]\n", b'{"video_id": 1}\n'])
 def test_damage_before_the_last_line_is_told(tmp_path, line):
     path = tmp_path / "results.json.partial"
