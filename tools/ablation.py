@@ -257,10 +257,12 @@ class Run:
                     "--output, or delete the folder to run it again"
                 )
 
-    def step_seconds(self) -> float:
-        """The median time of a training step; on a CPU it is CPU time, on which other processes have little effect."""
+    def step_seconds(self) -> float | None:
+        """The median time of a training step, None if the log does not tell it; on a CPU it is CPU time, on which other
+        processes have little effect."""
         name = "cpu_seconds" if self.read_budget().device == "cpu" else "seconds"
-        return median(line[name] for line in read_log(self.folder / LOG_NAME) if name in line)
+        times = [line[name] for line in read_log(self.folder / LOG_NAME) if name in line]
+        return median(times) if times else None
 
 
 @dataclass(frozen=True)
@@ -416,7 +418,7 @@ class Line:
     """A row's means over `seeds`; scores are 0…1.
 
     `differences` to the row `against`, each with `each_seed`, are those of the seeds that both have; without any both
-    are empty. `step_seconds` is the time of a training step, None without training.
+    are empty. `step_seconds` is the time of a training step, None without training or without times in the logs.
     """
 
     row: str
@@ -464,7 +466,8 @@ def measure_row(name: str, runs: Mapping[str, Sequence[Run]], scores: Mapping[Ru
         each_seed = {
             score: [float(values[new][score][0] - values[old][score][0]) for old, new in pairs] for score in COMPARED
         }
-    seconds = None if ROWS[name].weights_of else fmean(run.step_seconds() for run in own)
+    times = [] if ROWS[name].weights_of else [run.step_seconds() for run in own]
+    seconds = None if not times or None in times else fmean(times)
     return Line(name, group_of(name), against, [run.seed for run in own], means, differences, each_seed, seconds)
 
 

@@ -303,3 +303,12 @@ def test_runs_of_different_budgets_or_scored_on_another_set_give_no_table(tmp_pa
     path.write_text(path.read_text().replace("circle", "ring"))
     assert ablation.main([*arguments, f"--test_set={shapes.root}"]) == 2
     assert "the runs were scored on another set; name it with --test_set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("log", ["", '{"iteration": 10, "seconds": 0.2}\n', '{"iteration": 10, "seco'])
+def test_a_log_without_times_such_as_an_older_one_leaves_their_cell_empty(log, tmp_path, capsys):
+    shapes = write_made_runs(tmp_path, {("baseline", 0): 10, ("scales", 0): 20})
+    (Run(tmp_path, "baseline", 0).folder / ablation.LOG_NAME).write_text(log)
+    assert ablation.main([f"--output={tmp_path}", f"--test_set={shapes.root}", "--table"]) == 0
+    first, second = (line.split(" | ")[-1] for line in capsys.readouterr().out.splitlines()[2:])
+    assert first == "– |" and second == "0.250 |"
