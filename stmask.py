@@ -252,12 +252,14 @@ class Anchors:
         if torch.compiler.is_dynamo_compiling():  # code compiled for what is kept would hold only as long as it is
             return anchors_of(self._config, input_hw, device)
         key = (input_hw, device)
-        if key not in self._kept:
-            if len(self._kept) == self.SIZES:
-                del self._kept[next(iter(self._kept))]  # the oldest
+        anchors = self._kept.get(key)
+        if anchors is None:
             with torch.inference_mode(False):  # they may be needed for training next
-                self._kept[key] = anchors_of(self._config, input_hw, device)
-        return self._kept[key]
+                anchors = anchors_of(self._config, input_hw, device)
+            if len(self._kept) >= self.SIZES:
+                self._kept.pop(next(iter(self._kept)), None)  # the oldest, unless another thread was faster
+            self._kept[key] = anchors
+        return anchors
 
 
 def anchors_of(config: Config, input_hw: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
