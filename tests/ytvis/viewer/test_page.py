@@ -410,6 +410,7 @@ def test_the_address_keeps_the_place(open_page, url):
     page.keyboard.press("PageDown")
     wait_until(page, "location.hash === '#video=9&frame=0'")
     assert page.title().startswith("gone")
+    assert page.inner_text("#frame-name") == "00000.png (missing)"
     for nonsense in ("#video=1&frame=2", "#frame=x", "#video=7&frame=99", "#%"):
         other = open_page(url + nonsense)
         assert other.inner_text("#problem") == ""

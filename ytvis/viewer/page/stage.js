@@ -156,7 +156,8 @@ class Stage {
   drawOverlay({ overlay, layer, masks, size }, picture, boxes, frame) {
     const { viewer } = this;
     const draw = new OverlayDrawer(overlay, size, this.video);
-    if (!picture) draw.tag(["no picture for this frame"], [0, draw.width, 0, draw.height], "#ffffff", 1);
+    const reasons = [`no picture: ${this.video.names[frame]} is missing or damaged`, "no picture"];
+    if (!picture) draw.tag(reasons, [0, draw.width, 0, draw.height], "#ffffff", 1);
     const errors = viewer.shows("errors") ? viewer.errorsAt(layer, frame) : [];
     const ofTrack = new Map(errors.filter(({ kind }) => kind !== "missed").map((error) => [error.track, error]));
     const missed = errors.filter(({ kind }) => kind === "missed").map(({ track }) => track);

@@ -312,7 +312,7 @@ class Viewer {
     byId("frame").value = frame;
     byId("frame").setAttribute("aria-valuetext", `Frame ${frame}, the last is ${video.length - 1}`);
     byId("position").textContent = `${frame} / ${video.length - 1}`;
-    byId("frame-name").textContent = video.names[frame];
+    byId("frame-name").textContent = video.names[frame] + (video.frames[frame] ? "" : " (missing)");
     this.timeline.setFrame(frame);
     clearTimeout(this.settling);
     if (!this.playing) this.settling = setTimeout(() => this.settle(), SETTLED);
