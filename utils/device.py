@@ -74,7 +74,7 @@ def cpu_shortage(device: torch.device, processes: int = 1) -> str | None:
     if threads > (os.cpu_count() or 1) - load + 0.5:
         return (
             f"{threads} threads on {os.cpu_count()} cores whose load was {load:.1f} in the last minute, by other "
-            "programs: everything takes longer than on free cores"
+            "programs, which can slow these threads many times; set OMP_NUM_THREADS=1, or the number of free cores"
         )
     return None
 

@@ -96,7 +96,15 @@ def test_a_core_is_spare_beside_a_gpu_or_fewer_threads(monkeypatch, device, thre
             "8 threads share 2.5 cores (affinity or quota), which slows all of them; set OMP_NUM_THREADS=2",
         ),
         (2, math.inf, 0.9, 1, 1, None),
-        (2, math.inf, 0.9, 2, 1, "2 threads on 2 cores whose load was 0.9 in the last minute, by other programs"),
+        (
+            2,
+            math.inf,
+            0.9,
+            2,
+            1,
+            "2 threads on 2 cores whose load was 0.9 in the last minute, by other programs, which can slow these "
+            "threads many times; set OMP_NUM_THREADS=1, or the number of free cores",
+        ),
     ],
 )
 def test_a_cpu_with_too_few_cores_is_reported(monkeypatch, cores, quota, load, threads, processes, expected):
