@@ -30,8 +30,10 @@ from typing import Any, Self
 import numpy as np
 
 from data import synthetic
-from data.config import MODELS, WEIGHT_NAMES
+from data.config import MODELS, WEIGHT_NAMES, get_config
+from stmask import STMask
 from tools.recipe import ROOT, DrawnSet, Recipe, Stage, Stopped
+from utils.checkpoint import compare as compare_weights
 from utils.checkpoint import find_checkpoint, fingerprint, load_state_dict, save_state_dict
 from utils.device import pick_device
 from utils.logging import setup_logging
@@ -585,8 +587,11 @@ def prepare(options: argparse.Namespace, test_set: DrawnSet, runs: Sequence[Run]
         raise InputError("pass --start=FILE, a checkpoint of the demo's network")
     device = pick_device(options.device)
     check_precision(options.precision, device)
-    start = find_checkpoint(options.start, WEIGHT_NAMES)
+    start = find_checkpoint(options.start, WEIGHT_NAMES, CONFIG)
     state = load_state_dict(start)
+    mismatch = compare_weights(state, STMask.from_config(get_config(CONFIG)).state_dict())
+    if mismatch:
+        raise InputError(f"{start}: does not fit {CONFIG}: {mismatch}; pass a checkpoint of the demo's network")
     training_set = DrawnSet(str(options.training_set), 0, 0)
     if not Path(training_set.annotations("train")).is_file():
         raise InputError(

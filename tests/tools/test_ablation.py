@@ -18,7 +18,7 @@ from tests.ytvis.rectangles import rectangle
 from tools import ablation
 from tools.ablation import COMMON, CONFIG, GROUPS, ROWS, Budget, Run, Study
 from tools.recipe import DrawnSet, Stopped
-from utils.checkpoint import fingerprint
+from utils.checkpoint import fingerprint, load_state_dict, save_state_dict
 from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -196,6 +196,17 @@ def test_bad_input_is_one_line(sets, tmp_path, changed, message, capsys):
         code = error.code
     lines = capsys.readouterr().err.splitlines()
     assert code == 2 and message in lines[-1] and len(lines) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["STMask_demo", "run"])
+def test_a_start_of_another_network_is_refused(name, sets, tmp_path, capsys):
+    state = load_state_dict(WEIGHTS)
+    state["fpn.lat_layers.0.weight"] = state["fpn.lat_layers.0.weight"][:-1].clone()
+    save_state_dict(state, tmp_path / f"{name}.pth")
+    assert ablation.main([*command(sets, tmp_path / "out"), f"--start={tmp_path}/{name}.pth"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name}.pth: does not fit STMask_demo_config: " in line and "fpn.lat_layers.0.weight" in line
     assert not (tmp_path / "out").exists()
 
 
