@@ -6,9 +6,9 @@
     python -m tools.recipe recipes/demo.toml --stage joined   # runs this stage alone
     python -m tools.recipe recipes/demo_gpu.toml --device=cuda:1 --json scores.json
 
-A stage is done when the checkpoint of its last iteration exists. An interrupted stage resumes, so the same command
-continues where the last one stopped. Run it in the repository's root. Exit codes: 0 done, 1 a stage failed or was
-interrupted, 2 bad input.
+A stage is done when the checkpoint of its last iteration exists; one that was trained with other options or config keys
+is refused. An interrupted stage resumes, so the same command continues where the last one stopped. Run it in the
+repository's root. Exit codes: 0 done, 1 a stage failed or was interrupted, 2 bad input.
 
 A recipe is a TOML file:
 
@@ -48,11 +48,15 @@ from typing import Any, Self, get_origin
 
 import train
 from data import synthetic
+from data.trained import config_of_record
 from utils.checkpoint import CheckpointName, publish
+from utils.checkpoint_record import read_record
 from utils.logging import setup_logging
 from utils.stop_signal import StopSignal
+from utils.training_log import read_log
 from ytvis.command_line import Parser
 from ytvis.files import InputError, atomic_write
+from ytvis.messages import shown
 from ytvis.score.ap import STAT_NAMES, evaluate_results
 from ytvis.score.tracking import evaluate_tracking
 from ytvis.score.ytvos import load_pair
@@ -61,6 +65,8 @@ logger = logging.getLogger("recipe")
 
 ROOT = Path(__file__).parent.parent
 SCORES = ("AP", "AP50", "AR10", "HOTA")
+# Keys that do not shape the weights, and the place of those that a stage starts from.
+NOT_TRAINED = ("dataset.", "detection.", "tracking.", "postprocess.", "train.pretrained")
 
 
 class Stopped(Exception):
@@ -140,10 +146,13 @@ class Recipe:
         data = {name: _make(DrawnSet, table, f"{path}: [data.{name}]") for name, table in content["data"].items()}
         stages = [_make(Stage, table, f"{path}: stage {n}") for n, table in enumerate(content["stages"], start=1)]
         settings = content.get("settings", {})
+        for name, keys in settings.items():
+            if not isinstance(keys, dict):
+                raise InputError(f"{path}: [settings.{name}]: must be a table")
         for number, stage in enumerate(stages):
             _check_names(stage, stages[:number], data, settings, f"{path}: stage {stage.name!r}")
         options = content.get("train", {})
-        if "config" not in options:
+        if not isinstance(options.get("config"), str):
             raise InputError(f"{path}: [train] must name the config")
         if device is not None:
             options = {**options, "device": device}
@@ -178,10 +187,15 @@ class Recipe:
             return f"{self.folder(stage)}/{self.train['config'].removesuffix('_config')}.pth"
         return f"{self.folder(stage)}/latest"
 
+    def last_checkpoint(self, stage: Stage) -> Path | None:
+        """The checkpoint of a stage's highest iteration; None without any."""
+        names = {path: CheckpointName.parse(path) for path in self.folder(stage).glob("*.pth")}
+        return max(filter(names.get, names), key=lambda path: names[path].iteration, default=None)
+
     def iterations_done(self, stage: Stage) -> int:
         """The iteration of the last checkpoint of a stage; 0 without any."""
-        names = map(CheckpointName.parse, self.folder(stage).glob("*.pth"))
-        return max((name.iteration for name in names if name), default=0)
+        last = self.last_checkpoint(stage)
+        return CheckpointName.parse(last).iteration if last else 0
 
     def is_done(self, stage: Stage) -> bool:
         """Whether the checkpoint of the last iteration exists."""
@@ -271,7 +285,7 @@ def minutes_of(recipe: Recipe, stage: Stage) -> float | None:
     log = next(recipe.folder(stage).glob("*_log.jsonl"), None)
     if log is None:
         return None
-    rows = [row for row in map(json.loads, log.read_text("utf-8").splitlines()) if "seconds" in row]
+    rows = [row for row in read_log(log) if "seconds" in row]
     numbers = [0, *(row["iteration"] for row in rows)]
     return sum((end - start) * row["seconds"] for (start, end), row in zip(pairwise(numbers), rows, strict=True)) / 60
 
@@ -280,8 +294,8 @@ def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
     """Checks the options and the config of every stage with train.py, to find mistakes before hours of training.
 
     Raises:
-        InputError: train.py refuses them (with a message on stderr), or a stage starts from one that is neither done
-            nor among `stages`.
+        InputError: train.py refuses them (with a message on stderr), a stage starts from one that is neither done nor
+            among `stages`, or see `check_done`.
     """
     for stage in stages:
         start = recipe.stage(stage.start) if stage.start else None
@@ -294,6 +308,34 @@ def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
                 code = error.code
         if code:
             raise InputError(f"stage {stage.name!r}: train.py does not take its options; its message is above")
+        for finished in filter(None, (start, stage)):
+            if recipe.is_done(finished):
+                check_done(recipe, finished)
+
+
+def check_done(recipe: Recipe, stage: Stage) -> None:
+    """Checks that the last checkpoint of a finished stage is of its training, by what the file says about itself.
+
+    Raises:
+        InputError: it was trained with another config, config key or option, as by another recipe.
+    """
+    path = recipe.last_checkpoint(stage)
+    record = read_record(path)
+    if record is None or not record.class_names:
+        return
+    options = train.parse_arguments(recipe.training(stage))
+    config, _ = train.find_config(options)
+    keys, then = config.flat(), config_of_record(record, path).flat()
+    shared = [key for key in keys if key in then and not key.startswith(NOT_TRAINED)]
+    known = [name for name in train.IN_RECORD if name in record.training]
+    now = {key: keys[key] for key in shared} | {f"--{name}": getattr(options, name) for name in known}
+    found = {key: then[key] for key in shared} | {f"--{name}": record.training[name] for name in known}
+    for name, value in found.items():
+        if value != now[name]:
+            raise InputError(
+                f"{path}: was trained with {name} {shown(value)}, and stage {stage.name!r} has {shown(now[name])}; "
+                "choose another --results, or delete the folder to train it again"
+            )
 
 
 def train_stage(recipe: Recipe, stage: Stage) -> None:
@@ -315,8 +357,7 @@ def train_stage(recipe: Recipe, stage: Stage) -> None:
     logger.info("%s: done", title)
     weights = Path(recipe.weights(stage))
     if stage.half and not weights.exists():
-        names = {path: CheckpointName.parse(path) for path in recipe.folder(stage).glob("*.pth")}
-        publish(max(names, key=lambda path: names[path].iteration), weights, half=True)
+        publish(recipe.last_checkpoint(stage), weights, half=True)
 
 
 def evaluate_stage(recipe: Recipe, stage: Stage) -> None:
@@ -333,7 +374,8 @@ def call(command: Sequence[str], what: str) -> None:
     """Runs a command with one thread a process; forwards SIGTERM to it and waits until it has saved.
 
     Raises:
-        Stopped: it ended with another exit code than 0, or by a signal.
+        InputError: it refused its input.
+        Stopped: it ended with another exit code than 0 and 2, or by a signal.
     """
     environment = {"PYTHONPATH": str(ROOT), **os.environ, "OMP_NUM_THREADS": "1"}
     with StopSignal() as stop:
@@ -346,6 +388,8 @@ def call(command: Sequence[str], what: str) -> None:
                     process.terminate()
     if stop.requested:
         raise Stopped(f"{what} was stopped by {stop.requested}")
+    if process.returncode == 2:
+        raise InputError(f"{what} refused its input; its message is above")
     if process.returncode:
         raise Stopped(f"{what} failed with exit code {process.returncode}; its output is above")
 

@@ -4,14 +4,18 @@ import json
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import train
+from data.trained import make_record
 from tests import processes
 from tools import recipe as command
 from tools.recipe import Recipe
+from utils.checkpoint import save_state_dict
 from ytvis.files import InputError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -122,7 +126,64 @@ def test_a_mistake_in_a_later_stage_shows_before_the_first_is_trained(mistake, t
 def test_a_command_that_fails_or_is_stopped_stops_the_recipe():
     with pytest.raises(command.Stopped, match="stage one failed with exit code 3"):
         command.call([sys.executable, "-c", "raise SystemExit(3)"], "stage one")
+    with pytest.raises(InputError, match="stage one refused its input"):  # running it again would not help
+        command.call([sys.executable, "-c", "raise SystemExit(2)"], "stage one")
     command.call([sys.executable, "-c", "import os; assert os.environ['OMP_NUM_THREADS'] == '1'"], "stage one")
+
+
+def finish_first_stage(recipe):
+    """Writes the checkpoint of the first stage as its training leaves it, but without weights."""
+    stage = recipe.stages[0]
+    options = train.parse_arguments(recipe.training(stage))
+    training = {name: value for name, value in vars(options).items() if name in train.IN_RECORD and value is not None}
+    record = replace(make_record(train.find_config(options)[0]), training=training)
+    path = recipe.folder(stage) / f"STMask_demo_0_{stage.iterations}.pth"
+    save_state_dict({"weight": torch.zeros(1)}, path, record)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch_size = 2", "batch_size = 1", "was trained with --batch_size 2, and stage 'crops' has 1;"),
+        ('task = "crops", ', "", "was trained with --task 'crops', and stage 'crops' has 'clips';"),
+        ("64,96", "96,160", "was trained with input.size_hw (64, 96), and stage 'crops' has (96, 160);"),
+        ("batch_size = 2", "batch_size = 2, lr = 1e-5", "was trained with train.learning_rate 0.001, and stage"),
+    ],
+)
+@pytest.mark.parametrize("stages", [[], ["--stage=clips"]])
+def test_a_finished_stage_of_another_recipe_is_not_taken_for_one_of_this(stages, old, new, message, tiny, capsys):
+    path = finish_first_stage(Recipe.read(tiny))
+    assert old in TINY
+    tiny.write_text(TINY.replace(old, new), "utf-8")
+    assert command.main([str(tiny), *stages]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"recipe: error: {path}: {message}") and error.count("\n") == 1
+
+
+def test_a_finished_stage_may_differ_in_what_does_not_shape_its_weights(tiny):
+    path = finish_first_stage(Recipe.read(tiny))
+    tiny.write_text(
+        TINY.replace('"64,96"', '"64,96"\n"tracking.max_hidden_age" = 3').replace("lr", "momentum"), "utf-8"
+    )
+    recipe = Recipe.read(tiny)
+    command.check_stages(recipe, recipe.stages)
+    save_state_dict({"weight": torch.zeros(1)}, path)  # one that says nothing about itself
+    command.check_stages(recipe, recipe.stages)
+    path.write_bytes(b"damaged")  # the stage that loads it says so
+    command.check_stages(recipe, recipe.stages)
+
+
+def test_a_damaged_log_is_one_line(tiny):
+    recipe = Recipe.read(tiny)
+    log = recipe.folder(recipe.stages[0]) / "STMask_demo_log.jsonl"
+    log.parent.mkdir(parents=True)
+    assert command.minutes_of(recipe, recipe.stages[0]) is None
+    log.write_text('{"iteration": 1, "seconds": 30}\n{"iteration": 3, "seconds": 15}\n{"itera', "utf-8")
+    assert command.minutes_of(recipe, recipe.stages[0]) == 1  # a last line that is not whole is left out
+    log.write_text('{"seconds": 30}\n', "utf-8")
+    with pytest.raises(InputError, match="STMask_demo_log.jsonl, line 1: must be an object with an integer"):
+        command.minutes_of(recipe, recipe.stages[0])
 
 
 def test_a_dry_run_prints_the_commands_and_writes_nothing(tiny, tmp_path, capsys):
@@ -152,6 +213,8 @@ def test_a_dry_run_prints_the_commands_and_writes_nothing(tiny, tmp_path, capsys
         ('data = "few"\n[set', 'data = "many"\n[set', "[evaluate] names 'many', which is not a set of [data]"),
         ("AP = 51.5", "mAP = 51.5", "'clips': expected has 'mAP'; the scores are AP, AP50, AR10, HOTA"),
         ('config = "STMask_demo_config"', "", "[train] must name the config"),
+        ('config = "STMask_demo_config"', "config = 3", "[train] must name the config"),
+        ("[settings.small]\n", "[settings]\nsmall = 3\n[train.other]\n", "[settings.small]: must be a table"),
         ("train_videos = 2", "train_video = 2", "[data.few]: unknown key 'train_video'"),
         ('name = "clips"', 'name = ""', "stage 2: name is empty"),
     ],
