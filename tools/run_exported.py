@@ -27,6 +27,13 @@ from ytvis.pictures import read_picture
 from ytvis.pixels import FrameMeta, FramePixels, PixelObjects, TrackArrays, to_pixels
 from ytvis.results import VideoResultBuilder, write_results
 
+# What is read of a description, by its part.
+READ_KEYS = {
+    "input": ("size_hw", "mean", "std", "size_divisor", "whole_pixels"),
+    "tracking": ("joint", "max_track_age", "stream_max_track_age"),
+    "postprocess": ("score_threshold", "top_k", "one_sided_clamps", "length_power"),
+}
+
 
 class OnnxTracker:
     """Follows the objects of one video at a time with the exported networks in `folder`.
@@ -104,16 +111,22 @@ def read_description(folder: Path) -> dict[str, Any]:
     description = read_json(path)
     if not isinstance(description, dict) or not isinstance(description.get("files"), dict):
         raise InputError(f"{path}: is not of python -m tools.export; export the checkpoint again")
+    parts = {name: part if isinstance(part := description.get(name), dict) else {} for name in READ_KEYS}
     files = description["files"]
     if "network.onnx" not in files:
         raise InputError(f"{path}: has no ONNX files; export with --format onnx")
     if "tracker.onnx" not in files:
         reason = "its config assigns objects on the host (tracking.joint)"
-        if not description["tracking"]["joint"]:
+        if not parts["tracking"].get("joint"):
             reason = "an older version exported it; export the checkpoint again"
         raise InputError(f"{path}: has no tracker.onnx: {reason}")
-    if not description["input"]["whole_pixels"]:
+    if parts["input"].get("whole_pixels") is False:
         raise InputError(f"{path}: frames are resized in float (input.whole_pixels off), which needs torch")
+    for name, keys in READ_KEYS.items():
+        if missing := [key for key in keys if key not in parts[name]]:
+            raise InputError(
+                f"{path}: lacks {name}.{missing[0]}: an older version exported it; export the checkpoint again"
+            )
     return description
 
 

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 
@@ -175,7 +175,9 @@ ENTRY = {"network.onnx": {}, "tracker.onnx": {}}
         ({"files": {"network.pt2": {}}}, "has no ONNX files; export with --format onnx"),
         ({"files": {"network.onnx": {}}, "tracking": {"joint": True}}, "assigns objects on the host"),
         ({"files": {"network.onnx": {}}, "tracking": {"joint": False}}, "export the checkpoint again"),
+        ({"files": {"network.onnx": {}}}, "export the checkpoint again"),
         ({"files": ENTRY, "input": {"whole_pixels": False}}, "needs torch"),
+        ({"files": ENTRY, "input": []}, "lacks input.size_hw: an older version exported it"),
     ],
 )
 def test_an_export_that_cannot_be_run_is_refused_in_one_line(content, problem, tmp_path, capsys):
@@ -184,6 +186,22 @@ def test_an_export_that_cannot_be_run_is_refused_in_one_line(content, problem, t
     error = capsys.readouterr().err
     assert problem in error and error.count("\n") == 1
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [(part, key) for part, keys in run_exported.READ_KEYS.items() for key in keys]
+)
+def test_an_export_of_an_older_version_that_lacks_a_key_is_refused(part, key, tmp_path, capsys):
+    config = get_config("STMask_demo_config")
+    content = {"files": ENTRY} | {name: getattr(config, name) for name in run_exported.READ_KEYS}
+    content = {name: value if name == "files" else asdict(value) for name, value in content.items()}
+    content["tracking"]["stream_max_track_age"] = 60
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    assert run_exported.read_description(tmp_path) == json.loads(json.dumps(content))
+    del content[part][key]
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    assert run_exported.main([str(tmp_path), "--video", "in.mp4", "--output", str(tmp_path / "out.json")]) == 2
+    assert f"model.json: lacks {part}.{key}: an older version exported it" in capsys.readouterr().err
 
 
 def test_a_damaged_file_and_missing_options_are_named(exported, tmp_path, capsys):
