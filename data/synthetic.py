@@ -642,7 +642,7 @@ def draw_video(seed: int, split: str, index: int, style: str = STYLES[0], absenc
 
 
 def _check_style(style: str) -> None:
-    """Raises InputError for a style that is none of `STYLES`."""
+    """Raises InputError for a style that is not in `STYLES`."""
     if style not in STYLES:
         raise InputError(f"unknown ShapesVIS style {style!r}: take one of {', '.join(STYLES)}")
 
@@ -684,7 +684,7 @@ def generate(
     _check_absence(absence)
     _check_style(style)
     stamp = {"generator_version": GENERATOR_VERSION, "seed": seed, "videos": counts}
-    if style != STYLES[0]:  # of which sets were drawn before there was another
+    if style != STYLES[0]:  # older sets of the first style do not have this key
         stamp["style"] = style
     if absence:
         stamp["absence"] = absence

@@ -215,7 +215,7 @@ def read_class_maps(path: str | os.PathLike, classes: Mapping[str, Sequence[str]
     """
     content, maps = read_json(path), {}
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):
-        raise InputError(f"{path}: is no class map: {{set: {{class of the set: class of the model}}}} as JSON")
+        raise InputError(f"{path}: is not a class map: {{set: {{class of the set: class of the model}}}} as JSON")
     for given, entries in content.items():
         names = [name for name in classes if name.lower() == given.lower()]
         names = names or [name for name in classes if Path(name).name.lower() == given.lower()]

@@ -92,10 +92,10 @@ class VideoTracker:
         return {"next_id": self._state.next_id.clone(), **state}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over the state that another tracker of the same model had, from where it goes on identically.
+        """Loads the state of another tracker of the same model; both then give the same results.
 
         Raises:
-            ValueError: it is no state of such a tracker.
+            ValueError: it is not the state of such a tracker.
         """
         head, num_past = self.model.config.head, self.compute_step.num_past
         present = {"centerness": head.centerness, "embeddings": head.embedding_dim > 0}
@@ -130,7 +130,7 @@ class VideoTracker:
 
     @torch.inference_mode()
     def look(self, images: Tensor) -> Predictions:
-        """What the network says of `images` [B,3,H,W], or pictures [B,h,w,3], none of which is tracked yet."""
+        """The predictions of the network for `images` [B,3,H,W], or pictures [B,h,w,3]; nothing is tracked yet."""
         with self.timer("network"):
             return self.network(images)
 
@@ -140,7 +140,7 @@ class VideoTracker:
 
     @torch.inference_mode()
     def begin(self, predictions: Predictions, index: int = 0) -> Callable[[], Tracks]:
-        """Begins `update`; a call of what is returned ends it, before anything else is done with the tracker.
+        """Begins `update`. Call the returned function to end it, before any other call of the tracker.
 
         In fixed shapes the host waits for the device only at the end, and work that is launched before that follows the
         step on the device at once: the network for the next images.
@@ -159,7 +159,7 @@ class VideoTracker:
 
     @torch.inference_mode()
     def _end(self, state: TrackerState, reported: Reported, rows: int, arrived: Callable[[], Reported]) -> Tracks:
-        """The `state` becomes the tracker's; returns what is `reported`, of which the first `rows` have been sent.
+        """Stores `state` and returns the `reported` tracks, of which the first `rows` have been sent.
 
         The host waits for the device once, or twice if many more objects are reported than for the last frame.
         """
@@ -178,7 +178,7 @@ class VideoTracker:
 
 
 def in_rows(tracks: Tracks, count: int) -> tuple[Tracks, Tensor]:
-    """`tracks`, of which the first `count` are real, in `num_rows(count)` rows [M], and which are real [M] bool."""
+    """(`tracks` in `num_rows(count)` rows [M], whether a row is real [M] bool); the first `count` rows are."""
     index = torch.arange(num_rows(count), device=tracks.boxes.device)
     return tracks[index.clamp(max=len(tracks) - 1)], index < count
 

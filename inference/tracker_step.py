@@ -84,11 +84,11 @@ class TrackerStep:
 
     @property
     def num_past(self) -> int:
-        """The number of embeddings that are kept of an object, besides that of its last detection."""
+        """The number of embeddings kept per object, besides that of its last detection."""
         return self.settings.memory - 1
 
     def __call__(self, state: TrackerState, predictions: Predictions, index: int = 0) -> tuple[TrackerState, Reported]:
-        """(the state after a frame, what is reported for it): the frame is image `index` of the batch."""
+        """Returns (the state after the frame, what is reported for it); the frame is image `index` of the batch."""
         with self.timer("detect"):
             detections, are_real = self.detector.detect(predictions, index, self.compact)
         with self.timer("track"):
@@ -100,7 +100,7 @@ class TrackerStep:
             state, seen, are_seen = self._match(state, detections, are_real)
             tracks, are_shown = (state.known, self._are_visible(state)) if self.fusion else (seen, are_seen)
             index, are_real = self.compact(are_shown)
-            tracks = replace(tracks[index], past_embeddings=None)  # which nobody needs who gets the report
+            tracks = replace(tracks[index], past_embeddings=None)  # not needed outside the tracker
         if self.rescores:
             with self.timer("detect"):
                 mask_ious = self.network.mask_ious(tracks.masks, tracks.labels)
@@ -110,7 +110,7 @@ class TrackerStep:
         return state, Reported(tracks, are_real, state.are_known.sum())
 
     def shift(self, state: TrackerState, predictions: Predictions, index: int) -> TrackerState:
-        """The known objects as temporal fusion expects them in this frame, whose features become the last ones."""
+        """Shifts the known objects to where temporal fusion expects them in this frame, and stores its features."""
         known = state.known
         features = predictions.fusion_features[index : index + 1]
         if known.boxes.shape[0]:

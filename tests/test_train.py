@@ -203,7 +203,7 @@ def test_a_state_that_does_not_fit_and_a_name_that_tells_nothing_are_refused(dat
     nameless = tmp_path / "weights.ckpt"
     save_state_dict(load_state_dict(path), nameless)
     assert command.main(arguments(data, tmp_path, f"--config={DEMO}", f"--resume={nameless}")) == 2
-    assert "tells no iteration" in capsys.readouterr().err
+    assert "name does not contain an iteration" in capsys.readouterr().err
 
 
 def test_basic_blocks_train_resume_and_run_fused_as_unfused(data, tmp_path):

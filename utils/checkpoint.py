@@ -198,7 +198,7 @@ def _load(path: Path, advice: str) -> Any:
     tensors = list(_tensors(content))
     for name, value in tensors:
         if value.dtype not in DTYPES or value.layout != torch.strided or value.is_nested or value.is_meta:
-            raise InputError(f"{path}: {name} is no ordinary tensor of real numbers; {advice}")
+            raise InputError(f"{path}: {name} is not an ordinary tensor of real numbers; {advice}")
     if sum(value.numel() * value.element_size() for _, value in tensors) > MOST_SHARED * size + 2**20:
         raise InputError(f"{path}: its tensors are larger than the file: their numbers are not there; {advice}")
     for name, value in tensors:
@@ -364,7 +364,7 @@ def describe(path: Path) -> str:
     lines = [f"{path}: {len(state)} tensors, {numbers / 1e6:.2f} M numbers"]
     lines.append(str(record) if record else "says nothing about itself")
     told = "".join(f"\n    {key} = {value}" for key, value in keys_of(state).items())
-    lines.append(f"its tensors tell:{told}" if told else "its tensors are those of no network here")
+    lines.append(f"keys found from its tensors:{told}" if told else "its tensors do not belong to any network here")
     return "\n".join(lines)
 
 
@@ -414,7 +414,7 @@ def _add_source(parser: Parser, name: str) -> None:
 
 
 def _source(word: str) -> Path:
-    """The checkpoint that `word` stands for, whatever the model."""
+    """The checkpoint that `word` stands for, of any model."""
     parsed = (CheckpointName.parse(file) for folder in _searched_folders(word) for file in folder.glob("*.pth"))
     return find_checkpoint(word, {name.model: name.model for name in parsed if name})
 

@@ -70,7 +70,7 @@ def cpu_shortage(device: torch.device, processes: int = 1) -> str | None:
         advice = f"OMP_NUM_THREADS={max(1, int(usable / processes))}"
         return f"{threads} threads share {usable:g} cores (affinity or quota), which slows all of them; set {advice}"
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    # Of the machine, whose other cores may be the busy ones. Half a core is what starting this program takes.
+    # The load is that of the whole machine. Starting this program itself takes half a core.
     if threads > (os.cpu_count() or 1) - load + 0.5:
         return (
             f"{threads} threads on {os.cpu_count()} cores whose load was {load:.1f} in the last minute, by other "

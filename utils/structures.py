@@ -131,7 +131,7 @@ class Clip(TensorFields):
     colours: Callable[[Tensor], Tensor] | None = None
 
     def of_part(self, part: int, num_parts: int, known: Tensor | None) -> Self:
-        """The clip as one of set `part` of `num_parts` joined ones: its `instance_ids` are no other set's."""
+        """The clip as one of set `part` of `num_parts` joined ones: no other set has its `instance_ids`."""
         targets = tuple(replace(t, instance_ids=t.instance_ids * num_parts + part) for t in self.targets)
         return replace(self, targets=targets, known=known)
 
@@ -251,7 +251,7 @@ class FusionFeatures(TensorFields):
 
 
 class AtAnchors(Protocol):
-    """Replaces a tensor [B,A,D] of which only few rows are needed."""
+    """Replaces a tensor [B,A,D] if only a few of its rows are needed."""
 
     def __getitem__(self, at: tuple[int, Tensor]) -> Tensor:
         """[n,D] at [index, anchors]: the rows of image `index` at `anchors` [n]."""

@@ -157,7 +157,7 @@ class TrainingState:
                 iteration = name.iteration
             else:
                 raise InputError(
-                    f"{checkpoint}: the file name tells no iteration; call it <config>_<epoch>_<iteration>.pth"
+                    f"{checkpoint}: its name does not contain an iteration; call it <config>_<epoch>_<iteration>.pth"
                 )
             parts = "optimiser and warm-up" if self.average is None else "optimiser, warm-up and average of the weights"
             logger.warning("%s has no .state beside it: %s start anew", checkpoint, parts)

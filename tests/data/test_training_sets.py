@@ -147,8 +147,8 @@ def test_given_classes_are_all_there_are():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "is no class map"),
-        ({"a": ["x"]}, "is no class map"),
+        ([], "is not a class map"),
+        ({"a": ["x"]}, "is not a class map"),
         ({"c": {}}, "'c' is none of the sets of --train_dataset; did you mean"),
         ({"T.json": {}}, "'T.json' is several sets of --train_dataset: ['1/t.json', '2/t.json']"),
         ({"a": {"z": "x"}}, "a has no class 'z'; did you mean"),

@@ -94,7 +94,7 @@ def _check_names(annotations: AnnotationFile, source: str | os.PathLike) -> None
     for name in names:
         if not name.strip() or not is_plain(name):
             raise InputError(
-                f"{source}: {shown(name)} is no name of a class or a file; write it as plain text in one line"
+                f"{source}: {shown(name)} cannot be the name of a class or a file; write it as plain text in one line"
             )
     outside = [name for video in annotations.videos.values() for name in video.file_names if not is_within(name)]
     if outside:

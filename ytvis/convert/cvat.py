@@ -66,7 +66,7 @@ def read(
     order (see `bind_frames` for `order`). Without `images` they are guessed to be <video>/frame_000000.jpg and on.
 
     Raises:
-        InputError: a file is not in the format, a shape is no area, or frames and pictures do not fit.
+        InputError: a file is not in the format, a shape is not an area, or frames and pictures do not fit.
     """
     source = Path(source)
     paths = [source]

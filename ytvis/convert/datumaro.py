@@ -85,7 +85,7 @@ def _read_video(
     for item, frame_index in zip(progress(items, name), frame_indices, strict=True):
         _add(item.annotations, frame_index, labels, collector, f"{where}, {item.id}", skipped)
     for kind, count in skipped.items():
-        logger.warning("%s: %d annotations that are no areas are left out: %s", where, count, kind)
+        logger.warning("%s: %d annotations that are not areas are left out: %s", where, count, kind)
     return collector
 
 
@@ -110,7 +110,7 @@ def _add(
     where: str,
     skipped: Counter[str],
 ) -> None:
-    """Adds what is seen in one frame, and counts in `skipped` what is no area."""
+    """Adds what is seen in one frame, and counts in `skipped` what is not an area."""
     exact: dict[tuple[str, int | str], list[Any]] = {}
     coarse: dict[tuple[str, int | str], list[Any]] = {}
     for shape in shapes:

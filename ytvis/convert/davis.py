@@ -49,7 +49,7 @@ def read(
     gives the categories; without it the categories.json in `source` is taken, if there is one.
 
     Raises:
-        InputError: a file is no picture of numbers, or of another size than the others of its video; a frame has no
+        InputError: a file is not a picture of numbers, or of another size than the others of its video; a frame has no
             picture; or the file of categories lacks an object.
     """
     folders = video_folders(source, ".png")

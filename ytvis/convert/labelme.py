@@ -153,7 +153,7 @@ def _segmentation(shape: dict, size_hw: tuple[int, int], where: str) -> list | d
         case str(), count if kind in POLYGONS and count >= 3:
             pass
         case _:
-            reason = "is no area" if kind in (*POLYGONS, "mask", "circle", "ellipse") else None
+            reason = "is not an area" if kind in (*POLYGONS, "mask", "circle", "ellipse") else None
             raise InputError(f"{where}: {refusal(kind, f'of {len(points)} points', reason)}")
     return [[coordinate for point in points for coordinate in point]]
 
@@ -170,7 +170,7 @@ def _mask(shape: dict, corner: list, size_hw: tuple[int, int], where: str) -> di
     try:
         part = decode_labels(base64.b64decode(field(shape, "mask", str, where), validate=True), where)
     except ValueError:
-        raise InputError(f"{where}: its mask is no PNG in base64") from None
+        raise InputError(f"{where}: its mask is not a PNG in base64") from None
     rle = part_to_rle(part, round(corner[1]), round(corner[0]), size_hw)
     if rle is None:
         raise InputError(f"{where}: its mask does not fit into the picture")

@@ -166,7 +166,7 @@ def _read_pngs(
 def _identify(labels: dict[int, str], number: int, dtype: np.dtype, where: str) -> tuple[int, str] | None:
     """(Object, category), None for a region to be ignored."""
     if dtype != np.uint16:
-        raise InputError(f"{where}: is no PNG of 16-bit object numbers")
+        raise InputError(f"{where}: is not a PNG of 16-bit object numbers")
     category = _category(number, labels, where)
     return None if category is None else (number, category)
 

@@ -1,4 +1,4 @@
-"""Shapes that several tools draw, as polygons; the outlines of masks; and what to say of shapes that are no area."""
+"""Shapes that several tools draw, as polygons; the outlines of masks; and what to say of shapes that are not areas."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ SIDES = 64  # of the polygon that stands for an ellipse
 
 # Kinds of shapes of LabelMe and its relatives, CVAT and Datumaro → why they are left out.
 _NO_AREAS = (
-    dict.fromkeys(("line", "linestrip", "linestring", "polyline", "point", "points"), "is no area")
-    | {"skeleton": "is of points and no area", "cuboid": "is a solid and not the area that shows it"}
+    dict.fromkeys(("line", "linestrip", "linestring", "polyline", "point", "points"), "is not an area")
+    | {"skeleton": "consists of points and is not an area", "cuboid": "is a solid and not the area that shows it"}
     | {"cuboid_2d": "is a solid and not the area that shows it", "tag": "marks a frame and no object"}
 )
 

@@ -241,7 +241,7 @@ def _object(line: _Line, has_confidence: bool, has_id: bool) -> _Object:
     outside = [value for value in coordinates if not -TOLERANCE <= value <= 1 + TOLERANCE]
     if outside:
         raise InputError(
-            f"{line.where}: the coordinate {outside[0]:g} is no share of the picture's side, from 0 to 1; divide "
+            f"{line.where}: the coordinate {outside[0]:g} is not a share of the picture's side, from 0 to 1; divide "
             "pixels by width and height"
         )
     if any(not 0 <= value <= 1 for value in confidence):
@@ -415,7 +415,7 @@ def _listed(path: Path, home: Path) -> Iterator[_Folder]:
     for line in filter(None, map(str.strip, read_text(path).replace("\\", "/").split("\n"))):
         found = next((root / line for root in (path.parent, home) if os.path.isfile(root / line)), None)
         if found is None:
-            raise InputError(f"{path}: lists {shown(line)}, which is no file")
+            raise InputError(f"{path}: lists {shown(line)}, which is not a file")
         picture = Path(os.path.abspath(found))
         names.setdefault(picture.parent, []).append(picture.name)
     for folder, of_folder in names.items():

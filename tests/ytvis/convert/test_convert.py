@@ -334,7 +334,7 @@ def test_labelme_pictures_elsewhere(tmp_path, images):
         ({"shapes": [3]}, "shape 1: 'label' must be text"),
         ({"shapes": [shape(label=" ")]}, "empty label"),
         ({"shapes": [shape(group_id="a")]}, "'group_id' must be an integer"),
-        ({"shapes": [shape(points=[(0, 0), (1, 1)])]}, "a polygon of 2 points is no area"),
+        ({"shapes": [shape(points=[(0, 0), (1, 1)])]}, "a polygon of 2 points is not an area"),
         ({"shapes": [shape(shape_type="line", points=[(0, 0), (1, 1)])]}, "a line of 2 points"),
         ({"shapes": [shape(points=[(0, 0, 0)] * 3)]}, "a point must be x, y"),
         ({"shapes": [shape(points=[(0, 0), (float("nan"), 0), (1, 1)])]}, "a point must be x, y"),
@@ -342,7 +342,7 @@ def test_labelme_pictures_elsewhere(tmp_path, images):
         ({"shapes": [shape(points=[(0, 0), (10**12, 0), (1, 1)])]}, "far outside the frame"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="AAAA")]}, "cannot be decoded"),
         ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="")]}, "cannot be decoded"),
-        ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="é")]}, "no PNG"),
+        ({"shapes": [shape(shape_type="mask", points=[(0, 0), (1, 1)], mask="é")]}, "not a PNG"),
     ],
 )
 def test_labelme_faults(tmp_path, capsys, changes, message):
@@ -637,7 +637,7 @@ def test_cvat_folders_of_files_and_pictures(tmp_path, images):
     [
         (cvat_track(cvat_shape(0, points="1,2;3")), "the polygon cannot be read"),
         (cvat_track(cvat_shape(0, points="1,2;3,x")), "the polygon cannot be read"),
-        (cvat_track(cvat_shape(0, "polyline")), "a polyline is no area"),
+        (cvat_track(cvat_shape(0, "polyline")), "a polyline is not an area"),
         (cvat_track(cvat_shape(0, "box", xtl=1)), "the box cannot be read"),
         (cvat_track(cvat_shape(0, "box", rotation="x", xtl=1, ytl=1, xbr=2, ybr=2)), "the box cannot be read"),
         (
@@ -734,11 +734,11 @@ def test_names_that_no_file_can_have_are_refused(tmp_path, capsys, name, to):
     value["images"][0]["file_name"] = name
     source = write_json(tmp_path / "coco.json", value)
     line = ["coco", source, "--to", to]
-    assert_refused(tmp_path, capsys, line, source, "is no name of a class or a file")
+    assert_refused(tmp_path, capsys, line, source, "cannot be the name of a class or a file")
     value = coco_content()
     value["categories"][0]["name"] = name
     write_json(source, value)
-    assert_refused(tmp_path, capsys, line, source, "is no name of a class or a file")
+    assert_refused(tmp_path, capsys, line, source, "cannot be the name of a class or a file")
 
 
 @pytest.mark.parametrize(

@@ -172,10 +172,10 @@ def test_rotated_boxes_and_ellipses_are_polygons(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("polyline", "a polyline is no area; delete it, or draw a polygon or a mask"),
-        ("points", "points is no area"),
+        ("polyline", "a polyline is not an area; delete it, or draw a polygon or a mask"),
+        ("points", "points is not an area"),
         ("cuboid", "a cuboid is a solid"),
-        ("skeleton", "a skeleton is of points"),
+        ("skeleton", "a skeleton consists of points"),
         ("hexagon", "a hexagon is not supported"),
     ],
 )
@@ -188,7 +188,7 @@ def test_tags_and_nested_tracks_are_refused_by_name(tmp_path, capsys):
     path = write_xml(tmp_path / "clip.xml", task(), '<tag frame="0" label="rain"/>')
     assert_refused(tmp_path, capsys, ["cvat", path], path, "a tag marks a frame and no object; delete it")
     write_xml(path, task(), cvat_track(cvat_track(cvat_shape(0, "points"))))
-    assert_refused(tmp_path, capsys, ["cvat", path], path, "a skeleton is of points")
+    assert_refused(tmp_path, capsys, ["cvat", path], path, "a skeleton consists of points")
 
 
 # ---------------------------------------------------------------------------------------------------- hostile files

@@ -190,7 +190,7 @@ def test_boxes_count_where_nothing_better_is_there_and_lines_never(tmp_path, dat
     (entry,) = converted(tmp_path, "datumaro", tmp_path / "set", images=images)["annotations"]
     assert entry["areas"] == [None, 6, None]
     assert to_rle(entry["segmentations"][1], *HW) == to_rle([[1, 1, 4, 1, 4, 3, 1, 3]], *HW)
-    assert "1 annotations that are no areas are left out: polyline" in caplog.text
+    assert "1 annotations that are not areas are left out: polyline" in caplog.text
 
 
 @pytest.mark.parametrize(

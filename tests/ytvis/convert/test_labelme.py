@@ -39,12 +39,12 @@ def test_an_ellipse_fills_the_box_of_its_corners(tmp_path):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("point", "a point of 3 points is no area; delete it, or draw a polygon or a mask"),
-        ("points", "a shape of points of 3 points is no area"),
-        ("linestrip", "a linestrip of 3 points is no area"),
+        ("point", "a point of 3 points is not an area; delete it, or draw a polygon or a mask"),
+        ("points", "a shape of points of 3 points is not an area"),
+        ("linestrip", "a linestrip of 3 points is not an area"),
         ("cuboid", "a cuboid of 3 points is a solid"),
-        ("circle", "a circle of 3 points is no area"),
-        ("ellipse", "an ellipse of 3 points is no area"),
+        ("circle", "a circle of 3 points is not an area"),
+        ("ellipse", "an ellipse of 3 points is not an area"),
         ("star", "a star of 3 points is not supported"),
         (7, "a 7 of 3 points is not supported"),
     ],
