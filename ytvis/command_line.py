@@ -103,9 +103,9 @@ def end_process(code: int | None) -> NoReturn:
 def run_command(program: str, command: Callable[[], int | None], hint: str = "") -> int:
     """Runs `command`, one command line of `program`, and returns its exit code; None is 0.
 
-    InputError and errors of the system (a full disk) give 2, the loss of a worker process 1, Ctrl+C 130, with one line
-    on stderr each; `hint` is appended to the last two. If the reader of the output has ended, such as `head`, that is
-    not an error.
+    InputError and errors of the system (a full disk) give 2, too little memory or the loss of a worker process 1,
+    Ctrl+C 130, with one line on stderr each; `hint` is appended to the last two kinds. If the reader of the output has
+    ended, such as `head`, that is not an error.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -124,10 +124,10 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
         problem = error.strerror or str(error)
         if error.filename is not None:
             problem = f"{os.fsdecode(error.filename)}: {problem}"
-    except RuntimeError as error:
-        if not _is_lost_worker(error):
+    except (MemoryError, RuntimeError) as error:
+        problem = _lack_of_memory(error)
+        if problem is None:
             raise
-        problem = "a worker process was killed, probably because memory ran out; use fewer workers"
         _report(f"{program}: error: {problem}{hint}")
         return 1
     except KeyboardInterrupt:
@@ -137,9 +137,17 @@ def run_command(program: str, command: Callable[[], int | None], hint: str = "")
     return 2
 
 
-def _is_lost_worker(error: RuntimeError) -> bool:
-    """Whether a worker process has ended: of a pool, or of torch's DataLoader, whose error has no type of its own."""
-    return isinstance(error, BrokenExecutor) or str(error).startswith("DataLoader worker (pid")
+def _lack_of_memory(error: MemoryError | RuntimeError) -> str | None:
+    """What is said where memory ran out, here, on the device, or in a worker process; None for another error.
+
+    Torch's errors on the host and of its DataLoader have no type of their own.
+    """
+    text = one_line(str(error))
+    if isinstance(error, BrokenExecutor) or text.startswith("DataLoader worker (pid"):
+        return "a worker process was killed, probably because memory ran out; use fewer workers"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
+        return f"memory ran out; use smaller sizes or batches, or fewer processes ({text or type(error).__name__})"
+    return None
 
 
 class _HeldLog(logging.Handler):

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.processes import ROOT
@@ -55,6 +56,20 @@ def test_a_killed_worker_is_reported_in_one_line(capsys):
     assert run_command("name", work, "; a hint") == 1
     reason = "a worker process was killed, probably because memory ran out; use fewer workers"
     assert capsys.readouterr().err == f"name: error: {reason}; a hint\n"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "numpy", "torch"])
+def test_a_lack_of_memory_is_reported_in_one_line(capsys, kind):
+    amount = 1 << 55  # bytes, more than any machine has
+    allocate = {
+        "bytes": lambda: bytearray(amount),
+        "numpy": lambda: np.zeros(amount, np.uint8),
+        "torch": lambda: pytest.importorskip("torch").empty(amount // 4),
+    }[kind]
+    assert run_command("name", allocate, "; a hint") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("name: error: memory ran out; use smaller sizes or batches, or fewer processes (")
+    assert error.endswith("; a hint\n") and error.count("\n") == 1
 
 
 def test_names_that_the_output_cannot_encode_are_escaped(monkeypatch):
