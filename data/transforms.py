@@ -6,7 +6,6 @@ makes several frames of a static image. Pictures can be normalised, and their co
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +19,8 @@ from torchvision.transforms import v2
 from data.config import Config, InputConfig
 from utils.structures import FrameAnnotations, FrameTargets
 from ytvis.pixels import FramePixels, check_frame, normalise, padded_to, resize
+
+DISTORTION = v2.RandomPhotometricDistort()
 
 
 class FrameTransform:
@@ -125,21 +126,16 @@ class ColourChange:
     @classmethod
     def draw(cls) -> Self:
         """A change drawn from torch's global CPU generator."""
-        factors = _distortion().make_params([torch.empty(3, 1, 1)])
+        factors = DISTORTION.make_params([torch.empty(3, 1, 1)])
         channels = factors.pop("channel_permutation")
         return cls(factors, None if channels is None else tuple(channels.tolist()))
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """`pictures` [...,3,height,width] uint8 RGB, changed; on their device, to which the host sends nothing."""
-        changed = _distortion().transform(pictures, {**self.factors, "channel_permutation": None})
+        changed = DISTORTION.transform(pictures, {**self.factors, "channel_permutation": None})
         if self.channels is not None:
             changed = torch.stack([changed.select(-3, channel) for channel in self.channels], dim=-3)
         return changed
-
-
-@cache
-def _distortion() -> v2.RandomPhotometricDistort:
-    return v2.RandomPhotometricDistort()
 
 
 def change_colours(clips: Tensor, colours: Sequence[ColourChange | None]) -> Tensor:
@@ -214,7 +210,7 @@ class ClipTransform:
     def _transform(
         self, frames: Sequence[tuple[np.ndarray, FrameAnnotations]], colours_later: bool
     ) -> tuple[list[dict[str, Tensor]], ColourChange | None]:
-        """The samples of `frames` at the network's size, and with `colours_later` the change of their colours."""
+        """(the samples of `frames` at the network's size, the change of colours still to be made or None)."""
         samples = [_to_sample(frame, annotations) for frame, annotations in frames]
         if self._crop is not None:
             samples = _crop_samples(samples, self._crop)
@@ -224,9 +220,10 @@ class ClipTransform:
         if colours is not None and not colours_later:
             for sample in samples:
                 sample["image"] = tv_tensors.Image(colours(sample["image"].as_subclass(Tensor)))
+            colours = None
         if self._zoom_out is not None:
             samples = self._zoom_out(samples)
-        return self._flip(samples), colours if colours_later else None
+        return self._flip(samples), colours
 
     def _targets(self, sample: dict[str, Tensor]) -> FrameTargets:
         (height, width), (padded_height, padded_width) = self.frame_transform.size_hw, self.frame_transform.padded_hw
