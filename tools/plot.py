@@ -4,7 +4,8 @@
     python -m tools.plot fp32/STMask_demo_log.jsonl bf16/STMask_demo_log.jsonl --labels=fp32,bf16 --output=both.svg
 
 There is a panel for the total loss, each loss, the learning rate, and AP and AP50 of validations, if any. Several logs
-are drawn over each other. Each point of a loss is the mean of ten iterations.
+are drawn over each other. Each point of a loss is the mean of ten iterations; a stage of a recipe that has not this
+loss is a gap.
 """
 
 import math
@@ -98,7 +99,7 @@ def draw_curves(
     """
     drawn = []
     for panel in _panels(runs):
-        curves = [_curve(run, panel.value) for run in runs]
+        curves = [_curve(run, panel) for run in runs]
         if any(iterations for iterations, _ in curves):
             drawn.append((panel, curves))
     for index, label in enumerate(labels):
@@ -143,7 +144,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 def _panels(runs: Sequence[Sequence[Record]]) -> list[Panel]:
     """The panels, with losses in the order in which they first appear."""
-    others = ("iteration", "total", "validation", *MEASURES)
+    others = ("stage", "iteration", "total", "validation", *MEASURES)
     losses = dict.fromkeys(name for run in runs for record in run for name in record if name not in others)
     return [
         *(Panel(name, lambda record, name=name: record.get(name), is_noisy=True) for name in ("total", *losses)),
@@ -158,10 +159,20 @@ def _percentage(record: Record, name: str) -> float | None:
     return None if score < 0 else 100 * score
 
 
-def _curve(run: Sequence[Record], value: Callable[[Record], float | None]) -> Curve:
-    """The values by iteration; if the log has an iteration twice, the later line is used."""
-    points = {record["iteration"]: number for record in run if (number := value(record)) is not None}
-    iterations = sorted(points)
+def _curve(run: Sequence[Record], panel: Panel) -> Curve:
+    """The values by iteration; if the log has an iteration twice, the later line is used.
+
+    Where another stage has no such loss there is a NaN, as for a value that is not finite.
+    """
+    points = {}
+    for record in run:
+        value = panel.value(record)
+        if value is None and panel.is_noisy and "total" in record:
+            value = math.nan
+        if value is not None:
+            points[record["iteration"]] = value
+    known = [x for x, value in points.items() if not math.isnan(value)]
+    iterations = [x for x in sorted(points) if known and min(known) <= x <= max(known)]
     return iterations, [points[x] if math.isfinite(points[x]) else math.nan for x in iterations]
 
 

@@ -3,7 +3,8 @@
     python -m tools.recipe recipes/demo.toml                  # runs every unfinished stage, and prints the scores
     python -m tools.recipe recipes/demo.toml --list           # prints the stages and their progress
     python -m tools.recipe recipes/demo.toml --dry_run        # prints the commands
-    python -m tools.recipe recipes/demo.toml --stage joined   # runs this stage alone
+    python -m tools.recipe recipes/demo.toml --stage fusion   # runs this stage alone
+    python -m tools.recipe recipes/demo.toml --log all.jsonl  # and writes the logs of all stages as one
     python -m tools.recipe recipes/demo_gpu.toml --device=cuda:1 --json scores.json
 
 A stage is done when the checkpoint of its last iteration exists; one that was trained with other options or config keys
@@ -253,8 +254,11 @@ def measure_scores(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, dict[st
     return scores
 
 
-def run_recipe(recipe: Recipe, stages: Sequence[Stage], json_file: Path | None = None) -> None:
-    """Trains the unfinished `stages` and prints the scores of those with an expected one; writes all to `json_file`.
+def run_recipe(
+    recipe: Recipe, stages: Sequence[Stage], json_file: Path | None = None, log_file: Path | None = None
+) -> None:
+    """Trains the unfinished `stages` and prints the scores of those with an expected one; writes minutes and scores to
+    `json_file`, and `whole_log` to `log_file`.
 
     Raises:
         InputError: see `check_stages`.
@@ -278,16 +282,35 @@ def run_recipe(recipe: Recipe, stages: Sequence[Stage], json_file: Path | None =
         ]
         with atomic_write(json_file, "w") as file:
             json.dump({"stages": content}, file, indent=1)
+    if log_file:
+        with atomic_write(log_file, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in whole_log(recipe, stages))
 
 
 def minutes_of(recipe: Recipe, stage: Stage) -> float | None:
     """The time that the steps of a stage took, by its log; None without a log."""
-    log = next(recipe.folder(stage).glob("*_log.jsonl"), None)
+    log = log_of(recipe, stage)
     if log is None:
         return None
-    rows = [row for row in read_log(log) if "seconds" in row]
+    rows = [row for row in log if "seconds" in row]
     numbers = [0, *(row["iteration"] for row in rows)]
     return sum((end - start) * row["seconds"] for (start, end), row in zip(pairwise(numbers), rows, strict=True)) / 60
+
+
+def log_of(recipe: Recipe, stage: Stage) -> list[dict[str, Any]] | None:
+    """The lines of a stage's log, see `read_log`; None without a log."""
+    log = next(recipe.folder(stage).glob("*_log.jsonl"), None)
+    return read_log(log) if log else None
+
+
+def whole_log(recipe: Recipe, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The logs of `stages` as one: each line with its `stage`, and iterations that count on from stage to stage."""
+    rows, before = [], 0
+    for stage in stages:
+        for row in log_of(recipe, stage) or []:
+            rows.append({"stage": stage.name, **row, "iteration": before + row["iteration"]})
+        before += stage.iterations
+    return rows
 
 
 def check_stages(recipe: Recipe, stages: Sequence[Stage]) -> None:
@@ -422,6 +445,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, …, in place of the recipe's")
     parser.add_argument("--stage", metavar="NAME", help="run only this stage")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the minutes and scores of the stages to FILE")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="write the training logs of the stages as one to FILE")
     parser.add_argument("--list", action="store_true", help="print the stages and their progress, and stop")
     parser.add_argument("--dry_run", action="store_true", help="print the commands of unfinished stages, and stop")
     options = parser.parse_args(arguments)
@@ -434,7 +458,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif options.dry_run:
             print_commands(recipe, stages)
         else:
-            run_recipe(recipe, stages, options.json)
+            run_recipe(recipe, stages, options.json, options.log)
     except InputError as error:
         print(f"recipe: error: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,8 @@
 """The logs of a training: the console's line, a file of JSON lines, and TensorBoard's event files.
 
 A line of the file is an object with `iteration` and either the means over the iterations since the last line (`total`,
-each loss by its name, and `MEASURES`) or the scores of a `validation`. `python -m tools.plot` draws such files.
+each loss by its name, and `MEASURES`) or the scores of a `validation`. `python -m tools.plot` draws such files, and
+those of `python -m tools.recipe --log`, whose lines have a `stage`, too.
 """
 
 import json

@@ -112,6 +112,16 @@ def test_what_is_not_finite_is_a_gap_and_of_an_iteration_twice_in_the_log_the_la
     assert iterations == [10, 20, 30] and values[:2] == [5.0, 3.0] and math.isnan(values[2])
 
 
+def test_a_loss_that_a_stage_between_has_not_is_a_gap():
+    stages = [("one", {"C": 1.0}), ("two", {"B": 2.0}), ("three", {"C": 0.5})]
+    run = [{"stage": name, **record(10 * n, 3.0, **losses)} for n, (name, losses) in enumerate(stages, start=1)]
+    found = curves(draw_curves([run], ["demo"]))
+    assert list(found) == ["total", "C", "B", "learning rate"]
+    ((iterations, values),) = found["C"]
+    assert iterations == [10, 20, 30] and (values[0], values[2]) == (1.0, 0.5) and math.isnan(values[1])
+    assert found["B"] == [([20], [2.0])]
+
+
 def test_a_score_of_a_set_without_truth_is_not_drawn():
     assert "AP (%)" not in curves(draw_curves([[RUN[0], validation(10, -1.0)]], ["demo"]))
 
