@@ -1,8 +1,9 @@
 """Measures what parts of the method, and keys beyond the paper, add under one small budget.
 
-    python -m tools.recipe recipes/demo_short.toml                      # trains the weights that the runs start from
-    python -m tools.ablation --start results/train_demo_short/small/latest --training_set data/ShapesVIS_3000
-    python -m tools.ablation --table                                    # prints the finished runs
+    python -m tools.recipe recipes/demo.toml --stage crops    # trains the weights that the runs start from, ...
+    python -m tools.recipe recipes/demo.toml --stage small    # ... in two stages
+    python -m tools.ablation --start results/train_demo/small/latest --training_set data/ShapesVIS_3000
+    python -m tools.ablation --table                          # prints the finished runs
 
 Every run calls `train.py` and `eval.py` with one thread on small frames. The runs of a group start from the same
 weights and, with the same seed, see the same clips; all are scored on a hundred drawn videos of their own. Finished

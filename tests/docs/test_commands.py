@@ -28,7 +28,7 @@ TINY = ("--device=cpu", "--set=input.size_hw=64,96")
 HERE = {
     r"^python -m data.synthetic --root data/[ASP]": ("--train_videos=1", "--valid_videos=1", "--workers=1"),
     r"^python eval.py --trained_model=weights/STMask_demo.pth --mask_det_file": (*TINY, "--num_workers=0"),
-    r"^python -m tools.recipe recipes/demo.toml --(list|stage)": (),
+    r"^python -m tools.recipe recipes/demo.toml (--list|.*--dry_run)$": (),
     r"^python -m tools.plot weights/STMask_demo_training.jsonl": (),
     r"^python -m ytvis (score|compare|report|check (results|GT))": (),
     r"^python -m ytvis view (?!out)": ("--no_browser", "--export=page"),
@@ -62,7 +62,7 @@ NOWHERE = {
     r"--trained_model=…|STMask_plus_base_config": "needs YouTube-VIS, and weights or days",
     r"COCO2017|weights/coco": "needs COCO",
     r"^make train-demo|tools.ablation": "takes hours; tests/tools/test_ablation.py makes small runs",
-    r"^python -m tools.recipe recipes/demo(_short)?.toml$": "takes hours; tests/tools/test_recipe.py runs a small one",
+    r"^python -m tools.recipe recipes/demo.toml( --stage \w+)?$": "takes hours; test_recipe.py runs another",
     r"^python -m utils.weight_sources": "needs the internet; tests/utils/test_weight_sources.py asks a server here",
     r"backbone.block=basic": "needs YouTube-VIS; tests/test_train.py trains a small one",
     r"STMask_plus_resnet50_ada_config": "takes minutes; the same of the demo's network runs here",

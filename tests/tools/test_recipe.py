@@ -90,7 +90,7 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was_and_is_scored(tiny, tmp_
 
     (first,) = (folder / "crops").glob("*.pth")
     written = first.stat().st_mtime_ns
-    assert command.main([str(tiny), f"--json={tmp_path / 'scores.json'}"]) == 0
+    assert command.main([str(tiny), f"--json={tmp_path / 'scores.json'}", f"--log={tmp_path / 'log.jsonl'}"]) == 0
     assert first.stat().st_mtime_ns == written  # a stage that is done is not run again
     assert list((folder / "clips").glob("STMask_demo_*_12.pth")) and (folder / "clips" / "STMask_demo.pth").exists()
     output, errors = capfd.readouterr()
@@ -104,6 +104,10 @@ def test_a_recipe_that_was_stopped_goes_on_where_it_was_and_is_scored(tiny, tmp_
     assert f"{100 * clips['scores']['AP']:.1f}" == measured and 0 < clips["minutes"] < 2
     rows = map(json.loads, (folder / "crops" / "STMask_demo_log.jsonl").read_text().splitlines())
     assert crops["minutes"] == pytest.approx(sum(row["seconds"] for row in rows) / 60)  # its log has a row a step
+    whole = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["stage"] for row in whole] == ["crops"] + ["clips"] * (len(whole) - 1) and whole[0]["iteration"] == 1
+    last = json.loads((folder / "clips" / "STMask_demo_log.jsonl").read_text().splitlines()[-1])
+    assert whole[-1] == {"stage": "clips", **last, "iteration": 1 + 12}  # counted on from the stage before
 
     begin = time.monotonic()
     assert command.main([str(tiny)]) == 0  # all is done: only the table is printed again
@@ -242,10 +246,11 @@ def test_train_takes_every_stage_of_the_demo(stage, capsys):
     assert not stage.start or recipe.weights(recipe.stage(stage.start)) in config
 
 
-def test_the_demo_ends_with_the_scores_of_the_shipped_weights():
+def test_the_demos_expected_scores_are_those_of_the_page_about_weights():
     last = Recipe.read(DEMO).stages[-1]
     page = (ROOT / "weights" / "README.md").read_text("utf-8")
-    cells = next(line for line in page.splitlines() if line.startswith("| `STMask_demo.pth` |")).split("|")
+    cells = next(line for line in page.splitlines() if line.startswith("| `recipes/demo.toml` |")).split("|")
+    assert set(last.expected) == set(command.SCORES)
     assert {float(cell) for cell in cells[2:-1]} >= set(last.expected.values())
 
 
@@ -259,7 +264,7 @@ def test_the_recipe_for_a_gpu_is_one_command_and_scored_on_videos_of_its_own(cap
     *trainings, evaluation = capsys.readouterr().out.splitlines()
     assert len(trainings) == len(recipe.stages)
     assert all("--device=cuda" in line and "--precision=bf16" in line for line in trainings)
-    assert "--ann_file=data/ShapesVIS_100_seed4/annotations/train.json" in evaluation
+    assert "--ann_file=data/ShapesVIS_test/annotations/train.json" in evaluation
     assert {stage.data for stage in recipe.stages} == {"many"} and recipe.evaluated.data == "unseen"
     assert command.main([str(GPU), "--dry_run", "--device=cpu"]) == 0
     assert capsys.readouterr().out.count("--device=cpu") == len(trainings) + 1
