@@ -4,7 +4,7 @@
     python -m tools.plot fp32/STMask_demo_log.jsonl bf16/STMask_demo_log.jsonl --labels=fp32,bf16 --output=both.svg
 
 There is a panel for the total loss, each loss, the learning rate, and AP and AP50 of validations, if any. Several logs
-are drawn over each other. Each point of a loss is the mean of ten iterations; a stage of a recipe that has not this
+are drawn over each other. Each point of a loss is the mean of ten iterations; a stage of a recipe that lacks the
 loss is a gap.
 """
 
@@ -46,11 +46,12 @@ MEANINGS = {
 
 
 class Panel(NamedTuple):
-    """A quantity to draw: its value in a line of the log (None where the line lacks it), and whether it is noisy."""
+    """A quantity to draw: its value in a line of the log (None where the line lacks it), and whether it is a loss,
+    which is noisy and which some stages lack."""
 
     title: str
     value: Callable[[Record], float | None]
-    is_noisy: bool = False
+    is_loss: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,7 +119,7 @@ def draw_curves(
         if place >= len(drawn) - COLUMNS:  # no panel is below
             axes.set_xlabel("iteration")
         for curve, look in zip(curves, looks, strict=True):
-            _draw_curve(axes, curve, smooth if panel.is_noisy else 1, look)
+            _draw_curve(axes, curve, smooth if panel.is_loss else 1, look)
     handles = [Line2D([], [], label=label, **look) for label, look in zip(labels, looks, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(runs), 5), frameon=False)
     if title is not None:
@@ -147,7 +148,7 @@ def _panels(runs: Sequence[Sequence[Record]]) -> list[Panel]:
     others = ("stage", "iteration", "total", "validation", *MEASURES)
     losses = dict.fromkeys(name for run in runs for record in run for name in record if name not in others)
     return [
-        *(Panel(name, lambda record, name=name: record.get(name), is_noisy=True) for name in ("total", *losses)),
+        *(Panel(name, lambda record, name=name: record.get(name), is_loss=True) for name in ("total", *losses)),
         Panel("learning rate", lambda record: record.get("lr")),
         *(Panel(f"{name} (%)", lambda record, name=name: _percentage(record, name)) for name in ("AP", "AP50")),
     ]
@@ -162,18 +163,17 @@ def _percentage(record: Record, name: str) -> float | None:
 def _curve(run: Sequence[Record], panel: Panel) -> Curve:
     """The values by iteration; if the log has an iteration twice, the later line is used.
 
-    Where another stage has no such loss there is a NaN, as for a value that is not finite.
+    In a stage between that lacks the loss there are NaNs, as for values that are not finite.
     """
     points = {}
     for record in run:
         value = panel.value(record)
-        if value is None and panel.is_noisy and "total" in record:
-            value = math.nan
-        if value is not None:
+        if value is not None or (panel.is_loss and "total" in record):
             points[record["iteration"]] = value
-    known = [x for x, value in points.items() if not math.isnan(value)]
+    known = [x for x, value in points.items() if value is not None]
     iterations = [x for x in sorted(points) if known and min(known) <= x <= max(known)]
-    return iterations, [points[x] if math.isfinite(points[x]) else math.nan for x in iterations]
+    values = (points[x] for x in iterations)
+    return iterations, [math.nan if value is None or not math.isfinite(value) else value for value in values]
 
 
 def _looks(index: int, count: int) -> dict[str, Any]:

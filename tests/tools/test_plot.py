@@ -112,7 +112,13 @@ def test_what_is_not_finite_is_a_gap_and_of_an_iteration_twice_in_the_log_the_la
     assert iterations == [10, 20, 30] and values[:2] == [5.0, 3.0] and math.isnan(values[2])
 
 
-def test_a_loss_that_a_stage_between_has_not_is_a_gap():
+def test_a_loss_that_is_not_finite_at_the_ends_keeps_its_place():
+    run = [record(10, math.nan), record(20, 4.0), record(30, math.inf)]
+    ((iterations, values),) = curves(draw_curves([run], ["demo"]))["total"]
+    assert iterations == [10, 20, 30] and [math.isnan(value) for value in values] == [True, False, True]
+
+
+def test_a_loss_that_a_stage_between_lacks_is_a_gap():
     stages = [("one", {"C": 1.0}), ("two", {"B": 2.0}), ("three", {"C": 0.5})]
     run = [{"stage": name, **record(10 * n, 3.0, **losses)} for n, (name, losses) in enumerate(stages, start=1)]
     found = curves(draw_curves([run], ["demo"]))
